@@ -1,0 +1,115 @@
+"""Errors that are the user's to mend, each a letter to the user.
+
+::
+
+    AnnaError
+    ├── ReadError              a file cannot be read as what it should be
+    │   └── NoWavelengthError  it holds flux, but nothing says at which wavelengths
+    ├── SpectrumError          arrays that do not make a spectrum
+    ├── CoverageError          a spectrum does not reach where it is needed
+    ├── TrainingSetError       a training set that cannot be trained on
+    ├── GridError              a grid of synthetic spectra that cannot be drawn from
+    ├── LegacyError            a file of the old ANNA that cannot be converted
+    ├── BundleError            model.onnx and model.h5 that cannot be trusted
+    │   ├── VersionError       written by a newer major version of the format
+    │   └── SidecarMismatchError  model.h5 belongs to another model.onnx
+    ├── ConfigError            params.toml; carries every problem found
+    ├── ResultError            a result table that cannot be written
+    ├── TrainingError          a run that cannot start or go on
+    └── MissingExtraError      an optional dependency that is not installed
+
+The commands print an ``AnnaError`` as one line and exit with status 1.
+Anything else that escapes is a bug of ours and looks like one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class AnnaError(Exception):
+    """Something the user can mend; the message says which file, what was found, what was needed."""
+
+
+class ReadError(AnnaError):
+    """A file cannot be read as what it should be."""
+
+
+class NoWavelengthError(ReadError):
+    """A file holds flux, but nothing in it says at which wavelengths."""
+
+
+class SpectrumError(AnnaError):
+    """Arrays do not make a spectrum."""
+
+
+class CoverageError(AnnaError):
+    """A spectrum does not reach where it is needed."""
+
+
+class TrainingSetError(AnnaError):
+    """A training set cannot be read or trained on."""
+
+
+class GridError(AnnaError):
+    """A grid of synthetic spectra cannot be read or drawn from."""
+
+
+class LegacyError(AnnaError):
+    """A file of the old ANNA cannot be converted."""
+
+
+class BundleError(AnnaError):
+    """A bundle cannot be read or trusted."""
+
+
+class VersionError(BundleError):
+    """A file was written by a newer major version of its format."""
+
+
+class SidecarMismatchError(BundleError):
+    """A sidecar belongs to another network file."""
+
+
+class ConfigError(AnnaError):
+    """Problems of a parameter file, all of them together.
+
+    Parameters
+    ----------
+    source : str
+        Where the parameters came from, usually a file name.
+    problems : sequence of str
+        One line for each problem.
+    """
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        super().__init__("\n  ".join([f"{source}: {_count(len(self.problems))}", *self.problems]))
+
+
+class ResultError(AnnaError):
+    """A result table cannot be written."""
+
+
+class TrainingError(AnnaError):
+    """A training run cannot start or go on."""
+
+
+class MissingExtraError(AnnaError):
+    """An optional dependency is needed that is not installed.
+
+    Parameters
+    ----------
+    purpose : str
+        What needs it: the subject of the sentence.
+    extra : str
+        The extra of ``anna-onnx`` that brings it.
+    """
+
+    def __init__(self, purpose: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs the extra '{extra}': pip install 'anna-onnx[{extra}]'")
+
+
+def _count(n: int) -> str:
+    return "1 problem" if n == 1 else f"{n} problems"

@@ -1,0 +1,120 @@
+"""Labels: what the network infers, their units and ranges, and the scaling to 0-1."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from anna_onnx.errors import AnnaError
+
+FloatArray = NDArray[np.float64]
+
+# name -> (unit in the spelling of astropy and VOUnit, UCD)
+KNOWN = {
+    "teff": ("K", "phys.temperature.effective"),
+    "logg": ("dex(cm / s2)", "phys.gravity"),
+    "feh": ("dex", "phys.abund.Fe"),
+    "mh": ("dex", "phys.abund.Z"),
+    "vmic": ("km / s", "phys.veloc.microTurb"),
+    "vmac": ("km / s", "phys.veloc"),
+    "vsini": ("km / s", "phys.veloc.rotat"),
+    "rv": ("km / s", "spect.dopplerVeloc.opt"),
+}
+
+# Names that people and the old program use for the same thing.
+ALIASES = {
+    "temperature": "teff",
+    "gravity": "logg",
+    "metallicity": "feh",
+    "microturb": "vmic",
+    "microturbulence": "vmic",
+    "vmicro": "vmic",
+    "vturb": "vmic",
+    "rotvel": "vsini",
+}
+
+
+@dataclass(frozen=True)
+class Label:
+    """One quantity that the network infers.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``teff``; letters, digits and underscores.
+    low, high : float
+        Range that scales to 0-1, in `unit`.
+    unit : str, optional
+        Unit in astropy's spelling; the usual one for a well-known name, else none.
+    ucd : str, optional
+        IVOA Unified Content Descriptor.
+
+    Raises
+    ------
+    AnnaError
+        If the name is not an identifier or the range is empty.
+    """
+
+    name: str
+    low: float
+    high: float
+    unit: str | None = None
+    ucd: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise AnnaError(f"label '{self.name}': a name needs letters, digits and underscores only")
+        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
+            raise AnnaError(f"label {self.name}: low {self.low} and high {self.high} do not make a range")
+        unit, ucd = KNOWN.get(canonical(self.name), ("", ""))
+        if self.unit is None:
+            object.__setattr__(self, "unit", unit)
+        if self.ucd is None:
+            object.__setattr__(self, "ucd", ucd)
+
+    @property
+    def span(self) -> float:
+        """The width of the range, high - low."""
+        return self.high - self.low
+
+
+def canonical(name: str) -> str:
+    """Return the field's standard name of a label: ``temperature`` -> ``teff``."""
+    return ALIASES.get(name.lower(), name.lower())
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest of `names`, or nothing."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def scale(values: ArrayLike, labels: Sequence[Label]) -> FloatArray:
+    """Map labels from their ranges to 0-1.
+
+    Parameters
+    ----------
+    values : array_like, shape (..., n_label)
+        In the labels' units. NaN (not known) stays NaN.
+    labels : sequence of Label
+
+    Returns
+    -------
+    scaled : array of float64, shape (..., n_label)
+    """
+    low, span = _ranges(labels)
+    return (np.asarray(values, dtype=np.float64) - low) / span
+
+
+def unscale(scaled: ArrayLike, labels: Sequence[Label]) -> FloatArray:
+    """Map labels from 0-1 back to their ranges; the inverse of `scale`."""
+    low, span = _ranges(labels)
+    return np.asarray(scaled, dtype=np.float64) * span + low
+
+
+def _ranges(labels: Sequence[Label]) -> tuple[FloatArray, FloatArray]:
+    return np.array([label.low for label in labels]), np.array([label.span for label in labels])

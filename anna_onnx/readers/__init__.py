@@ -1,0 +1,1 @@
+"""Spectra files of any flavour."""

@@ -1,0 +1,282 @@
+"""Training sets: spectra on one wavelength grid with their labels, in HDF5, larger than memory.
+
+The layout (``format="anna-trainingset"``, version 1.0)::
+
+    /wavelength  f8 (n_pixel)          attrs units="Angstrom", medium="air" | "vacuum"
+    /flux        f4 (n, n_pixel)       contiguous, so that rows can be memory-mapped
+    /sigma       f4 (n, n_pixel)       optional, standard deviation of the flux
+    /mask        u1 (n, n_pixel)       optional, non-zero where the flux must not be used
+    /labels      f8 (n, n_label)       NaN = not known; attrs names, units
+    /id          f8 or UTF-8 (n)
+    /aux/<name>  (n)                   anything else, such as the radial velocity
+
+A flux whose values all came as float64 and do not fit into float32 may be
+stored as f8 (a legacy .bin is, so that it converts back bit by bit).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from anna_onnx.errors import TrainingSetError, VersionError
+from anna_onnx.resampling import Grid
+
+if TYPE_CHECKING:
+    import h5py
+
+FORMAT = "anna-trainingset"
+FORMAT_VERSION = "1.0"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Spectra and labels, the spectra still on disk.
+
+    Opening reads everything but flux, sigma and mask, which are
+    memory-mapped: a row costs what its bytes cost.
+
+    Attributes
+    ----------
+    path : Path
+    grid : Grid, shape (n_pixel,)
+    flux : array of float32 or float64, shape (n, n_pixel)
+        Continuum = 1.
+    labels : array of float64, shape (n, n_label)
+        In `label_units`; NaN = not known.
+    label_names, label_units : tuple of str
+    id : array, shape (n,)
+    sigma, mask : arrays, shape (n, n_pixel), or None
+    aux : dict of str to array, shape (n,)
+    attrs : dict
+        The free provenance of the file.
+    """
+
+    path: Path
+    grid: Grid
+    flux: NDArray[np.floating[Any]]
+    labels: NDArray[np.float64]
+    label_names: tuple[str, ...]
+    label_units: tuple[str, ...]
+    id: NDArray[Any]
+    sigma: NDArray[np.floating[Any]] | None = None
+    mask: NDArray[np.uint8] | None = None
+    aux: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def __repr__(self) -> str:
+        return f"<TrainingSet {self.path}: {len(self)} spectra, {self.grid}, labels {', '.join(self.label_names)}>"
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> TrainingSet:
+        """Open an HDF5 training set.
+
+        Raises
+        ------
+        TrainingSetError
+            If the file is not a training set, or its parts do not fit together.
+        VersionError
+            If a newer major version wrote it.
+        """
+        import h5py
+
+        path = Path(path)
+        if not path.is_file():
+            raise TrainingSetError(f"{path}: no such file")
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                return _read(file, path)
+        except (OSError, KeyError, UnicodeDecodeError) as error:
+            raise TrainingSetError(f"{path}: not a readable training set ({error})") from error
+
+
+def _read(file: h5py.File, path: Path) -> TrainingSet:
+    if file.attrs.get("format") != FORMAT:
+        raise TrainingSetError(f"{path}: format '{file.attrs.get('format')}', needed '{FORMAT}'")
+    check_version(str(file.attrs["format_version"]), FORMAT_VERSION, str(path))
+    grid = Grid(file["wavelength"][:], str(file["wavelength"].attrs["medium"]))  # type: ignore[arg-type]  # Grid checks it
+    labels = file["labels"][:].astype(np.float64)
+    names = tuple(str(name) for name in file["labels"].attrs["names"])
+    units = tuple(str(unit) for unit in file["labels"].attrs["units"])
+    shape = (labels.shape[0], grid.n_pixel)
+    if labels.ndim != 2 or labels.shape[1] != len(names) or len(names) != len(units):
+        raise TrainingSetError(f"{path}: labels of shape {labels.shape} for {len(names)} names, {len(units)} units")
+    images = {name: _map(file[name], path, shape) for name in ("flux", "sigma", "mask") if name in file}
+    if "flux" not in images:
+        raise TrainingSetError(f"{path}: no dataset /flux")
+    return TrainingSet(
+        path=path,
+        grid=grid,
+        labels=labels,
+        label_names=names,
+        label_units=units,
+        id=_ids(file["id"]) if "id" in file else np.arange(shape[0], dtype=np.float64),
+        aux={name: dataset[:] for name, dataset in file["aux"].items()} if "aux" in file else {},
+        attrs={name: value for name, value in file.attrs.items() if name not in ("format", "format_version")},
+        **images,
+    )
+
+
+def _map(dataset: h5py.Dataset, path: Path, shape: tuple[int, int]) -> NDArray[Any]:
+    """Memory-map a contiguous dataset; read a chunked or compressed one."""
+    if dataset.shape != shape:
+        raise TrainingSetError(f"{path}: {dataset.name} has shape {dataset.shape}, needed {shape}")
+    offset = dataset.id.get_offset()
+    if offset is None or 0 in shape:
+        return np.asarray(dataset[:])
+    return np.memmap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=shape)
+
+
+def _ids(dataset: h5py.Dataset) -> NDArray[Any]:
+    return np.asarray(dataset.asstr()[:]) if dataset.dtype.kind == "O" else np.asarray(dataset[:])
+
+
+def check_version(found: str, known: str, where: str) -> None:
+    """Refuse a format whose major version is newer than the one known.
+
+    Raises
+    ------
+    VersionError
+    """
+    try:
+        newer = int(found.split(".")[0]) > int(known.split(".")[0])
+    except ValueError:
+        raise VersionError(f"{where}: format_version '{found}' is no version") from None
+    if newer:
+        raise VersionError(f"{where}: format_version {found}, this program knows {known}: upgrade anna-onnx")
+
+
+class TrainingSetWriter:
+    """Write a training set as its spectra come, in bounded memory.
+
+    A context manager. The file appears under its name when the block ends
+    without an error; until then it has a temporary name beside it.
+
+    Parameters
+    ----------
+    path : path-like
+    grid : Grid
+    label_names : sequence of str
+    label_units : sequence of str
+    n : int
+        Number of spectra to come; exactly so many must be appended
+        (fewer are allowed when `may_be_fewer`).
+    dtype : {'f4', 'f8'}
+        Of flux and sigma.
+    sigma, mask : bool
+        Whether these come along.
+    aux : mapping of str to dtype-like
+        Names and types of further columns.
+    id_dtype : {'f8', 'str'}
+    attrs : mapping
+        Provenance, stored as root attributes.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        grid: Grid,
+        label_names: Sequence[str],
+        label_units: Sequence[str],
+        n: int,
+        *,
+        dtype: Literal["f4", "f8"] = "f4",
+        sigma: bool = False,
+        mask: bool = False,
+        aux: Mapping[str, Any] | None = None,
+        id_dtype: Literal["f8", "str"] = "f8",
+        attrs: Mapping[str, Any] | None = None,
+        may_be_fewer: bool = False,
+    ) -> None:
+        import h5py
+
+        self.path = Path(path)
+        self.n = n
+        self.written = 0
+        self._may_be_fewer = may_be_fewer
+        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = h5py.File(self._partial, "w", locking=False)
+        text = h5py.string_dtype()
+        self._file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **(attrs or {})})
+        wavelength = self._file.create_dataset("wavelength", data=grid.wavelength)
+        wavelength.attrs.update({"units": "Angstrom", "medium": grid.medium})
+        shape = (n, grid.n_pixel)
+        self._columns = {"flux": self._file.create_dataset("flux", shape, dtype)}
+        if sigma:
+            self._columns["sigma"] = self._file.create_dataset("sigma", shape, dtype)
+        if mask:
+            self._columns["mask"] = self._file.create_dataset("mask", shape, "u1")
+        labels = self._file.create_dataset("labels", (n, len(label_names)), "f8")
+        labels.attrs.create("names", list(label_names), dtype=text)
+        labels.attrs.create("units", list(label_units), dtype=text)
+        self._columns["labels"] = labels
+        self._columns["id"] = self._file.create_dataset("id", (n,), text if id_dtype == "str" else "f8")
+        for name, kind in (aux or {}).items():
+            self._columns[f"aux/{name}"] = self._file.create_dataset(f"aux/{name}", (n,), kind)
+
+    def append(
+        self,
+        flux: ArrayLike,
+        labels: ArrayLike,
+        id: ArrayLike,
+        *,
+        sigma: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        aux: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
+        """Append a block of spectra, each argument with one row a spectrum."""
+        given: dict[str, ArrayLike] = {"flux": flux, "labels": labels, "id": id}
+        given |= {name: values for name, values in (("sigma", sigma), ("mask", mask)) if values is not None}
+        given |= {f"aux/{name}": values for name, values in (aux or {}).items()}
+        if set(given) != set(self._columns):
+            raise TrainingSetError(f"{self.path}: columns {sorted(given)} given, needed {sorted(self._columns)}")
+        blocks = {name: np.asarray(values) for name, values in given.items()}
+        first, last = self.written, self.written + len(blocks["labels"])
+        if last > self.n:
+            raise TrainingSetError(f"{self.path}: {last} spectra given, {self.n} announced")
+        for name, block in blocks.items():
+            self._columns[name][first:last] = block
+        self.written = last
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        complete = kind is None and (self.written == self.n or self._may_be_fewer)
+        if complete and self.written < self.n:
+            self._shrink()
+        self._file.close()
+        if complete:
+            self._partial.replace(self.path)
+            return
+        self._partial.unlink(missing_ok=True)
+        if kind is None:
+            raise TrainingSetError(f"{self.path}: {self.written} spectra given, {self.n} announced")
+
+    def _shrink(self) -> None:
+        """Rewrite the columns with the rows that came (a contiguous dataset cannot be cut)."""
+        for name, column in self._columns.items():
+            attrs = dict(column.attrs)
+            rows = column[: self.written]
+            kind = column.dtype
+            del self._file[name]
+            self._columns[name] = self._file.create_dataset(name, data=rows, dtype=kind)
+            self._columns[name].attrs.update(attrs)
+
+
+def blocks(n: int, size: int) -> Iterator[slice]:
+    """Return the slices that cut `n` rows into blocks of `size`."""
+    return (slice(first, min(first + size, n)) for first in range(0, n, size))

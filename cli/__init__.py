@@ -1,0 +1,1 @@
+"""The commands ``anna`` and ``anna-lite``: parse, call one function, say what was written."""

@@ -1,0 +1,56 @@
+"""What the two commands share: errors without a traceback, and progress on a terminal or in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from anna_onnx.errors import AnnaError
+from anna_onnx.progress import Progress
+
+
+class Group(click.Group):
+    """A command group that keeps the order in which commands were written and prints an AnnaError as a line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AnnaError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Progress]:
+    """Show a progress bar on a terminal; elsewhere a plain line every ten seconds.
+
+    Everything goes to standard error, so that a table on standard output stays clean.
+    """
+    on_terminal = sys.stderr.isatty()
+    bar: Any = None
+    last = time.monotonic()
+
+    def report(done: int, total: int, note: str = "") -> None:
+        nonlocal bar, last
+        if on_terminal:
+            if bar is None:
+                bar = click.progressbar(
+                    length=total, label=what, file=sys.stderr, show_pos=True, item_show_func=lambda item: item
+                )
+            bar.update(done - bar.pos, note)
+        elif time.monotonic() - last >= 10:
+            last = time.monotonic()
+            click.echo(f"{what}: {done} of {total} {note}".rstrip(), err=True)
+
+    try:
+        yield report
+    finally:
+        if bar is not None:
+            bar.render_finish()
