@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -81,7 +81,7 @@ class Spectrum:
     wavelength: FloatArray
     flux: FloatArray
     sigma: FloatArray | None = None
-    bad: BoolArray = field(default=None)  # type: ignore[assignment]  # filled in __post_init__
+    bad: BoolArray = None  # type: ignore[assignment]  # always an array after __post_init__
     medium: Medium = "unknown"
     frame: Frame = "unknown"
     id: str = ""

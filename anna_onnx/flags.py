@@ -1,0 +1,41 @@
+"""Flags: what a person should know before believing a row of the result table."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+
+class Flag(IntFlag):
+    """One bit each; the table has their names in `flags` and their sum in `flag_bits`.
+
+    ==================  ====================================================================
+    unreadable          the file could not be read; the message says why
+    no_coverage         the spectrum and the model share no wavelengths
+    partial_coverage    less of the model's range is covered than the network was trained for
+    bad_pixels          many pixels inside the covered range are marked bad
+    low_snr             the signal-to-noise ratio is below the training set's
+    low_resolution      the resolving power is below the training set's
+    outside_labels      a label lies outside the training set
+    unlike_training     the spectrum looks like nothing in the training set
+    medium_unknown      nothing says whether the wavelengths are in air or vacuum
+    frame_unknown       nothing says in which frame the wavelengths are
+    not_normalized      the continuum is not near 1
+    ==================  ====================================================================
+    """
+
+    unreadable = 1
+    no_coverage = 2
+    partial_coverage = 4
+    bad_pixels = 8
+    low_snr = 16
+    low_resolution = 32
+    outside_labels = 64
+    unlike_training = 128
+    medium_unknown = 256
+    frame_unknown = 512
+    not_normalized = 1024
+
+
+def names(flags: Flag) -> str:
+    """Return the names of the flags that are set, separated by spaces."""
+    return " ".join(str(flag.name) for flag in Flag if flag & flags)
