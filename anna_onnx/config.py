@@ -1,0 +1,399 @@
+"""``params.toml``: what to train, on what, and how, as frozen dataclasses.
+
+The dataclasses below are the reference: each field states its meaning and
+what it accepts, and the starter file of ``anna init`` and the documentation are
+made from them. `load` reports every problem of a file at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from anna_onnx.errors import ConfigError
+from anna_onnx.labels import nearest
+
+Range = tuple[float, float]
+Check = Callable[[Any], str]  # what is wrong with a value; "" when nothing
+
+
+# --- checks -----------------------------------------------------------------
+
+
+def positive(value: float) -> str:
+    """Accept numbers above zero."""
+    return "" if value > 0 else "must be positive"
+
+
+def not_negative(value: float) -> str:
+    """Accept zero and above."""
+    return "" if value >= 0 else "must not be negative"
+
+
+def fraction(value: float) -> str:
+    """Accept 0 to 1."""
+    return "" if 0 <= value <= 1 else "must lie between 0 and 1"
+
+
+def probability(value: float) -> str:
+    """Accept numbers above 0, up to 1."""
+    return "" if 0 < value <= 1 else "must lie above 0 and not above 1"
+
+
+def ordered(value: Range) -> str:
+    """Accept a range whose ends ascend."""
+    return "" if value[0] <= value[1] else "the first number must not exceed the second"
+
+
+def positive_range(value: Range) -> str:
+    """Accept an ordered range above zero."""
+    return ordered(value) or positive(value[0])
+
+
+def odd(value: int) -> str:
+    """Accept positive odd numbers."""
+    return "" if value > 0 and value % 2 else "must be a positive odd number"
+
+
+def regions(value: tuple[Range, ...]) -> str:
+    """Accept a list of ordered ranges."""
+    return next((problem for problem in map(ordered, value) if problem), "")
+
+
+def one_of(*names: str) -> Check:
+    """Accept one of some words."""
+    return lambda value: "" if value in names else f"must be one of {', '.join(names)}{nearest(str(value), names)}"
+
+
+def option(default: Any, help: str, check: Check | None = None) -> Any:
+    """Declare a field: its default, what it means, and what it accepts."""
+    metadata = {"help": help, "check": check}
+    if isinstance(default, (dict, list)):
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+# --- the tables of params.toml ------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the spectra are. File names are relative to the parameter file."""
+
+    train: tuple[str, ...] = option((), "training set: .h5 or legacy .bin; several files make one set")
+    grid: str | None = option(None, "instead of train: a grid of synthetic spectra to draw from, or 'default'")
+    validation: str | None = option(
+        None, "validation set; without it, validation_size spectra are split off from train"
+    )
+    validation_size: int = option(0, "how many spectra validate (0: all of the validation set, or none)", not_negative)
+    test: str | None = option(None, "test set, the default of 'anna test'")
+    wavelength: tuple[float, ...] = option((), "with grid: first, last and step of the pixels in Angstrom")
+    fwhm: float | None = option(None, "with grid: width of the instrumental profile in Angstrom", positive)
+    radial_velocity: Range = option((0.0, 0.0), "with grid: range of the radial velocity in km/s", ordered)
+    memory: float = option(
+        4.0, "gigabytes of spectra that may be held in memory; a larger set is memory-mapped", positive
+    )
+    balance: str | None = option(None, "a label whose range is drawn evenly although the set is not")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What to infer. Everything left out is taken from the training set."""
+
+    names: tuple[str, ...] = option((), "names, such as teff, logg, feh; a subset of the training set's")
+    units: tuple[str, ...] = option((), "units in astropy's spelling")
+    low: tuple[float, ...] = option((), "values that scale to 0 (default: the least of the training set)")
+    high: tuple[float, ...] = option((), "values that scale to 1 (default: the greatest of the training set)")
+
+
+@dataclass(frozen=True)
+class Anna:
+    """The network of the old program: one convolution, two dense layers."""
+
+    kernel: int = option(45, "pixels of the convolution", odd)
+    filters: int = option(10, "channels of the convolution", positive)
+    fc1: int = option(128, "units of the first dense layer", positive)
+    fc2: int = option(128, "units of the second dense layer", positive)
+
+
+@dataclass(frozen=True)
+class Compact:
+    """A deep residual network whose size hardly grows with the number of pixels."""
+
+    width: int = option(32, "channels of the first stage; doubled at every second stage", positive)
+    stages: int = option(5, "stages, each halving the number of pixels", positive)
+    blocks: int = option(1, "residual blocks in a stage", positive)
+    kernel: int = option(7, "pixels of a convolution", odd)
+    pooled: int = option(8, "positions kept by the pooling before the dense layers", positive)
+    dense: int = option(256, "units of the dense layer", positive)
+
+
+@dataclass(frozen=True)
+class Starnet:
+    """The layout of StarNet (Fabbro et al. 2018, MNRAS 475, 2978)."""
+
+    kernel: int = option(8, "pixels of both convolutions", positive)
+    filters1: int = option(4, "channels of the first convolution", positive)
+    filters2: int = option(16, "channels of the second convolution", positive)
+    pool: int = option(4, "pixels of the max-pooling", positive)
+    fc1: int = option(256, "units of the first dense layer", positive)
+    fc2: int = option(128, "units of the second dense layer", positive)
+
+
+ARCHITECTURES: Mapping[str, type[Any]] = {"anna": Anna, "compact": Compact, "starnet": Starnet}
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network. The sizes that an architecture takes stand in the same table."""
+
+    architecture: str = option("anna", "one of anna, compact, starnet", one_of(*ARCHITECTURES))
+    uncertainty: bool = option(False, "infer a sigma for every label too (Gaussian likelihood)")
+    members: int = option(1, "networks trained together whose mean is the answer", positive)
+    standardize: bool = option(True, "subtract the mean training spectrum and divide by the spread")
+    sizes: Anna | Compact | Starnet = Anna()
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to each spectrum anew whenever it is drawn; each off unless given."""
+
+    snr: Range | None = option(None, "range of the signal-to-noise ratio", positive_range)
+    snr_template: str | None = option(None, "two columns, wavelength and relative S/N, by which the S/N is multiplied")
+    legacy_noise: bool = option(False, "multiply the noise, not the S/N, by the template, as the old program did")
+    file_noise: bool = option(False, "noise from the training set's own sigma, instead of or besides snr")
+    residuals: str | None = option(None, "HDF5 or .bin file of residual spectra (continuum 0) to add as real noise")
+    continuum_offset: Range | None = option(None, "range of a constant error of the continuum", ordered)
+    continuum_slope: Range | None = option(None, "range of the error between centre and end of the spectrum", ordered)
+    continuum_curvature: Range | None = option(None, "amplitudes of Legendre terms 2 to 4", ordered)
+    continuum_mode: str = option("additive", "additive or multiplicative", one_of("additive", "multiplicative"))
+    radial_velocity: Range | None = option(None, "range of a Doppler shift in km/s", ordered)
+    vsini: Range | None = option(None, "range of an additional rotation in km/s", ordered)
+    resolution: Range | None = option(None, "range of the resolving power to degrade to", positive_range)
+    spectrum_resolution: float | None = option(None, "the training set's own resolving power, for resolution", positive)
+    cosmic_rays: float | None = option(None, "mean number of cosmic rays in a spectrum", positive)
+    missing_pixels: Range | None = option(None, "range of the fraction of single pixels that are missing", ordered)
+    gaps: Range | None = option(None, "range of the fraction of pixels in one missing gap", ordered)
+    coverage: Range | None = option(None, "range of the fraction of the pixels covered; the rest is missing", ordered)
+    bad_columns: tuple[int, ...] = option((), "pixels that are always missing, counted from 0")
+    mask: tuple[Range, ...] = option((), "wavelength regions that are always missing, such as telluric bands", regions)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training."""
+
+    learning_rate: float = option(1e-3, "the largest learning rate", positive)
+    steps: int = option(6000, "number of batches", positive)
+    batch_size: int = option(100, "spectra in a batch", positive)
+    keep_probability: float = option(1.0, "of a unit in the dense layers; below 1 is dropout", probability)
+    schedule: str = option(
+        "constant", "of the learning rate: constant, cosine, onecycle or plateau",
+        one_of("constant", "cosine", "onecycle", "plateau"),
+    )  # fmt: skip
+    warmup: int = option(0, "steps in which the learning rate rises from zero", not_negative)
+    optimizer: str = option("adam", "adam or adamw", one_of("adam", "adamw"))
+    weight_decay: float = option(0.0, "for adamw", not_negative)
+    gradient_clip: float | None = option(None, "largest norm of the gradient", positive)
+    average: float | None = option(None, "decay of a moving average of the weights, such as 0.999", fraction)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How training is watched, and when it stops."""
+
+    interval: int = option(200, "steps between looks at the validation set", positive)
+    patience: int = option(0, "looks without improvement after which training stops; 0: never", not_negative)
+    augment: bool = option(True, "augment the validation set, once, from the seed")
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How batches are made."""
+
+    workers: int = option(0, "processes that make batches; 0: in the training process", not_negative)
+    prefetch: int = option(4, "batches that each worker makes ahead", positive)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run lives and what it uses."""
+
+    directory: str = option("runs", "folder in which each run gets a folder of its own")
+    device: str = option("auto", "auto, cpu, cuda or mps", one_of("auto", "cpu", "cuda", "mps"))
+    precision: str = option(
+        "auto", "auto, float32, bfloat16 or float16", one_of("auto", "float32", "bfloat16", "float16")
+    )
+    threads: int = option(0, "CPU threads; 0: as many as the process may use", not_negative)
+    tensorboard: bool = option(True, "write TensorBoard charts")
+    trace: bool = option(False, "write a Chrome trace of some training steps")
+    checkpoint_interval: int = option(1000, "steps between checkpoints", positive)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole parameter file.
+
+    Attributes
+    ----------
+    path : Path
+        The parameter file; what it names is relative to its folder.
+    text : str
+        The file as written, for provenance.
+    """
+
+    seed: int = option(1, "of everything random: the same seed gives the same run", not_negative)
+    data: Data = Data()
+    labels: Labels = Labels()
+    network: Network = Network()
+    augmentation: Augmentation = Augmentation()
+    stage: tuple[Stage, ...] = (Stage(),)
+    validation: Validation = Validation()
+    loader: Loader = Loader()
+    run: Run = Run()
+    path: Path = field(default=Path("params.toml"), compare=False)
+    text: str = field(default="", compare=False)
+
+    @property
+    def steps(self) -> int:
+        """Steps of all stages together."""
+        return sum(stage.steps for stage in self.stage)
+
+    def resolve(self, name: str) -> Path:
+        """Return the path of a file that the parameters name."""
+        return self.path.parent / Path(name).expanduser()
+
+
+def load(path: str | os.PathLike[str]) -> Config:
+    """Read and check a parameter file.
+
+    Raises
+    ------
+    ConfigError
+        With every problem of the file.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"cannot be read: {error}"]) from error
+    return loads(text, path)
+
+
+def loads(text: str, path: Path = Path("params.toml")) -> Config:
+    """Read and check the text of a parameter file; see `load`."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(str(path), [f"not TOML: {error}"]) from error
+    problems: list[str] = []
+    config = _build(Config, table, "", problems)
+    if not problems:
+        problems += _contradictions(config)
+    if problems:
+        raise ConfigError(str(path), problems)
+    return dataclasses.replace(config, path=path, text=text)
+
+
+def _build(kind: type[Any], table: Mapping[str, Any], where: str, problems: list[str]) -> Any:
+    """Make a dataclass of a TOML table; what is wrong is added to `problems`."""
+    if kind is Network:
+        table = _nest_sizes(table)
+    fields = {item.name: item for item in dataclasses.fields(kind) if item.name not in ("path", "text")}
+    values = {}
+    for key, value in table.items():
+        name = f"{where}.{key}" if where else key
+        if key not in fields:
+            problems.append(f"{name}: unknown key{nearest(key, list(fields))}")
+            continue
+        if key == "sizes":
+            values[key] = _build(ARCHITECTURES.get(table.get("architecture", "anna"), Anna), value, where, problems)
+            continue
+        try:
+            converted = _convert(value, _hints(kind)[key], name, problems)
+        except TypeError as error:
+            problems.append(f"{name}: {value!r} {error}")
+            continue
+        check = fields[key].metadata.get("check")
+        if check and converted is not None and (problem := check(converted)):
+            problems.append(f"{name}: {value!r} {problem}")
+        else:
+            values[key] = converted
+    return kind(**values)
+
+
+def _nest_sizes(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Move the keys that only one architecture knows into a table of their own."""
+    common = {item.name for item in dataclasses.fields(Network)} - {"sizes"}
+    nested = {key: value for key, value in table.items() if key in common}
+    return {**nested, "sizes": {key: value for key, value in table.items() if key not in common}}
+
+
+def _convert(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
+    """Return a TOML value as the type that a field has; TypeError says what was needed."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return _convert(value, arguments[0], name, problems)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise TypeError("must be a table")
+        return _build(typing.cast(type[Any], hint), value, name, problems)
+    if origin is tuple:
+        return _convert_tuple(value, arguments, name, problems)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint in (bool, int, str) and type(value) is hint:
+        return value
+    raise TypeError(f"must be {_WORDS[hint]}")
+
+
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def _convert_tuple(value: Any, arguments: tuple[Any, ...], name: str, problems: list[str]) -> tuple[Any, ...]:
+    if arguments[-1] is Ellipsis:
+        # One item may stand without its brackets: train = "a.h5".
+        items = value if isinstance(value, list) else [value]
+        return tuple(_convert(item, arguments[0], f"{name}[{i}]", problems) for i, item in enumerate(items))
+    if not isinstance(value, list) or len(value) != len(arguments):
+        raise TypeError(f"must be a list of {len(arguments)}")
+    return tuple(_convert(item, hint, name, problems) for item, hint in zip(value, arguments, strict=True))
+
+
+@functools.cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _contradictions(config: Config) -> list[str]:
+    """Return what is wrong although every single value is right."""
+    problems = []
+    data, labels, augmentation = config.data, config.labels, config.augmentation
+    if bool(data.train) == bool(data.grid):
+        problems.append("data: needs either train or grid")
+    if data.grid and len(data.wavelength) != 3:
+        problems.append(
+            "data.wavelength: a grid needs the first, last and step of the pixels, such as [6625, 6825, 0.2]"
+        )
+    for key in ("units", "low", "high"):
+        given = getattr(labels, key)
+        if given and len(given) != len(labels.names):
+            problems.append(f"labels.{key}: {len(given)} values for {len(labels.names)} names")
+    for name, low, high in zip(labels.names, labels.low, labels.high, strict=False):
+        if low >= high:
+            problems.append(f"labels: low {low} of {name} is not below high {high}")
+    if augmentation.resolution and not augmentation.spectrum_resolution:
+        problems.append("augmentation.resolution: needs spectrum_resolution, the training set's own resolving power")
+    if augmentation.snr_template and not augmentation.snr:
+        problems.append("augmentation.snr_template: needs snr")
+    if not config.stage:
+        problems.append("stage: needs at least one [[stage]]")
+    return problems
