@@ -8,7 +8,6 @@ made from them. `load` reports every problem of a file at once.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import tomllib
 import types
@@ -295,7 +294,7 @@ def loads(text: str, path: Path = Path("params.toml")) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(str(path), [f"not TOML: {error}"]) from error
     problems: list[str] = []
-    config = _build(Config, table, "", problems)
+    config: Config = _build(Config, table, "", problems)
     if not problems:
         problems += _contradictions(config)
     if problems:
@@ -368,7 +367,6 @@ def _convert_tuple(value: Any, arguments: tuple[Any, ...], name: str, problems: 
     return tuple(_convert(item, hint, name, problems) for item, hint in zip(value, arguments, strict=True))
 
 
-@functools.cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
