@@ -1,0 +1,91 @@
+"""Calibration: from the network's sigma to intervals that hold what they promise, and the removal of trends.
+
+Split-conformal: on spectra that training never saw, ``|true - inferred| / sigma``
+is sorted, and its p-quantile is the factor that makes ``inferred +- factor * sigma``
+hold a fraction p of the truths (Romano, Patterson & Candes 2019, arXiv:1905.03222;
+Angelopoulos & Bates 2021, arXiv:2107.07511), here in bins of the S/N.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from anna_onnx.errors import BundleError
+
+FloatArray = NDArray[np.float64]
+ONE_SIGMA = 0.6827
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Factors on sigma for every level, S/N bin and label.
+
+    Attributes
+    ----------
+    levels : array, shape (n_level,)
+        Fractions of truths inside the interval, ascending, above 0 and below 1.
+    snr : array, shape (n_bin,)
+        Median S/N of each bin, ascending.
+    factors : array, shape (n_bin, n_label, n_level)
+    n : int
+        Number of spectra it was made from.
+    """
+
+    levels: FloatArray
+    snr: FloatArray
+    factors: FloatArray
+    n: int
+
+    def __post_init__(self) -> None:
+        shape = (self.snr.size, self.factors.shape[1] if self.factors.ndim == 3 else -1, self.levels.size)
+        if self.factors.shape != shape or not (np.isfinite(self.factors).all() and (self.factors >= 0).all()):
+            raise BundleError(f"calibration: factors of shape {self.factors.shape} do not fit {shape}")
+
+    def half_width(self, sigma: ArrayLike, snr: ArrayLike, level: float = ONE_SIGMA) -> FloatArray:
+        """Return the half width of the interval that holds the truth with a probability.
+
+        Parameters
+        ----------
+        sigma : array_like, shape (n, n_label)
+            The network's sigma, in the labels' units.
+        snr : array_like, shape (n,)
+            S/N per pixel; where it is not known (NaN) the median bin counts.
+        level : float
+            The probability.
+
+        Returns
+        -------
+        half_width : array, shape (n, n_label)
+        """
+        if not self.levels[0] <= level <= self.levels[-1]:
+            raise BundleError(f"level {level}: the model is calibrated from {self.levels[0]} to {self.levels[-1]}")
+        factors = np.stack([[np.interp(level, self.levels, row) for row in table] for table in self.factors])
+        where = np.where(np.isnan(snr), np.median(self.snr), np.asarray(snr, dtype=np.float64))
+        of_label = [np.interp(where, self.snr, column) for column in factors.T]
+        return np.asarray(sigma, dtype=np.float64) * np.stack(of_label, axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Trends:
+    """Polynomials true = f(inferred), one a label, in labels scaled to 0-1.
+
+    Attributes
+    ----------
+    coefficients : array, shape (n_label, order + 1)
+        Constant term first; shorter polynomials are padded with zeros.
+    """
+
+    coefficients: FloatArray
+
+    def correct(self, scaled: ArrayLike) -> FloatArray:
+        """Return scaled labels, shape (n, n_label), with the trends taken out.
+
+        Outside 0-1, where nothing was fitted, the correction at the end holds.
+        """
+        scaled = np.asarray(scaled, dtype=np.float64)
+        inside = np.clip(scaled, 0, 1)
+        fitted = [np.polynomial.polynomial.polyval(inside[:, i], c) for i, c in enumerate(self.coefficients)]
+        return scaled + (np.stack(fitted, axis=-1) - inside)

@@ -1,0 +1,337 @@
+"""Augmentation: what happens to a spectrum between the training set and the network, anew at every draw.
+
+Everything is vectorised over the batch and runs on the device where the flux
+is, in the order in which it happens to light: the star moves and rotates, the
+spectrograph blurs, the continuum is misplaced, the detector adds noise and
+cosmic rays, pixels are lost. A lost pixel is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anna_onnx import config
+from anna_onnx.errors import TrainingError
+from anna_onnx.resampling import Grid
+
+SPEED_OF_LIGHT = 299792.458  # km/s
+LIMB_DARKENING = 0.6
+
+
+@dataclass(frozen=True, eq=False)
+class Augmented:
+    """A batch after augmentation.
+
+    Attributes
+    ----------
+    flux : Tensor, shape (batch, n_pixel)
+        NaN where a pixel is missing.
+    snr : Tensor, shape (batch,)
+        Median S/N of the pixels; infinite without noise.
+    """
+
+    flux: Tensor
+    snr: Tensor
+
+
+class Augmentation:
+    """All that `[augmentation]` asks for.
+
+    Parameters
+    ----------
+    settings : config.Augmentation
+    grid : Grid
+        Of the training set.
+    resolve : callable
+        From a file name in the parameters to its path.
+    residuals : array, shape (n, n_pixel), optional
+        Spectra of real noise.
+    device : torch.device, optional
+    """
+
+    def __init__(
+        self,
+        settings: config.Augmentation,
+        grid: Grid,
+        resolve: Callable[[str], object] = str,
+        residuals: Tensor | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.settings = settings
+        self.device = device or torch.device("cpu")
+        self.residuals = residuals
+        wavelength = torch.as_tensor(grid.wavelength)
+        center = (wavelength[0] + wavelength[-1]) / 2
+        # -1 at the blue end, 1 at the red end
+        self.position = (2 * (wavelength - center) / (wavelength[-1] - wavelength[0])).float().to(self.device)
+        self.template = self._load_template(grid, resolve).to(self.device)
+        self.lost = self._always_missing(grid).to(self.device)
+        self.pixels = Pixels(wavelength, self.device)
+
+    def _load_template(self, grid: Grid, resolve: Callable[[str], object]) -> Tensor:
+        if self.settings.snr_template is None:
+            return torch.ones(grid.n_pixel)
+        path = str(resolve(self.settings.snr_template))
+        return torch.as_tensor(load_snr_template(path, grid), dtype=torch.float32)
+
+    def _always_missing(self, grid: Grid) -> Tensor:
+        lost = np.zeros(grid.n_pixel, dtype=bool)
+        for column in self.settings.bad_columns:
+            if not 0 <= column < grid.n_pixel:
+                raise TrainingError(f"augmentation.bad_columns: {column} is not a pixel of the grid's {grid.n_pixel}")
+            lost[column] = True
+        for low, high in self.settings.mask:
+            lost |= (grid.wavelength >= low) & (grid.wavelength <= high)
+        return torch.as_tensor(lost)
+
+    def __call__(self, flux: Tensor, generator: torch.Generator, sigma: Tensor | None = None) -> Augmented:
+        """Augment a batch.
+
+        Parameters
+        ----------
+        flux : Tensor of float32, shape (batch, n_pixel)
+        generator : torch.Generator
+            On the device of `flux`.
+        sigma : Tensor, shape (batch, n_pixel), optional
+            The training set's own errors, for `file_noise`.
+        """
+        draw = Draw(generator, flux.shape[0], self.device)
+        flux = self.move_and_blur(flux, draw)
+        flux = self.misplace_continuum(flux, draw)
+        flux, snr = self.add_noise(flux, draw, sigma)
+        flux = self.hit_by_cosmic_rays(flux, draw)
+        return Augmented(self.lose_pixels(flux, draw), snr)
+
+    def move_and_blur(self, flux: Tensor, draw: Draw) -> Tensor:
+        """Rotate, degrade the resolution, and shift by a radial velocity."""
+        s = self.settings
+        if s.vsini or s.resolution:
+            flux = self.pixels.blur(
+                flux,
+                vsini=draw.uniform(s.vsini) if s.vsini else None,
+                sigma=_extra_sigma(draw.uniform(s.resolution), s.spectrum_resolution) if s.resolution else None,
+            )
+        return self.pixels.shift(flux, draw.uniform(s.radial_velocity)) if s.radial_velocity else flux
+
+    def misplace_continuum(self, flux: Tensor, draw: Draw) -> Tensor:
+        """Add or multiply by an error of the continuum: offset + slope x + Legendre terms 2 to 4."""
+        s, x = self.settings, self.position
+        error: Tensor | None = None
+        if s.continuum_offset:
+            error = draw.uniform(s.continuum_offset)[:, None]
+        if s.continuum_slope:
+            slope = draw.uniform(s.continuum_slope)[:, None] * x
+            error = slope if error is None else error + slope
+        if s.continuum_curvature:
+            terms = torch.stack([(3 * x**2 - 1) / 2, (5 * x**3 - 3 * x) / 2, (35 * x**4 - 30 * x**2 + 3) / 8])
+            amplitude = torch.stack([draw.uniform(s.continuum_curvature) for _ in terms], dim=1)
+            error = amplitude @ terms if error is None else error + amplitude @ terms
+        if error is None:
+            return flux
+        return flux + error if s.continuum_mode == "additive" else flux * (1 + error)
+
+    def add_noise(self, flux: Tensor, draw: Draw, sigma: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Add Gaussian noise at a random S/N, from the file's errors, or from real residual spectra.
+
+        The manual says that the S/N is multiplied by the template; the old code multiplied the
+        noise by it, which `legacy_noise` repeats.
+        """
+        s = self.settings
+        variance = torch.zeros(flux.shape[0], device=self.device)
+        if s.snr:
+            level = 1 / draw.uniform(s.snr)
+            relative = self.template if s.legacy_noise else 1 / self.template
+            # addcmul is one pass over the batch where products and sums would be three.
+            flux = torch.addcmul(flux, draw.normal(flux.shape), level[:, None] * relative)
+            variance = variance + (level * relative.median()) ** 2
+        if s.file_noise:
+            if sigma is None:
+                raise TrainingError("augmentation.file_noise: the training set has no sigma")
+            flux = torch.addcmul(flux, draw.normal(flux.shape), sigma)
+            variance = variance + sigma.nanmedian(dim=1).values ** 2
+        if self.residuals is not None:
+            chosen = self.residuals[draw.integers(len(self.residuals))]
+            flux = flux + chosen
+            variance = variance + chosen.var(dim=1)
+        return flux, variance.rsqrt()
+
+    def hit_by_cosmic_rays(self, flux: Tensor, draw: Draw) -> Tensor:
+        """Raise single pixels, a Poisson number in each spectrum, by an exponentially distributed amount of mean 1."""
+        if not self.settings.cosmic_rays:
+            return flux
+        hit = draw.random(flux.shape) < self.settings.cosmic_rays / flux.shape[1]
+        return flux - hit * torch.log1p(-draw.random(flux.shape))
+
+    def lose_pixels(self, flux: Tensor, draw: Draw) -> Tensor:
+        """Make pixels missing: single ones, one gap, the ends, bad columns and masked regions."""
+        s, n = self.settings, flux.shape[1]
+        index = torch.arange(n, device=self.device)
+        lost: Tensor = self.lost
+        if s.missing_pixels:
+            lost = lost | (draw.random(flux.shape) < draw.uniform(s.missing_pixels)[:, None])
+        if s.gaps:
+            width = (draw.uniform(s.gaps) * n)[:, None]
+            first = draw.random((flux.shape[0], 1)) * (n - width)
+            lost = lost | ((index >= first) & (index < first + width))
+        if s.coverage:
+            width = (draw.uniform(s.coverage) * n)[:, None]
+            first = draw.random((flux.shape[0], 1)) * (n - width)
+            lost = lost | (index < first) | (index > first + width)
+        nothing = not (s.missing_pixels or s.gaps or s.coverage or s.bad_columns or s.mask)
+        return flux if nothing else flux.masked_fill(lost, math.nan)
+
+
+class Draw:
+    """Random numbers for one batch, all from one generator."""
+
+    def __init__(self, generator: torch.Generator, n: int, device: torch.device) -> None:
+        self.generator, self.n, self.device = generator, n, device
+
+    def uniform(self, limits: tuple[float, float]) -> Tensor:
+        """Draw a number for each spectrum, shape (n,)."""
+        low, high = limits
+        return low + (high - low) * self.random((self.n,))
+
+    def random(self, shape: tuple[int, ...]) -> Tensor:
+        """Draw from 0 to 1."""
+        return torch.rand(shape, generator=self.generator, device=self.device)
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Draw from the normal distribution."""
+        return torch.randn(shape, generator=self.generator, device=self.device)
+
+    def integers(self, high: int) -> Tensor:
+        """Draw an integer below `high` for each spectrum."""
+        return torch.randint(high, (self.n,), generator=self.generator, device=self.device)
+
+
+class Pixels:
+    """Interpolation and convolution along the pixels of one grid."""
+
+    def __init__(self, wavelength: Tensor, device: torch.device) -> None:
+        self.n = wavelength.numel()
+        self.wavelength = wavelength.to(device)
+        log = wavelength.log()
+        self.log_wavelength = log.to(device)
+        # Blurring works on twice as many pixels, equal in ln(wavelength).
+        self.fine = torch.linspace(float(log[0]), float(log[-1]), 2 * self.n, dtype=torch.float64).to(device)
+        self.step = float(self.fine[1] - self.fine[0])
+        step = wavelength.diff()
+        self.linear_step = float(step.mean()) if torch.allclose(step, step.mean(), rtol=1e-6) else None
+
+    def shift(self, flux: Tensor, velocity: Tensor) -> Tensor:
+        """Shift each spectrum by a velocity in km/s; what comes from beyond the ends is missing."""
+        beta = velocity.double() / SPEED_OF_LIGHT
+        factor = torch.sqrt((1 - beta) / (1 + beta))
+        return cubic(flux, self.pixel_of(self.wavelength * factor[:, None]), outside=math.nan)
+
+    def pixel_of(self, wavelength: Tensor) -> Tensor:
+        """Return the fractional pixel at which a wavelength lies."""
+        if self.linear_step is not None:
+            return ((wavelength - self.wavelength[0]) / self.linear_step).float()
+        right = torch.searchsorted(self.wavelength, wavelength.contiguous()).clamp(1, self.n - 1)
+        left = self.wavelength[right - 1]
+        return (right - 1 + (wavelength - left) / (self.wavelength[right] - left)).float()
+
+    def blur(self, flux: Tensor, vsini: Tensor | None, sigma: Tensor | None) -> Tensor:
+        """Convolve with a rotational profile and a Gaussian, both constant in ln(wavelength).
+
+        Parameters
+        ----------
+        flux : Tensor, shape (batch, n_pixel)
+        vsini : Tensor, shape (batch,), optional
+            km/s
+        sigma : Tensor, shape (batch,), optional
+            Of the Gaussian, in ln(wavelength).
+        """
+        pad = self.n // 4
+        fine = cubic(flux, self.pixel_of(self.fine.exp())[None].expand(len(flux), -1), outside=None)
+        padded = torch.nn.functional.pad(fine[:, None], (pad, pad), mode="replicate")[:, 0]
+        frequency = torch.fft.rfftfreq(padded.shape[1], d=self.step, device=flux.device)
+        transfer = torch.ones(len(flux), frequency.numel(), device=flux.device)
+        if sigma is not None:
+            transfer = transfer * torch.exp(-2 * (math.pi * frequency * sigma[:, None]) ** 2)
+        if vsini is not None:
+            transfer = transfer * rotation_transfer(frequency * (vsini[:, None] / SPEED_OF_LIGHT))
+        blurred = torch.fft.irfft(torch.fft.rfft(padded) * transfer, n=padded.shape[1])[:, pad : pad + fine.shape[1]]
+        back = ((self.log_wavelength - self.fine[0]) / self.step).float()
+        return cubic(blurred, back[None].expand(len(flux), -1), outside=None)
+
+
+def cubic(flux: Tensor, position: Tensor, outside: float | None) -> Tensor:
+    """Interpolate each row at fractional pixels with cubics through four neighbours.
+
+    Parameters
+    ----------
+    flux : Tensor, shape (batch, n_pixel)
+    position : Tensor, shape (batch, n_out)
+    outside : float or None
+        What lies beyond the first and last pixel; None: the value at the end.
+
+    Returns
+    -------
+    Tensor, shape (batch, n_out)
+    """
+    n = flux.shape[1]
+    inside = position.clamp(0, n - 1)
+    left = inside.floor().clamp(max=n - 2)
+    t = inside - left
+    index = left.long()
+    before, after = (index - 1).clamp(min=0), (index + 2).clamp(max=n - 1)
+    # Lagrange weights on -1, 0, 1, 2
+    a, b, c = t - 1, t - 2, t + 1
+    result = flux.gather(1, before) * (-t * a * b / 6)
+    result = torch.addcmul(result, flux.gather(1, index), c * a * b / 2)
+    result = torch.addcmul(result, flux.gather(1, index + 1), -c * t * b / 2)
+    result = torch.addcmul(result, flux.gather(1, after), c * t * a / 6)
+    if outside is None:
+        return result
+    return result.masked_fill((position < 0) | (position > n - 1), outside)
+
+
+def rotation_transfer(x: Tensor) -> Tensor:
+    """Return the Fourier transform of the rotational profile (Gray 2005, eq. 18.14) at frequency times vsini/c.
+
+    The profile is integrated numerically with the Chebyshev nodes that its ends, of
+    infinite slope, ask for.
+    """
+    n = 48
+    angle = math.pi * (torch.arange(n, device=x.device, dtype=x.dtype) + 0.5) / n
+    u, weight = angle.cos(), angle.sin()
+    e = LIMB_DARKENING
+    profile = 2 * (1 - e) * weight + 0.5 * math.pi * e * weight**2
+    profile = profile * weight
+    return (torch.cos(2 * math.pi * x[..., None] * u) @ profile) / profile.sum()
+
+
+def load_snr_template(path: str, grid: Grid) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Read a relative S/N profile (two columns: wavelength, relative S/N) onto a grid.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot be read, does not reach over the grid, or is not positive there.
+    """
+    try:
+        table = np.loadtxt(path, usecols=(0, 1), ndmin=2)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path}: not an S/N template of two columns, wavelength and S/N ({error})") from error
+    table = table[np.argsort(table[:, 0])]
+    if table[0, 0] > grid.wavelength[0] or table[-1, 0] < grid.wavelength[-1]:
+        raise TrainingError(f"{path}: covers {table[0, 0]:.1f}-{table[-1, 0]:.1f} Å, the spectra {grid}")
+    template: np.ndarray[tuple[int], np.dtype[np.float64]] = np.interp(grid.wavelength, table[:, 0], table[:, 1])
+    if not (template > 0).all():
+        raise TrainingError(f"{path}: the relative S/N must be positive from {grid}")
+    return template
+
+
+def _extra_sigma(resolution: Tensor, own: float | None) -> Tensor:
+    """Return the Gaussian, in ln(wavelength), that degrades a spectrum's own resolving power to another."""
+    to_sigma = 1 / (2 * math.sqrt(2 * math.log(2)))
+    return to_sigma * (resolution**-2 - (own or math.inf) ** -2).clamp(min=0).sqrt()

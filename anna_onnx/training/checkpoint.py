@@ -1,0 +1,264 @@
+"""The run directory and the checkpoints in it.
+
+::
+
+    runs/2026-11-22T18-30-05/
+        params.toml              the parameters as given
+        run.json                 versions, hardware, seed, hashes of the data, labels, status
+        history.csv              one row for each look at the validation set
+        checkpoint.safetensors   weights, optimiser and counters: where --resume goes on
+        best.safetensors         the weights with the least validation cost
+        tensorboard/             charts
+        trace.json               time line of some steps, on request
+
+Tensors and JSON only (safetensors); every file is complete or absent.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from anna_onnx.errors import TrainingError
+from anna_onnx.labels import Label
+
+WHOLE_HASH = 2**30  # larger files are hashed at places only
+
+
+@dataclass
+class State:
+    """Where a run stands, besides weights and optimiser.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    best_cost : float
+        Least validation cost so far (or mean batch cost, without validation).
+    best_step : int
+    looks_without_gain : int
+    cost_sum : float
+        Of the batches since the last look.
+    cost_count : int
+    rate_factor : float
+        On the learning rate, lowered on a plateau.
+    stopped_early : bool
+    seconds : float
+        Training time so far.
+    """
+
+    step: int = 0
+    best_cost: float = float("inf")
+    best_step: int = 0
+    looks_without_gain: int = 0
+    cost_sum: float = 0.0
+    cost_count: int = 0
+    rate_factor: float = 1.0
+    stopped_early: bool = False
+    seconds: float = 0.0
+
+
+class RunDirectory:
+    """The folder of one training run."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, parent: Path) -> RunDirectory:
+        """Make a new folder, named by the time, in `parent`.
+
+        Raises
+        ------
+        TrainingError
+            If it cannot be made.
+        """
+        name = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            for attempt in range(100):
+                path = parent / (name if attempt == 0 else f"{name}-{attempt}")
+                try:
+                    path.mkdir()
+                except FileExistsError:
+                    continue
+                return cls(path)
+        except OSError as error:
+            raise TrainingError(f"{parent}: no run can be kept there ({error.strerror})") from error
+        raise TrainingError(f"{parent}: too many runs started in this second")
+
+    @classmethod
+    def newest(cls, parent: Path) -> RunDirectory:
+        """Return the run in `parent` that started last.
+
+        Raises
+        ------
+        TrainingError
+            If there is none.
+        """
+        runs = sorted(path.parent for path in parent.glob("*/run.json"))
+        if not runs:
+            raise TrainingError(f"{parent}: no run in it; start one with 'anna train params.toml'")
+        return cls(max(runs, key=lambda path: (path / "params.toml").stat().st_mtime))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file, complete or not at all."""
+        partial = self.path / f".{name}.part"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(self.path / name)
+
+    def write_info(self, info: Mapping[str, Any]) -> None:
+        """Write run.json."""
+        self.write_text("run.json", json.dumps(info, indent=2) + "\n")
+
+    def read_info(self) -> dict[str, Any]:
+        """Read run.json."""
+        try:
+            info: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{self.path}: not a run directory ({error})") from error
+        return info
+
+    def labels(self) -> tuple[Label, ...]:
+        """Return the labels of the run."""
+        return tuple(Label(**label) for label in self.read_info()["labels"])
+
+    def append_history(self, row: Mapping[str, float]) -> None:
+        """Add a row to history.csv."""
+        path = self.path / "history.csv"
+        fresh = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(row))
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def read_history(self) -> list[dict[str, float]]:
+        """Return the rows of history.csv."""
+        path = self.path / "history.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+    def forget_history_after(self, step: int) -> None:
+        """Drop rows that a resumed run will write again, and one that was cut off."""
+        path = self.path / "history.csv"
+        if not path.exists():
+            return
+        header, *lines = path.read_text(encoding="utf-8").splitlines()
+        columns = header.count(",")
+        kept = [line for line in lines if line.count(",") == columns and float(line.split(",", 1)[0]) <= step]
+        self.write_text("history.csv", "\n".join([header, *kept]) + "\n")
+
+    def save_checkpoint(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, state: State, extra: Mapping[str, Tensor]
+    ) -> None:
+        """Save all that going on needs."""
+        tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+        tensors |= {f"extra.{name}": value for name, value in extra.items()}
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+        _save(self.path / "checkpoint.safetensors", tensors, asdict(state))
+
+    def load_checkpoint(self) -> tuple[dict[str, Tensor], State]:
+        """Return the tensors and the state of the checkpoint."""
+        tensors, about = _load(self.path / "checkpoint.safetensors")
+        return tensors, State(**about)
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return (self.path / "checkpoint.safetensors").exists()
+
+    def save_best(self, weights: Mapping[str, Tensor], state: State) -> None:
+        """Save the best weights so far."""
+        _save(self.path / "best.safetensors", weights, asdict(state))
+
+    def load_best(self) -> tuple[dict[str, Tensor], State]:
+        """Return the best weights and the state in which they were found."""
+        tensors, about = _load(self.path / "best.safetensors")
+        return tensors, State(**about)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser the moments that a checkpoint holds."""
+    state = optimizer.state_dict()
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            moments.setdefault(int(index), {})[name] = value
+    state["state"] = moments
+    optimizer.load_state_dict(state)
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    partial = path.with_name(f".{path.name}.part")
+    plain = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+    try:
+        save_file(plain, partial, metadata={"anna": json.dumps(about)})
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise TrainingError(f"{path}: cannot be written ({error}); the file before it is untouched") from error
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            about: dict[str, Any] = json.loads(file.metadata()["anna"])
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118  # no mapping
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"{path}: not a whole checkpoint ({error})") from error
+
+
+def describe_run(seed: int, labels: Sequence[Label], data: Mapping[str, Path], device: torch.device) -> dict[str, Any]:
+    """Return what run.json says of a run when it starts."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": seed,
+        "labels": [asdict(label) for label in labels],
+        "data": {name: {"file": path.name, "sha256": hash_file(path)} for name, path in data.items()},
+        "versions": {name: metadata.version(name) for name in ("anna-onnx", "torch", "numpy")},
+        "hardware": {
+            "machine": platform.machine(),
+            "system": platform.system(),
+            "python": platform.python_version(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file; of a very large one, of its size and a thousand places in it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= WHOLE_HASH:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256(str(size).encode())
+        for i in range(1000):
+            file.seek(i * (size - 65536) // 999)
+            digest.update(file.read(65536))
+    return f"sampled-{digest.hexdigest()}"

@@ -1,0 +1,235 @@
+"""Networks: from flux to scaled labels, and to their uncertainty where it is asked for.
+
+Every network is `Inputs` (what stands in for missing pixels, and standardising), followed
+by one trunk for each member of the ensemble. New layouts register in `TRUNKS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anna_onnx import config
+
+LOG_SIGMA_RANGE = (-7.0, 3.0)
+
+
+class Network(nn.Module):
+    """The whole network.
+
+    Parameters
+    ----------
+    n_pixel, n_label : int
+    settings : config.Network
+
+    Notes
+    -----
+    `forward` takes flux, shape (batch, n_pixel), continuum = 1, NaN where a pixel is missing, and
+    returns ``(mean, log_sigma)`` of the scaled labels, each of shape
+    (member, batch, n_label); log_sigma is None without uncertainty.
+    """
+
+    def __init__(self, n_pixel: int, n_label: int, settings: config.Network) -> None:
+        super().__init__()
+        self.n_label = n_label
+        self.uncertainty = settings.uncertainty
+        self.inputs = Inputs(n_pixel, channels=CHANNELS[settings.architecture])
+        n_out = n_label * (2 if settings.uncertainty else 1)
+        build = TRUNKS[settings.architecture]
+        self.members = nn.ModuleList(build(n_pixel, n_out, settings.sizes) for _ in range(settings.members))
+
+    def forward(self, flux: Tensor) -> tuple[Tensor, Tensor | None]:
+        x = self.inputs(flux)
+        out = torch.stack([member(x) for member in self.members])  # (member, batch, n_out)
+        if not self.uncertainty:
+            return out, None
+        return out[..., : self.n_label], out[..., self.n_label :].clamp(*LOG_SIGMA_RANGE)
+
+    def combine(self, flux: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return mean and sigma of the scaled labels, shape (batch, n_label), over the members.
+
+        The members are an equal mixture of Gaussians (Lakshminarayanan et al. 2017,
+        arXiv:1612.01474, eq. 2): their scatter adds to their mean variance.
+        """
+        mean, log_sigma = self(flux)
+        if log_sigma is None:
+            return mean.mean(dim=0), None
+        center = mean.mean(dim=0)
+        variance = (2 * log_sigma).exp().mean(dim=0) + ((mean - center) ** 2).mean(dim=0)
+        return center, variance.sqrt()
+
+    def set_keep_probability(self, keep: float) -> None:
+        """Set the dropout of all dense layers."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 1.0 - keep
+
+
+class Inputs(nn.Module):
+    """Fill missing pixels and standardise.
+
+    A missing pixel (NaN) becomes what training spectra have there on average, so that it says
+    nothing; a second channel tells the network which pixels are real.
+    """
+
+    fill: Tensor
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, n_pixel: int, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.register_buffer("fill", torch.ones(n_pixel))
+        self.register_buffer("offset", torch.zeros(n_pixel))
+        self.register_buffer("scale", torch.ones(n_pixel))
+
+    def fit(self, mean: Tensor, spread: Tensor) -> None:
+        """Standardise with the mean and the spread of the training spectra, shape (n_pixel,) each.
+
+        Pixels of the bare continuum vary little: dividing by their own spread would only
+        blow up their noise, so that the mean spread is the least divisor.
+        """
+        self.fill.copy_(mean)
+        self.offset.copy_(mean)
+        self.scale.copy_(torch.maximum(spread, spread.mean()))
+
+    def forward(self, flux: Tensor) -> Tensor:
+        missing = torch.isnan(flux)
+        x = (torch.where(missing, self.fill, flux) - self.offset) / self.scale
+        if self.channels == 1:
+            return x.unsqueeze(1)  # (batch, 1, pixel)
+        return torch.stack([x, missing.to(x.dtype)], dim=1)  # (batch, 2, pixel)
+
+
+class AnnaTrunk(nn.Sequential):
+    """The old program's layout: convolution, two dense layers, outputs without bias.
+
+    Flattening goes channel-major here; the old program went pixel-major, which
+    `anna convert` accounts for.
+    """
+
+    def __init__(self, n_pixel: int, n_out: int, sizes: config.Anna) -> None:
+        super().__init__(
+            nn.Conv1d(1, sizes.filters, sizes.kernel, padding=sizes.kernel // 2),
+            nn.ReLU(),
+            nn.Flatten(),  # (batch, channel * pixel)
+            nn.Linear(sizes.filters * n_pixel, sizes.fc1),
+            nn.ReLU(),
+            nn.Dropout(0.0),
+            nn.Linear(sizes.fc1, sizes.fc2),
+            nn.ReLU(),
+            nn.Dropout(0.0),
+            nn.Linear(sizes.fc2, n_out, bias=False),
+        )
+        initialize(self)
+
+
+class StarnetTrunk(nn.Sequential):
+    """The layout of StarNet (Fabbro et al. 2018, MNRAS 475, 2978, section 2)."""
+
+    def __init__(self, n_pixel: int, n_out: int, sizes: config.Starnet) -> None:
+        flat = sizes.filters2 * ((n_pixel - 2 * (sizes.kernel - 1)) // sizes.pool)
+        super().__init__(
+            nn.Conv1d(1, sizes.filters1, sizes.kernel),
+            nn.ReLU(),
+            nn.Conv1d(sizes.filters1, sizes.filters2, sizes.kernel),
+            nn.ReLU(),
+            nn.MaxPool1d(sizes.pool),
+            nn.Flatten(),  # (batch, channel * pixel)
+            nn.Linear(flat, sizes.fc1),
+            nn.ReLU(),
+            nn.Dropout(0.0),
+            nn.Linear(sizes.fc1, sizes.fc2),
+            nn.ReLU(),
+            nn.Dropout(0.0),
+            nn.Linear(sizes.fc2, n_out),
+        )
+        initialize(self)
+
+
+class CompactTrunk(nn.Sequential):
+    """Residual blocks, each stage at half the pixels, then a few pooled positions and two dense layers."""
+
+    def __init__(self, n_pixel: int, n_out: int, sizes: config.Compact) -> None:
+        layers: list[nn.Module] = [nn.Conv1d(2, sizes.width, sizes.kernel, padding=sizes.kernel // 2, bias=False)]
+        n_in, length = sizes.width, n_pixel
+        for stage in range(sizes.stages):
+            width = sizes.width * 2 ** ((stage + 1) // 2)
+            for block in range(sizes.blocks):
+                layers.append(ResidualBlock(n_in, width, sizes.kernel, stride=2 if block == 0 else 1))
+                n_in = width
+            length = -(-length // 2)
+        layers += [nn.BatchNorm1d(n_in), nn.ReLU(), Pool(length, min(sizes.pooled, length)), nn.Flatten()]
+        layers += [nn.Linear(n_in * min(sizes.pooled, length), sizes.dense), nn.ReLU(), nn.Dropout(0.0)]
+        layers += [nn.Linear(sizes.dense, n_out)]
+        super().__init__(*layers)
+        initialize(self)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a short cut (He et al. 2016, arXiv:1603.05027), the channels weighted by global context.
+
+    The weighting is squeeze-and-excitation (Hu et al. 2018, arXiv:1709.01507).
+    """
+
+    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.before = nn.Sequential(nn.BatchNorm1d(n_in), nn.ReLU())
+        self.convolve = nn.Sequential(
+            nn.Conv1d(n_in, n_out, kernel, stride=stride, padding=kernel // 2, bias=False),
+            nn.BatchNorm1d(n_out),
+            nn.ReLU(),
+            nn.Conv1d(n_out, n_out, kernel, padding=kernel // 2, bias=False),
+        )
+        squeezed = max(n_out // 8, 4)
+        self.weigh = nn.Sequential(nn.Linear(n_out, squeezed), nn.ReLU(), nn.Linear(squeezed, n_out), nn.Sigmoid())
+        self.shortcut = nn.Conv1d(n_in, n_out, 1, stride=stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.before(x)
+        y = self.convolve(x)
+        weight: Tensor = self.weigh(y.mean(dim=-1))  # (batch, channel)
+        return y * weight.unsqueeze(-1) + self.shortcut(x)
+
+
+class Pool(nn.Module):
+    """Average the pixels of equal stretches: (batch, channel, length) -> (batch, channel, n)."""
+
+    matrix: Tensor
+
+    def __init__(self, length: int, n: int) -> None:
+        super().__init__()
+        edges = torch.linspace(0, length, n + 1)
+        position = torch.arange(length)
+        overlap = torch.minimum(position[:, None] + 1, edges[1:]) - torch.maximum(position[:, None], edges[:-1])
+        overlap = overlap.clamp(min=0)  # (length, n)
+        self.register_buffer("matrix", overlap / overlap.sum(dim=0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.matmul(x, self.matrix)
+
+
+TRUNKS: Mapping[str, Callable[[int, int, Any], nn.Module]] = {
+    "anna": AnnaTrunk,
+    "compact": CompactTrunk,
+    "starnet": StarnetTrunk,
+}
+CHANNELS: Mapping[str, int] = {"anna": 1, "compact": 2, "starnet": 1}
+
+
+def initialize(network: nn.Module) -> None:
+    """Draw weights as He et al. (2015, arXiv:1502.01852, eq. 10) did, biases zero."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv1d, nn.Linear)):
+            nn.init.normal_(module.weight, std=math.sqrt(2.0 / module.weight[0].numel()))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of trained numbers."""
+    return sum(parameter.numel() for parameter in network.parameters())
