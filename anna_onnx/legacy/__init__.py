@@ -1,8 +1,25 @@
 """Files of the old ANNA (Lee-Brown 2017), opened and converted.
 
-``binary``      training files (.bin)
+``binary``        training files (.bin)
+``parameters``    ANNA.param, read
+``translation``   ANNA.param, turned into params.toml
+``frozen``        frozen.model, read without TensorFlow
+``graph``         its network as ONNX
+``models``        frozen.model, turned into a bundle
+``conversion``    one door for all of them
 """
 
 from anna_onnx.legacy.binary import binary_to_hdf5, hdf5_to_binary, open_binary, open_training_set
+from anna_onnx.legacy.conversion import Options, convert, identify
+from anna_onnx.legacy.parameters import read_parameters
 
-__all__ = ["binary_to_hdf5", "hdf5_to_binary", "open_binary", "open_training_set"]
+__all__ = [
+    "Options",
+    "binary_to_hdf5",
+    "convert",
+    "hdf5_to_binary",
+    "identify",
+    "open_binary",
+    "open_training_set",
+    "read_parameters",
+]

@@ -1,0 +1,196 @@
+"""From frozen.model to a bundle: the old network as ONNX, with everything needed to use it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anna_onnx import bundle
+from anna_onnx._version import __version__
+from anna_onnx.errors import LegacyError
+from anna_onnx.labels import Label, scale
+from anna_onnx.legacy.binary import is_hdf5, open_training_set
+from anna_onnx.legacy.frozen import FrozenNetwork, network_from_frozen
+from anna_onnx.legacy.graph import onnx_bytes
+from anna_onnx.legacy.parameters import Parameters, read_parameters, standard_names
+from anna_onnx.preparation import Preparation
+from anna_onnx.resampling import Grid
+
+AGREEMENT = 1e-5
+"""Largest deviation from NumPy's answers, in ranges of the labels, that a converted network may have."""
+
+FloatArray = NDArray[np.float64]
+FloatArray32 = NDArray[np.float32]
+
+
+def convert_frozen(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    parameters: str | os.PathLike[str],
+    wavelengths: str | os.PathLike[str],
+    *,
+    names: Sequence[str] | None = None,
+    keep_names: bool = False,
+    medium: Literal["air", "vacuum"] = "air",
+    test_stats: str | os.PathLike[str] | None = None,
+) -> tuple[str, ...]:
+    """Convert a frozen.model to model.onnx and model.h5, without TensorFlow.
+
+    Parameters
+    ----------
+    source, target : path-like
+    parameters : path-like
+        The ANNA.param of the training: names and ranges of the labels.
+    wavelengths : path-like
+        Where the pixels are: a text file whose first column are the
+        wavelengths (WAVE_TEMPLATE), or a training set.
+    names : sequence of str, optional
+        Names of the labels instead of those in `parameters`.
+    keep_names : bool
+        Keep the old names of the labels instead of the standard ones.
+    medium : {'air', 'vacuum'}
+        Of the wavelengths.
+    test_stats : path-like, optional
+        test_stats.out of the old program, whose residuals tell the errors.
+
+    Returns
+    -------
+    notes : tuple of str
+        What was found and what is not known.
+
+    Raises
+    ------
+    LegacyError
+        If the files are damaged or do not fit together.
+    MissingExtraError
+        If the package onnx is not installed.
+    """
+    source = Path(source)
+    network = network_from_frozen(source)
+    old = read_parameters(parameters)
+    labels = _labels(network, old, standard_names(names or old.names, keep_names))
+    grid, flux = _read_wavelengths(Path(wavelengths), network, medium)
+    rms = None if test_stats is None else read_test_stats(test_stats, old.names)
+    content = onnx_bytes(network, labels, rms)
+    selftest, deviation = _check(content, network, labels, flux)
+    sidecar = bundle.Sidecar(
+        labels=labels,
+        preparation=Preparation(grid, snr_range=old.values.get("SN_RANGE_TRAIN")),
+        selftest=selftest,
+        provenance=_provenance(source, old, labels, rms),
+    )
+    bundle.write(target, content, sidecar)
+    known = (
+        "the errors are the rms of its residuals" if rms is not None else "unknown: give --test-stats test_stats.out"
+    )
+    return (
+        f"network: {network}",
+        f"largest deviation from the old weights applied by NumPy: {deviation:.1e} of a label's range",
+        f"wavelengths: {grid}",
+        f"errors: {'from ' + Path(test_stats).name + ', ' if test_stats else ''}{known}",
+    )
+
+
+def read_test_stats(path: str | os.PathLike[str], names: Sequence[str]) -> FloatArray:
+    """Return the rms of the residuals in the old program's test_stats.out, shape (n_label,).
+
+    Parameters
+    ----------
+    path : path-like
+    names : sequence of str
+        The old names of the labels; the residuals are in columns ``d<name>``.
+
+    Raises
+    ------
+    LegacyError
+        If the file is not what the old program wrote for these labels.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8") as file:
+            columns = file.readline().lstrip("# ").strip().split(",")
+            table = np.loadtxt(file, delimiter=",", ndmin=2)
+    except (OSError, ValueError) as error:
+        raise LegacyError(f"{path}: not a test_stats.out ({error})") from error
+    missing = [f"d{name}" for name in names if f"d{name}" not in columns]
+    if missing or table.shape[1] != len(columns) or len(table) < 2:
+        raise LegacyError(f"{path}: {len(table)} rows of columns {', '.join(columns)}; needed {', '.join(missing)}")
+    residuals = table[:, [columns.index(f"d{name}") for name in names]]
+    if not np.isfinite(residuals).all():
+        raise LegacyError(f"{path}: residuals that are not finite")
+    return np.asarray(np.sqrt(np.mean(residuals**2, axis=0)))
+
+
+def _labels(network: FrozenNetwork, old: Parameters, names: Sequence[str]) -> tuple[Label, ...]:
+    """Return the labels with their ranges, if the parameters fit the network."""
+    if (n_pixel := old.values.get("NUM_PX", network.n_pixel)) != network.n_pixel:
+        raise LegacyError(f"{old.path}: NUM_PX is {n_pixel}, but the network has {network.n_pixel} pixels")
+    missing = [key for key in ("MIN_PARAMS", "MAX_PARAMS") if key not in old.values]
+    if missing:
+        raise LegacyError(f"{old.path}: no {' and no '.join(missing)}, the ranges of the labels")
+    low, high = old.values["MIN_PARAMS"], old.values["MAX_PARAMS"]
+    if not len(names) == len(low) == len(high) == network.n_label:
+        raise LegacyError(
+            f"{old.path}: {len(names)} names, {len(low)} minima and {len(high)} maxima, "
+            f"but the network has {network.n_label} labels"
+        )
+    return tuple(Label(*values) for values in zip(names, low, high, strict=True))
+
+
+def _read_wavelengths(
+    path: Path, network: FrozenNetwork, medium: Literal["air", "vacuum"]
+) -> tuple[Grid, FloatArray32 | None]:
+    """Return the pixels, and a spectrum on them when the file has one."""
+    try:
+        text = not is_hdf5(path) and b"\0" not in path.read_bytes()[:4096]
+        if not text:
+            training_set = open_training_set(path)
+            return training_set.grid, np.asarray(training_set.flux[:1], dtype=np.float32)
+        columns = np.loadtxt(path, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise LegacyError(f"{path}: no wavelengths in its first column ({error})") from error
+    if len(columns) != network.n_pixel:
+        raise LegacyError(f"{path}: {len(columns)} wavelengths, but the network has {network.n_pixel} pixels")
+    flux = columns[None, :, 1].astype(np.float32) if columns.shape[1] > 1 else None
+    return Grid(columns[:, 0], medium), flux
+
+
+def _check(
+    content: bytes, network: FrozenNetwork, labels: Sequence[Label], flux: FloatArray32 | None
+) -> tuple[bundle.SelfTest, float]:
+    """Compare the ONNX network with NumPy on a few spectra, which become the self-test.
+
+    Raises
+    ------
+    LegacyError
+        If they disagree.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    noise = np.random.default_rng(1).normal(1, 0.05, (4, network.n_pixel)).astype(np.float32)
+    spectra = np.concatenate([np.ones((1, network.n_pixel), np.float32), noise, *([flux] if flux is not None else [])])
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    found, sigma = session.run(["labels", "sigma"], {"flux": spectra})
+    deviation = float(np.abs(scale(found, labels) - network.infer(spectra)).max())
+    if not deviation <= AGREEMENT:
+        raise LegacyError(f"the converted network deviates from the old one by {deviation:.1e} of a label's range")
+    return bundle.SelfTest(flux=spectra, labels=found, sigma=sigma), deviation
+
+
+def _provenance(source: Path, old: Parameters, labels: Sequence[Label], rms: FloatArray | None) -> dict[str, Any]:
+    return {
+        "converted_from": "frozen.model of ANNA (TensorFlow 1)",
+        "source": {"name": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()},
+        "parameters": old.path.read_bytes().decode("utf-8", errors="replace"),
+        "metrics": {} if rms is None else {"rms": {label.name: float(x) for label, x in zip(labels, rms, strict=True)}},
+        "anna_onnx": __version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
