@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anna_onnx.errors import CoverageError, SpectrumError
 from anna_onnx.spectrum import BoolArray, FloatArray, Spectrum
+
+Floats = NDArray[np.floating[Any]]
+
+FWHM = 2 * np.sqrt(2 * np.log(2))
+"""Full width at half maximum of a Gaussian of standard deviation 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +93,7 @@ def resample(spectrum: Spectrum, grid: Grid) -> Resampled:
     Where the grid's pixels are larger than the spectrum's, flux density is
     averaged over each pixel (Carnall 2017, arXiv:1705.05165), so that the
     equivalent width of a line is kept; elsewhere it is interpolated linearly.
+    Gaps between orders or detectors stay gaps.
     The medium is not looked at: see `anna_onnx.preparation`.
 
     Parameters
@@ -104,26 +110,21 @@ def resample(spectrum: Spectrum, grid: Grid) -> Resampled:
     CoverageError
         If no pixel of the grid lies inside the spectrum.
     """
-    inside = (grid.wavelength >= spectrum.wavelength[0]) & (grid.wavelength <= spectrum.wavelength[-1])
-    if not inside.any():
+    road = resampler(spectrum.wavelength, grid.wavelength)
+    if not road.covers.any():
         first, last = spectrum.wavelength[[0, -1]]
         raise CoverageError(f"{spectrum.name}: covers {first:.1f}-{last:.1f} Å, the model needs {grid}")
-    if grid.n_pixel == spectrum.n_pixel and np.array_equal(grid.wavelength, spectrum.wavelength):
-        flux, sigma, usable = spectrum.flux, spectrum.sigma, ~spectrum.bad
-    elif _pixel_width(grid.wavelength, grid.wavelength) > 1.0001 * _pixel_width(spectrum.wavelength, grid.wavelength):
-        flux, sigma, usable = _average(spectrum, grid.wavelength)
-    else:
-        flux, sigma, usable = _interpolate(spectrum, grid.wavelength)
-    valid = inside & usable
+    flux, sigma, valid = road.apply(
+        spectrum.flux[None],
+        None if spectrum.sigma is None else spectrum.sigma[None],
+        spectrum.bad[None] if spectrum.bad.any() else None,
+    )
     return Resampled(
-        flux=np.where(valid, flux, np.nan),
-        sigma=None if sigma is None else np.where(valid, sigma, np.nan),
-        valid=valid,
-        bad=inside & ~usable,
+        flux=flux[0], sigma=None if sigma is None else sigma[0], valid=valid[0], bad=road.covers & ~valid[0]
     )
 
 
-def pixel_edges(wavelength: ArrayLike) -> NDArray[np.float64]:
+def pixel_edges(wavelength: ArrayLike) -> FloatArray:
     """Return the edges of pixels from their centres, shape (n_pixel + 1,): halfway between neighbours."""
     center = np.asarray(wavelength, dtype=np.float64)
     middle = 0.5 * (center[1:] + center[:-1])
@@ -131,48 +132,253 @@ def pixel_edges(wavelength: ArrayLike) -> NDArray[np.float64]:
     return np.concatenate([[first], middle, [last]])
 
 
-def _pixel_width(wavelength: FloatArray, where: FloatArray) -> float:
-    """Return the median width of the pixels that lie in the range of `where`."""
-    inside = (wavelength >= where[0]) & (wavelength <= where[-1])
-    return float(np.median(np.diff(wavelength[inside] if inside.sum() > 2 else wavelength)))
+def pixel_width(wavelength: FloatArray, first: float, last: float) -> float:
+    """Return the usual width of the pixels between two wavelengths."""
+    low = int(np.clip(np.searchsorted(wavelength, first), 0, wavelength.size - 2))
+    high = int(np.clip(np.searchsorted(wavelength, last, side="right"), low + 2, wavelength.size))
+    inside = wavelength[low:high]
+    if find_gaps(inside).size:
+        return float(np.median(np.diff(inside)))
+    return float((inside[-1] - inside[0]) / (inside.size - 1))
 
 
-def _interpolate(spectrum: Spectrum, wavelength: FloatArray) -> tuple[FloatArray, FloatArray | None, BoolArray]:
-    right = np.clip(np.searchsorted(spectrum.wavelength, wavelength), 1, spectrum.n_pixel - 1)
-    left = right - 1
-    step = spectrum.wavelength[right] - spectrum.wavelength[left]
-    weight = (wavelength - spectrum.wavelength[left]) / step
-    # A neighbour of weight zero must not spoil the pixel with its NaN.
-    use_left, use_right = weight < 1, weight > 0
-    good = np.where(spectrum.bad, np.nan, spectrum.flux)
-    flux = np.where(use_left, (1 - weight) * good[left], 0) + np.where(use_right, weight * good[right], 0)
-    usable = ~((spectrum.bad[left] & use_left) | (spectrum.bad[right] & use_right))
-    # A step much wider than usual is a gap between orders or a hole, not a place to interpolate over.
-    usable &= ~((step > 5 * np.median(np.diff(spectrum.wavelength))) & use_left & use_right)
-    if spectrum.sigma is None:
-        return flux, None, usable
-    sigma = np.hypot((1 - weight) * spectrum.sigma[left], weight * spectrum.sigma[right])
-    return flux, sigma, usable
+def find_gaps(wavelength: FloatArray) -> NDArray[np.intp]:
+    """Return the indices of the pixels after which a gap comes.
+
+    A gap is a step more than five times as wide as the usual steps on either
+    side of it: between orders or detectors, not a change of dispersion.
+
+    Parameters
+    ----------
+    wavelength : array of float64, shape (n_pixel,)
+    """
+    step = np.diff(wavelength)
+    if step.size < 3 or step.max() <= 5 * step.min():
+        return np.empty(0, dtype=np.intp)
+    reach = 8
+    padded = np.pad(step, reach, mode="symmetric")
+    usual = np.median(np.lib.stride_tricks.sliding_window_view(padded, reach), axis=1)
+    # usual[i] belongs to the eight steps before step i, usual[i + reach + 1] to the eight after it.
+    return np.flatnonzero(step > 5 * np.maximum(usual[: step.size], usual[reach + 1 :]))
 
 
-def _average(spectrum: Spectrum, wavelength: FloatArray) -> tuple[FloatArray, FloatArray | None, BoolArray]:
-    """Average over the output pixels by differences of the running integral over the input pixels."""
-    edges_in, edges_out = pixel_edges(spectrum.wavelength), pixel_edges(wavelength)
-    width = np.diff(edges_in)
-    good = ~spectrum.bad
+def resampler(wavelength: FloatArray, target: FloatArray) -> Resampler:
+    """Work out the way from one wavelength vector to another.
 
-    def integrate(density: FloatArray) -> FloatArray:
-        """Integrate a density, constant within each input pixel, over each output pixel."""
-        total = np.concatenate([[0.0], np.cumsum(density * width)])
-        return np.diff(np.interp(edges_out, edges_in, total))
+    Parameters
+    ----------
+    wavelength : array of float64, shape (n_in,)
+        Ascending, same unit, medium and frame as `target`.
+    target : array of float64, shape (n_out,)
+    """
+    width_out = pixel_width(target, target[0], target[-1])
+    if wavelength.size == target.size and np.abs(wavelength - target).max() < 1e-4 * width_out:
+        return Identity(target.size)
+    if width_out > 1.0001 * pixel_width(wavelength, target[0], target[-1]):
+        return Average(wavelength, target)
+    return Interpolation(wavelength, target)
 
-    covered = integrate(good.astype(np.float64))
-    safe = np.where(covered > 0, covered, np.nan)
-    flux = integrate(np.where(good, spectrum.flux, 0.0)) / safe
-    # At the ends of the spectrum half a pixel of good flux is enough.
-    usable = covered >= 0.5 * np.diff(edges_out)
-    if spectrum.sigma is None:
-        return flux, None, usable
-    # Partial pixels count by their fraction, to which the variance of a mean is linear enough.
-    variance = integrate(np.where(good, spectrum.sigma**2 * width, 0.0)) / safe**2
-    return flux, np.sqrt(variance), usable
+
+class Resampler:
+    """The way of any number of spectra from one wavelength vector to another.
+
+    Every output pixel is a mean of input pixels.
+
+    Attributes
+    ----------
+    covers : array of bool, shape (n_out,)
+        True where pixels of the input, good or bad, cover the output.
+    share : array of float64, shape (n_out,)
+        Sum of the weights of the input pixels, 1 where covered wholly.
+    enough : float
+        Smallest share of good pixels that makes an output pixel usable.
+    """
+
+    covers: BoolArray
+    share: FloatArray
+    enough: float
+
+    def mean(self, values: Floats) -> Floats:
+        """Return the weighted sums of `values` (n, n_in), shape (n, n_out)."""
+        raise NotImplementedError
+
+    def variance(self, values: Floats) -> Floats:
+        """Return the variances of the weighted sums from those of the pixels, shape (n, n_out)."""
+        raise NotImplementedError
+
+    def apply(
+        self, flux: Floats, sigma: Floats | None = None, bad: BoolArray | None = None
+    ) -> tuple[Floats, Floats | None, BoolArray]:
+        """Resample a block of spectra.
+
+        Parameters
+        ----------
+        flux : array, shape (n, n_in)
+            Finite where not bad.
+        sigma : array, shape (n, n_in), optional
+        bad : array of bool, shape (n, n_in), optional
+            None when no pixel is bad.
+
+        Returns
+        -------
+        flux, sigma : arrays, shape (n, n_out)
+            NaN where not valid. The correlation that resampling brings
+            between neighbours is not kept.
+        valid : array of bool, shape (n, n_out)
+        """
+        shape = (len(flux), self.covers.size)
+        if bad is None:
+            valid = np.broadcast_to(self.covers, shape)
+            weight = np.where(self.covers, self.share, np.nan)
+        else:
+            flux = np.where(bad, 0, flux)
+            sigma = None if sigma is None else np.where(bad, 0, sigma)
+            share = self.mean((~bad).astype(np.float64))
+            valid = self.covers & (share >= self.enough)
+            weight = np.where(valid, share, np.nan)
+        result = self.mean(flux)
+        error = None if sigma is None else np.sqrt(self.variance(np.square(sigma, dtype=np.float64)))
+        if (weight == 1).all():  # nothing to divide by: on its own grid a spectrum stays as it is
+            return result, error, valid
+        return result / weight, None if error is None else error / weight, valid
+
+
+class Identity(Resampler):
+    """The way of spectra that are on the grid already."""
+
+    enough = 1.0
+
+    def __init__(self, n_pixel: int) -> None:
+        self.covers = np.ones(n_pixel, dtype=np.bool_)
+        self.share = np.ones(n_pixel)
+
+    def mean(self, values: Floats) -> Floats:
+        return values
+
+    def variance(self, values: Floats) -> Floats:
+        return values
+
+
+class Interpolation(Resampler):
+    """Linear interpolation between pixel centres; a bad neighbour makes a bad pixel."""
+
+    enough = 1 - 1e-9
+
+    def __init__(self, wavelength: FloatArray, target: FloatArray) -> None:
+        self._right = np.clip(np.searchsorted(wavelength, target), 1, wavelength.size - 1)
+        self._left = self._right - 1
+        step = wavelength[self._right] - wavelength[self._left]
+        self._weight = np.clip((target - wavelength[self._left]) / step, 0, 1)
+        in_gap = np.isin(self._left, find_gaps(wavelength)) & (self._weight > 0) & (self._weight < 1)
+        self.covers = _inside(target, wavelength) & ~in_gap
+        self.share = np.ones(target.size)
+
+    def mean(self, values: Floats) -> Floats:
+        return (1 - self._weight) * values[:, self._left] + self._weight * values[:, self._right]
+
+    def variance(self, values: Floats) -> Floats:
+        return (1 - self._weight) ** 2 * values[:, self._left] + self._weight**2 * values[:, self._right]
+
+
+class Average(Resampler):
+    """The mean flux density over each output pixel; half a pixel of good flux is enough."""
+
+    enough = 0.5
+
+    def __init__(self, wavelength: FloatArray, target: FloatArray) -> None:
+        edges, self._holes = _edges_with_gaps(wavelength)
+        self._width = np.diff(edges)
+        edges_out = pixel_edges(target)
+        self._width_out = np.diff(edges_out)
+        # The input pixel that holds each edge of the output, and how much of it lies before the edge.
+        self._pixel = np.clip(np.searchsorted(edges, edges_out, side="right") - 1, 0, self._width.size - 1)
+        self._before = np.clip((edges_out - edges[self._pixel]) / self._width[self._pixel], 0, 1)
+        self.share = self.mean(np.ones((1, wavelength.size)))[0]
+        self.share[np.abs(self.share - 1) < 1e-9] = 1
+        self.covers = _inside(target, wavelength) & (self.share >= self.enough)
+
+    def mean(self, values: Floats) -> Floats:
+        return self._integrate(self._spread(values) * self._width) / self._width_out
+
+    def variance(self, values: Floats) -> Floats:
+        # A pixel that two outputs share gives each its part of the variance: no information is counted twice.
+        return self._integrate(self._spread(values) * self._width**2) / self._width_out**2
+
+    def _spread(self, values: Floats) -> Floats:
+        """Put an empty pixel into every gap."""
+        return np.insert(values, self._holes, 0, axis=1) if self._holes.size else values
+
+    def _integrate(self, amount: Floats) -> Floats:
+        """Sum the amounts in the input pixels over the output pixels."""
+        whole = np.add.reduceat(amount, self._pixel, axis=1)[:, :-1]
+        # Of an empty range reduceat gives the first element instead of zero.
+        whole = np.where(self._pixel[1:] > self._pixel[:-1], whole, 0)
+        part = self._before * amount[:, self._pixel]
+        return whole - part[:, :-1] + part[:, 1:]
+
+
+def _inside(target: FloatArray, wavelength: FloatArray) -> BoolArray:
+    return np.asarray((target >= wavelength[0]) & (target <= wavelength[-1]))
+
+
+def _edges_with_gaps(wavelength: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
+    """Return pixel edges with a pixel of its own for every gap, and where those come in `np.insert`."""
+    edges, gaps = pixel_edges(wavelength), find_gaps(wavelength)
+    if not gaps.size:
+        return edges, gaps
+    step = np.diff(wavelength)
+    half = 0.5 * np.array([min(step[max(gap - 1, 0)], step[min(gap + 1, step.size - 1)]) for gap in gaps])
+    half = np.minimum(half, 0.25 * step[gaps])
+    edges[gaps + 1] = wavelength[gaps] + half
+    return np.insert(edges, gaps + 2, wavelength[gaps + 1] - half), gaps + 1
+
+
+class Degrader:
+    """The way of spectra to a lower resolving power: a Gaussian in ln(wavelength).
+
+    Spectra are brought onto steps of a quarter of the Gaussian's standard
+    deviation, even in ln(wavelength), and convolved there. The steps
+    themselves broaden by 0.3 % of the Gaussian's width.
+
+    Parameters
+    ----------
+    wavelength : array of float64, shape (n_in,)
+    resolution, target : float
+        Resolving powers, wavelength / FWHM, `target` the lower.
+
+    Attributes
+    ----------
+    wavelength : array of float64, shape (n_out,)
+        Of what `apply` returns.
+    """
+
+    def __init__(self, wavelength: FloatArray, resolution: float, target: float) -> None:
+        width = np.sqrt(target**-2 - resolution**-2) / FWHM  # standard deviation in ln(wavelength)
+        first, last = np.log(wavelength[[0, -1]])
+        n_out = max(2, int((last - first) / (width / 4)) + 1)
+        self.wavelength = np.exp(np.linspace(first, last, n_out))
+        self._onto = resampler(wavelength, self.wavelength)
+        self._reach = 16  # four standard deviations
+        kernel = np.exp(-0.5 * (np.arange(-self._reach, self._reach + 1) / 4.0) ** 2)
+        self._kernel = kernel / kernel.sum()
+        # Steps finer than the pixels share the noise of a pixel, which interpolation lowers to 2/3 in the mean.
+        ratio = pixel_width(wavelength, wavelength[0], wavelength[-1]) * (n_out - 1) / np.ptp(wavelength)
+        self._shared = 1.5 * float(ratio) if isinstance(self._onto, Interpolation) else 1.0
+
+    def apply(
+        self, flux: Floats, sigma: Floats | None = None, bad: BoolArray | None = None
+    ) -> tuple[Floats, Floats | None, BoolArray]:
+        """Degrade a block of spectra; arguments and result as `Resampler.apply`."""
+        flux, sigma, usable = self._onto.apply(flux, sigma, bad)
+        weight = self._convolve(usable.astype(np.float64), self._kernel)
+        valid = usable & (weight > 0.5)
+        weight = np.where(valid, weight, np.nan)
+        smooth = self._convolve(np.where(usable, flux, 0), self._kernel) / weight
+        if sigma is None:
+            return smooth, None, valid
+        variance = self._shared * self._convolve(np.where(usable, sigma, 0) ** 2, self._kernel**2)
+        return smooth, np.sqrt(variance) / weight, valid
+
+    def _convolve(self, rows: Floats, kernel: FloatArray) -> FloatArray:
+        inside = slice(self._reach, self._reach + rows.shape[1])
+        return np.stack([np.convolve(row, kernel)[inside] for row in rows])

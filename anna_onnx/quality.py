@@ -1,0 +1,93 @@
+"""How good a spectrum is: its signal-to-noise ratio and where its continuum lies."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from anna_onnx.resampling import Floats
+from anna_onnx.spectrum import BoolArray, FloatArray
+
+CONTINUUM_TOLERANCE = 0.10
+"""Deviation of the continuum from 1, and change of it along a spectrum, that are still normal."""
+
+
+def estimate_snr(flux: Floats, sigma: Floats | None = None, bad: BoolArray | None = None) -> FloatArray:
+    """Return the signal-to-noise ratio per pixel of spectra.
+
+    With errors it is the median of flux / sigma. Without, it is estimated
+    after Stoehr et al. (2008, ASP Conf. 394, 505, DER_SNR): the median flux
+    over the noise, which is 1.4826 / sqrt(6) times the median of
+    abs(2 f[i] - f[i-2] - f[i+2]), here taken where these three pixels are brighter than
+    usual, away from the lines. What lines remain count as noise: of spectra of
+    4000-7000 K stars, three pixels to the FWHM, a true 200 comes out as 180 (1 % of
+    them below 105), a true 50 as 49. Noise that is correlated between
+    pixels, as in an oversampled or smoothed spectrum, is underestimated.
+
+    At most 512 pixels of a spectrum, evenly spread, are looked at: enough for
+    5 %, and no slower for a long spectrum than for a short one.
+
+    Parameters
+    ----------
+    flux, sigma : arrays, shape (n, n_pixel)
+    bad : array of bool, shape (n, n_pixel), optional
+
+    Returns
+    -------
+    snr : array of float64, shape (n,)
+        0 or more; NaN without good pixels, infinite without noise.
+    """
+    n_pixel = flux.shape[1]
+    if bad is not None:
+        flux = np.where(bad, np.nan, flux)
+    step = -(-n_pixel // 512)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        if sigma is not None:
+            return np.asarray(np.maximum(_quantile((flux[:, ::step] / sigma[:, ::step]).astype(np.float32), 0.5), 0))
+        if n_pixel < 5:
+            return np.full(len(flux), np.nan)
+        center, around = flux[:, 2:-2:step], flux[:, :-4:step] + flux[:, 4::step]
+        total = center + around
+        bright = total >= _quantile(total, 0.5)[:, None]
+        third = np.where(bright, np.abs(2 * center - around), np.nan)
+        noise = 1.482602 / np.sqrt(6) * _quantile(third, 0.5)
+        return np.asarray(np.maximum(_quantile(flux[:, ::step], 0.5) / noise, 0))
+
+
+def continuum_level(flux: Floats) -> tuple[FloatArray, FloatArray]:
+    """Return where the continuum of spectra lies, and by how much it changes along them.
+
+    The level is the 90th percentile of means over ten pixels, the tilt the
+    difference of the levels of the red and the blue half.
+
+    Parameters
+    ----------
+    flux : array, shape (n, n_pixel)
+        NaN where not valid.
+
+    Returns
+    -------
+    level, tilt : arrays of float64, shape (n,)
+        NaN where nothing is valid.
+    """
+    size = max(1, min(10, flux.shape[1] // 32))
+    n_bin = flux.shape[1] // size
+    means = flux[:, : n_bin * size : size].copy()  # (spectrum, bin)
+    for start in range(1, size):
+        means += flux[:, start : n_bin * size : size]
+    means /= size
+    half = n_bin // 2
+    level, blue, red = (_quantile(part, 0.9) for part in (means, means[:, :half], means[:, half:]))
+    return level, red - blue
+
+
+def off_continuum(level: FloatArray, tilt: FloatArray) -> BoolArray:
+    """Return whether spectra of such level and tilt are not normalised."""
+    return np.asarray((np.abs(level - 1) > CONTINUUM_TOLERANCE) | (np.abs(tilt) > CONTINUUM_TOLERANCE))
+
+
+def _quantile(values: Floats, fraction: float) -> FloatArray:
+    """Return a quantile of each row, by nearest rank, leaving NaN out; NaN for a row without values."""
+    ordered = np.sort(values, axis=1)  # NaN last
+    count = values.shape[1] - np.isnan(ordered).sum(axis=1)
+    rank = np.maximum(np.rint(fraction * (count - 1)).astype(np.intp), 0)
+    return np.asarray(ordered[np.arange(len(ordered)), rank], dtype=np.float64)

@@ -1,0 +1,76 @@
+"""The radial velocity of a star from its spectrum."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from anna_onnx.medium import C_KMS
+from anna_onnx.resampling import Grid
+from anna_onnx.spectrum import FloatArray
+
+
+def measure_rv(
+    flux: ArrayLike, template: ArrayLike, grid: Grid, search: tuple[float, float] = (-500.0, 500.0)
+) -> tuple[float, float]:
+    """Measure the radial velocity of a spectrum by cross-correlation with a template.
+
+    Both are brought onto even steps of ln(wavelength), where a velocity is a
+    shift (Tonry & Davis 1979, AJ 84, 1511). The error is that of Zucker (2003, MNRAS
+    342, 1291), eq. 12; it holds for noise, not for a template of another kind of star.
+
+    Parameters
+    ----------
+    flux, template : array_like, shape (n_pixel,)
+        Continuum = 1, NaN where not valid.
+    grid : Grid, shape (n_pixel,)
+    search : (low, high)
+        Velocities to look at, km/s.
+
+    Returns
+    -------
+    rv, error : float
+        km/s; both NaN when no peak stands out.
+    """
+    log = np.log(grid.wavelength)
+    step = (log[-1] - log[0]) / (2 * grid.n_pixel)
+    even = np.arange(log[0], log[-1], step)
+    lines, model = (_lines_only(np.asarray(values, dtype=np.float64), log, even) for values in (flux, template))
+    n = 2 ** int(np.ceil(np.log2(2 * even.size)))
+    norm = np.sqrt((lines**2).sum() * (model**2).sum())
+    if not norm > 0:
+        return np.nan, np.nan
+    correlation = np.fft.irfft(np.fft.rfft(lines, n) * np.conj(np.fft.rfft(model, n)), n) / norm
+    # ln(observed / emitted) = artanh(v / c)
+    low, high = (int(np.round(np.arctanh(v / C_KMS) / step)) for v in search)
+    lags = np.arange(max(low, 1 - even.size), min(high, even.size - 1) + 1)
+    correlation = correlation[lags]
+    peak = int(np.argmax(correlation))
+    if not 0 < peak < lags.size - 1 or not _stands_out(correlation, peak):
+        return np.nan, np.nan
+    left, top, right = correlation[peak - 1 : peak + 2]
+    curvature = left - 2 * top + right
+    shift = (lags[peak] + 0.5 * (left - right) / curvature) * step
+    independent = grid.n_pixel * np.isfinite(np.asarray(flux)).mean()
+    variance = -(1 - top**2) / (independent * top * curvature) * step**2
+    rv = C_KMS * np.tanh(shift)
+    return float(rv), float(C_KMS * np.sqrt(variance))
+
+
+def _lines_only(flux: FloatArray, log: FloatArray, even: FloatArray) -> FloatArray:
+    """Return the lines of a spectrum on even steps of ln(wavelength), tapered to zero at the ends."""
+    good = np.isfinite(flux)
+    if good.sum() < 3:
+        return np.zeros(even.size)
+    lines = np.interp(even, log[good], flux[good])
+    lines -= lines.mean()
+    taper = np.minimum(1, 20 * np.minimum(np.arange(even.size) + 0.5, np.arange(even.size)[::-1] + 0.5) / even.size)
+    return np.asarray(lines * np.sin(0.5 * np.pi * taper) ** 2)
+
+
+def _stands_out(correlation: FloatArray, peak: int) -> bool:
+    """Whether a peak is at least four times as high as the part that noise alone makes (Tonry & Davis, eq. 23)."""
+    reach = min(peak, correlation.size - 1 - peak)
+    around = correlation[peak - reach : peak + reach + 1]
+    asymmetry = np.sqrt(np.mean((around - around[::-1]) ** 2) / 2)
+    return bool(correlation[peak] > 4 * asymmetry and correlation[peak] > 0.1)

@@ -1,0 +1,279 @@
+"""Preparation: from a spectrum of any kind to network input."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytest import approx
+
+from anna_onnx.continuum import Normalization
+from anna_onnx.errors import AnnaError
+from anna_onnx.flags import Flag
+from anna_onnx.medium import air_to_vacuum, doppler
+from anna_onnx.preparation import Preparation, PrepareOptions
+from anna_onnx.quality import continuum_level, estimate_snr, off_continuum
+from anna_onnx.resampling import Grid
+from anna_onnx.spectrum import FloatArray, Spectrum
+
+GRID = Grid(np.arange(6625.0, 6825.1, 0.2), "air")
+WIDE = np.arange(6600.0, 6850.0, 0.05)
+LINES = np.random.default_rng(3).uniform(6610, 6840, 120)
+MODEL = Preparation(GRID, resolution=11000, frame="rest", velocity_range=(-1, 1), snr_range=(100, 250))
+LENIENT = replace(MODEL, velocity_range=(-100, 100), resolution=None)
+
+
+def flux_at(wavelength: FloatArray, resolution: float = 11000) -> FloatArray:
+    """A star with 120 lines, at rest, in air."""
+    width = LINES / resolution / 2.3548
+    depth = 0.3 * 11000 / 60000 * resolution / 11000
+    return 1 - (depth * np.exp(-0.5 * ((wavelength[:, None] - LINES) / width) ** 2)).sum(axis=1)
+
+
+def star(noise: float = 1 / 150, seed: int = 0, **changes: object) -> Spectrum:
+    noisy = flux_at(WIDE) + noise * np.random.default_rng(seed).standard_normal(WIDE.size)
+    given = {"sigma": np.full(WIDE.size, noise), "medium": "air", "frame": "rest", "resolution": 11000.0}
+    return Spectrum(WIDE, noisy, **(given | changes))  # type: ignore[arg-type]
+
+
+def test_a_good_spectrum_has_no_flags_and_no_notes() -> None:
+    ready = MODEL.prepare(star())
+    assert ready.flags == 0
+    assert ready.notes == ()
+    assert ready.coverage == 1.0
+    assert ready.rv is None
+    assert ready.flux.dtype == np.float32
+    assert ready.flux.shape == (GRID.n_pixel,)
+    np.testing.assert_allclose(ready.flux, flux_at(GRID.wavelength), atol=0.02)
+    assert ready.sigma is not None
+    assert ready.sigma.mean() == approx(1 / 300, rel=0.05)  # four pixels to one
+    assert ready.snr == approx(2 * 150, rel=0.05)
+
+
+def test_its_own_grid_in_gives_the_same_flux_out() -> None:
+    flux = flux_at(GRID.wavelength).astype(np.float32)
+    assert LENIENT.prepare_block(GRID.wavelength, flux[None], medium="air").flux[0].tobytes() == flux.tobytes()
+
+
+def test_vacuum_wavelengths_are_converted_and_that_is_said() -> None:
+    vacuum = replace(star(), wavelength=air_to_vacuum(WIDE), medium="vacuum")
+    ready = MODEL.prepare(vacuum)
+    np.testing.assert_allclose(ready.flux, MODEL.prepare(star()).flux, atol=1e-4)
+    assert ready.notes == ("wavelengths converted from vacuum to air (Ciddor 1996)",)
+
+
+def test_an_unknown_medium_is_flagged() -> None:
+    ready = MODEL.prepare(star(medium="unknown"))
+    assert ready.flags == Flag.medium_unknown
+    assert ready.notes == ("medium not known, taken as air",)
+
+
+@pytest.mark.parametrize("rv", [-250.0, 12.3])
+def test_a_given_radial_velocity_is_removed(rv: float) -> None:
+    moving = replace(star(), wavelength=WIDE * doppler(rv), frame="barycentric", radial_velocity=rv)
+    for option in (rv, "header"):
+        ready = MODEL.prepare(moving, PrepareOptions(rv=option))  # type: ignore[arg-type]
+        np.testing.assert_allclose(ready.flux, MODEL.prepare(star()).flux, atol=1e-4)
+        assert ready.rv == rv
+        assert ready.flags == 0
+        assert ready.notes == (f"radial velocity {rv:.1f} km/s removed",)
+
+
+def test_a_radial_velocity_is_measured_against_the_mean_spectrum() -> None:
+    moving = replace(star(), wavelength=WIDE * doppler(-37.5), frame="barycentric")
+    ready = MODEL.prepare(moving, PrepareOptions(rv="auto"), template=flux_at(GRID.wavelength))
+    assert ready.rv == approx(-37.5, abs=0.3)
+    assert ready.flags == 0
+    assert "measured by cross-correlation" in ready.notes[0]
+
+
+def test_no_velocity_is_measured_in_noise() -> None:
+    noise = Spectrum(WIDE, 1 + 0.1 * np.random.default_rng(1).standard_normal(WIDE.size), medium="air")
+    ready = MODEL.prepare(noise, PrepareOptions(rv="auto"), template=flux_at(GRID.wavelength))
+    assert ready.rv is None
+    assert Flag.frame_unknown in ready.flags
+    assert "no radial velocity could be measured" in ready.notes
+
+
+def test_a_header_without_velocity_or_with_nonsense_is_flagged() -> None:
+    for velocity in (None, np.nan, 1e6):
+        ready = MODEL.prepare(star(frame="barycentric", radial_velocity=velocity), PrepareOptions(rv="header"))
+        assert ready.rv is None
+        assert ready.flags == Flag.frame_unknown
+
+
+def test_the_frame_matters_to_a_network_that_was_trained_at_rest_only() -> None:
+    for frame, flagged in (("unknown", True), ("barycentric", True), ("topocentric", True), ("rest", False)):
+        assert (Flag.frame_unknown in MODEL.prepare(star(frame=frame)).flags) is flagged
+        assert Flag.frame_unknown not in LENIENT.prepare(star(frame=frame)).flags
+
+
+def test_a_higher_resolution_is_degraded() -> None:
+    wavelength = np.arange(6600.0, 6850.0, 0.02)
+    sharp = Spectrum(wavelength, flux_at(wavelength, 60000), medium="air", frame="rest", resolution=60000)
+    ready = MODEL.prepare(sharp)
+    np.testing.assert_allclose(ready.flux, MODEL.prepare(star(noise=1e-6)).flux, atol=0.002)
+    assert ready.notes == ("resolving power 60000 degraded to the model's 11000",)
+    assert ready.flags == 0
+
+
+def test_a_lower_resolution_is_flagged_and_an_unknown_one_is_said() -> None:
+    assert MODEL.prepare(star(resolution=8000.0)).flags == Flag.low_resolution
+    assert MODEL.prepare(star(resolution=10900.0)).flags == 0
+    assert MODEL.prepare(star(resolution=None)).notes == ("resolving power not known, taken as the model's 11000",)
+    assert MODEL.prepare(star(), PrepareOptions(resolution=5000)).flags == Flag.low_resolution
+
+
+def test_partial_coverage_is_flagged_unless_the_network_was_trained_for_it() -> None:
+    half = WIDE > 6725
+    spectrum = Spectrum(WIDE[half], flux_at(WIDE[half]), medium="air", frame="rest", resolution=11000)
+    ready = MODEL.prepare(spectrum)
+    assert ready.flags == Flag.partial_coverage
+    assert ready.coverage == approx(0.5, abs=0.001)
+    assert np.isnan(ready.flux).sum() == approx(500, abs=1)
+    assert replace(MODEL, min_coverage=0.4).prepare(spectrum).flags == 0
+
+
+def test_no_coverage_is_a_flag_not_an_error() -> None:
+    elsewhere = Spectrum([4000.0, 4000.1], [1.0, 1.0], sigma=[0.1, 0.1], medium="air", frame="rest")
+    ready = MODEL.prepare(elsewhere)
+    assert ready.flags == Flag.no_coverage
+    assert ready.coverage == 0
+    assert np.isnan(ready.flux).all()
+    assert np.isnan(ready.snr)
+    assert ready.notes[-1] == "no good pixel inside 6625.0-6825.0 Å (air)"
+
+
+def test_bad_pixels_are_flagged_and_left_out() -> None:
+    bad = np.zeros(WIDE.size, dtype=bool)
+    bad[1000:1400] = True
+    ready = MODEL.prepare(replace(star(), bad=bad))
+    assert Flag.bad_pixels in ready.flags
+    assert np.isnan(ready.flux).sum() == approx(100, abs=2)
+    assert ready.coverage == approx(0.9, abs=0.003)
+
+
+def test_a_low_snr_is_flagged_from_errors_and_without() -> None:
+    assert MODEL.prepare(star(noise=1 / 20)).flags == Flag.low_snr
+    assert MODEL.prepare(star(noise=1 / 20, sigma=None)).flags & Flag.low_snr
+    assert MODEL.prepare(star(noise=1 / 150, sigma=None)).flags == 0
+
+
+@pytest.mark.parametrize("scale", [1e-17, 0.5, 1.3, 3e4])
+def test_a_spectrum_in_counts_is_flagged_and_normalised_on_request(scale: float) -> None:
+    blaze = scale * (1 - ((WIDE - 6700) / 400) ** 2)
+    counts = replace(star(), flux=star().flux * blaze, sigma=star().sigma * blaze)
+    assert MODEL.prepare(counts).flags == Flag.not_normalized
+    ready = MODEL.prepare(counts, PrepareOptions(normalize=True))
+    assert ready.flags == 0
+    assert ready.notes == ("continuum normalised",)
+    np.testing.assert_allclose(ready.flux, MODEL.prepare(star()).flux, atol=0.02)
+
+
+def test_a_model_with_a_recipe_normalises_what_needs_it_unless_told_not_to() -> None:
+    model = replace(MODEL, normalize=Normalization("polynomial", 2))
+    counts = replace(star(), flux=star().flux * 1000, sigma=star().sigma * 1000)
+    assert model.prepare(counts).notes == ("continuum normalised",)
+    assert model.prepare(counts).flags == 0
+    assert model.prepare(star()).notes == ()
+    assert model.prepare(counts, PrepareOptions(normalize=False)).flags == Flag.not_normalized
+
+
+def test_a_block_is_the_same_as_its_rows_one_by_one() -> None:
+    rng = np.random.default_rng(5)
+    flux = flux_at(WIDE) + 0.01 * rng.standard_normal((6, WIDE.size))
+    flux[1] *= 2000
+    flux[2, 1000:2000] = np.nan
+    flux[3] = np.nan
+    sigma = np.full(flux.shape, 0.01)
+    sigma[4, ::7] = 0
+    rv = np.array([0.0, 20.0, np.nan, -5.0, 20.0, 1e9])
+    options = PrepareOptions(rv="header", normalize=None)
+    model = replace(MODEL, normalize=Normalization())
+    block = model.prepare_block(
+        WIDE, flux, sigma, medium="vacuum", frame="barycentric", resolution=30000, radial_velocity=rv, options=options
+    )
+    for row in range(6):
+        spectrum = Spectrum(
+            WIDE,
+            flux[row],
+            sigma[row],
+            medium="vacuum",
+            frame="barycentric",
+            resolution=30000,
+            radial_velocity=rv[row],
+        )
+        alone, here = model.prepare(spectrum, options), block[row]
+        np.testing.assert_array_equal(alone.flux, here.flux)
+        np.testing.assert_array_equal(alone.sigma, here.sigma)
+        assert (alone.flags, alone.notes, alone.rv, alone.coverage) == (here.flags, here.notes, here.rv, here.coverage)
+        assert alone.snr == approx(here.snr, nan_ok=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(0.001, 300), min_size=1, max_size=40),
+    st.floats(3000, 9000),
+    st.sampled_from(["air", "vacuum", "unknown"]),
+    st.sampled_from([None, "header", 100.0, "auto"]),
+    st.sampled_from([None, True, False]),
+    st.sampled_from([None, 5000.0, 40000.0]),
+    st.randoms(use_true_random=False),
+)
+def test_nothing_that_is_a_spectrum_raises(steps, first, medium, rv, normalize, resolution, random) -> None:
+    wavelength = first + np.concatenate([[0.0], np.cumsum(steps)])
+    flux = [random.choice([0.0, 1.0, -1.0, 1e300, -1e-300, np.nan, np.inf, 1e40]) for _ in wavelength]
+    spectrum = Spectrum(wavelength, flux, medium=medium, radial_velocity=random.choice([None, 5.0]))
+    options = PrepareOptions(rv=rv, normalize=normalize, resolution=resolution)
+    with np.errstate(all="ignore"):
+        ready = MODEL.prepare(spectrum, options, template=flux_at(GRID.wavelength))
+    assert ready.flux.shape == (GRID.n_pixel,)
+    assert 0 <= ready.coverage <= 1
+    assert ready.coverage == approx(np.mean(~np.isnan(ready.flux)))
+
+
+def test_a_preparation_survives_json() -> None:
+    model = replace(MODEL, normalize=Normalization("polynomial", 4, ignore=((6700.0, 6710.0),)), min_coverage=0.7)
+    assert Preparation.from_dict(json.loads(json.dumps(model.to_dict())), GRID) == model
+    assert Preparation.from_dict({}, GRID) == Preparation(GRID)
+
+
+@pytest.mark.parametrize("wrong", [{"rv": "bary"}, {"rv": 1e6}, {"rv": np.nan}, {"resolution": 0.0}])
+def test_options_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(AnnaError):
+        PrepareOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_measured_velocity_needs_a_template() -> None:
+    with pytest.raises(AnnaError, match="mean training spectrum"):
+        MODEL.prepare(star(), PrepareOptions(rv="auto"))
+
+
+@pytest.fixture(scope="module")
+def training(shared: Path) -> tuple[FloatArray, FloatArray]:
+    """Wavelengths and flux of 5000 synthetic stars, 4000-7000 K."""
+    values = np.memmap(shared / "train_5000.bin", dtype=np.float64, mode="r")
+    n_pixel, n_label = int(values[0]), int(values[1])
+    rows = values[2 + n_pixel :].reshape(-1, n_pixel + n_label + 2)
+    return np.array(values[2 : 2 + n_pixel]), np.array(rows[:, 2 + n_label :])
+
+
+@pytest.mark.parametrize("snr", [20, 100])
+def test_clean_normalised_stars_raise_no_false_alarm(training: tuple[FloatArray, FloatArray], snr: int) -> None:
+    _, flux = training
+    noisy = flux + np.random.default_rng(0).standard_normal(flux.shape) / snr
+    assert off_continuum(*continuum_level(noisy)).mean() == 0
+
+
+def test_the_snr_of_stars_is_estimated_without_errors(training: tuple[FloatArray, FloatArray]) -> None:
+    _, flux = training
+    for snr, least in ((10, 8), (50, 38), (200, 100)):
+        noisy = flux + np.random.default_rng(0).standard_normal(flux.shape) / snr
+        found = estimate_snr(noisy)
+        assert np.median(found) == approx(snr, rel=0.1)
+        assert (found > least).mean() > 0.99

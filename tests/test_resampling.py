@@ -1,0 +1,165 @@
+"""The way of a spectrum onto another wavelength vector."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest import approx
+
+from anna_onnx.errors import CoverageError, SpectrumError
+from anna_onnx.resampling import Degrader, Grid, find_gaps, resample, resampler
+from anna_onnx.spectrum import FloatArray, Spectrum
+
+FINE = np.arange(4990.0, 5010.0, 0.02)
+COARSE = Grid(np.arange(4992.0, 5008.0, 0.3))
+
+
+def line(wavelength: FloatArray, center: float = 5000.0, width: float = 0.4, depth: float = 0.5) -> FloatArray:
+    return 1 - depth * np.exp(-0.5 * ((wavelength - center) / width) ** 2)
+
+
+def equivalent_width(wavelength: FloatArray, flux: FloatArray) -> float:
+    return float(((1 - flux) * np.gradient(wavelength)).sum())
+
+
+def test_its_own_grid_gives_the_same_spectrum_back() -> None:
+    star = Spectrum(FINE, line(FINE), sigma=np.full(FINE.size, 0.01))
+    on_grid = resample(star, Grid(FINE))
+    assert on_grid.valid.all()
+    np.testing.assert_array_equal(on_grid.flux, star.flux)
+    np.testing.assert_allclose(on_grid.sigma, star.sigma, rtol=1e-15)
+
+
+@given(st.floats(4996, 5004), st.floats(0.1, 1.0))
+def test_a_line_keeps_its_equivalent_width_in_larger_pixels(center: float, width: float) -> None:
+    star = Spectrum(FINE, line(FINE, center, width))
+    on_grid = resample(star, COARSE)
+    expected = 0.5 * width * np.sqrt(2 * np.pi)
+    assert equivalent_width(COARSE.wavelength, on_grid.flux) == approx(expected, rel=1e-3)
+
+
+def test_a_straight_line_is_kept_by_interpolation_and_by_averaging() -> None:
+    star = Spectrum(FINE, 0.1 * FINE)
+    for grid in (COARSE, Grid(np.arange(4992.003, 5008, 0.007))):
+        on_grid = resample(star, grid)
+        np.testing.assert_allclose(on_grid.flux, 0.1 * grid.wavelength, rtol=1e-9)
+
+
+def test_a_mean_of_ten_pixels_has_a_third_of_the_noise() -> None:
+    wavelength = 5000 + 0.1 * np.arange(100)
+    star = Spectrum(wavelength, np.ones(100), sigma=np.full(100, 0.1))
+    on_grid = resample(star, Grid(5000.45 + np.arange(10)))
+    np.testing.assert_allclose(on_grid.sigma, 0.1 / np.sqrt(10), rtol=1e-9)
+
+
+def test_the_sigma_that_is_stated_is_the_scatter_that_is_found(rng: np.random.Generator) -> None:
+    way = resampler(FINE, COARSE.wavelength)
+    sigma = np.tile(np.linspace(0.01, 0.03, FINE.size), (2000, 1))
+    flux, stated, _ = way.apply(1 + sigma * rng.standard_normal(sigma.shape), sigma)
+    assert stated is not None
+    np.testing.assert_allclose(flux.std(axis=0), stated[0], rtol=0.1)
+
+
+def test_a_bad_pixel_spoils_an_interpolated_neighbour_but_not_a_wide_mean() -> None:
+    bad = np.zeros(FINE.size, dtype=bool)
+    bad[500] = True
+    flux = np.where(bad, 1e30, 1.0)
+    fine = resample(Spectrum(FINE, flux, bad=bad), Grid(FINE[400:600] + 0.005))
+    assert list(np.flatnonzero(~fine.valid)) == [99, 100]
+    assert list(np.flatnonzero(fine.bad)) == [99, 100]
+    assert np.isnan(fine.flux[~fine.valid]).all()
+    coarse = resample(Spectrum(FINE, flux, bad=bad), COARSE)
+    assert coarse.valid.all()
+    np.testing.assert_allclose(coarse.flux, 1.0, rtol=1e-12)
+
+
+def test_an_unmarked_spike_stays_where_it_is() -> None:
+    flux = np.ones(FINE.size)
+    flux[500] = 1e20
+    spoilt = np.abs(resample(Spectrum(FINE, flux), COARSE).flux - 1) > 1e-9
+    assert spoilt.sum() <= 3
+
+
+@pytest.mark.parametrize("step", [0.007, 0.3])
+def test_a_gap_between_orders_stays_a_gap(step: float) -> None:
+    outside = (FINE < 4998) | (FINE > 5002)
+    grid = Grid(np.arange(4992.0, 5008.0, step))
+    on_grid = resample(Spectrum(FINE[outside], np.ones(outside.sum())), grid)
+    in_gap = (grid.wavelength > 4998 + step) & (grid.wavelength < 5002 - step)
+    assert not on_grid.valid[in_gap].any()
+    assert on_grid.valid[(grid.wavelength < 4997.9 - step) | (grid.wavelength > 5002.1 + step)].all()
+    assert not on_grid.bad.any()
+    np.testing.assert_allclose(on_grid.flux[on_grid.valid], 1.0, rtol=1e-12)
+
+
+def test_a_change_of_dispersion_is_no_gap() -> None:
+    arms = np.concatenate([np.arange(4000, 5000, 0.1), np.arange(5000.0, 9000.0, 2.0)])
+    assert find_gaps(arms).size == 0
+    assert list(find_gaps(arms + np.where(arms >= 5000, 50, 0))) == [9999]
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=60), st.floats(0.05, 30))
+def test_a_constant_stays_one_on_any_wavelengths(steps: list[float], step: float) -> None:
+    wavelength = 5000 + np.cumsum(steps)
+    wavelength = np.concatenate([[5000.0], wavelength])
+    target = np.arange(4990, wavelength[-1] + 10, step)
+    if target.size < 2:
+        return
+    way = resampler(wavelength, target)
+    flux, _, valid = way.apply(np.full((1, wavelength.size), 3.0))
+    np.testing.assert_allclose(flux[valid], 3.0, rtol=1e-9)
+    assert np.isnan(flux[~valid]).all()
+    assert not valid[0, (target < wavelength[0]) | (target > wavelength[-1])].any()
+
+
+def test_a_grid_beyond_the_spectrum_is_not_extrapolated() -> None:
+    on_grid = resample(Spectrum(FINE, np.ones(FINE.size)), Grid(np.arange(4980.0, 5000.0, 0.3)))
+    assert not on_grid.valid[:33].any()
+    assert on_grid.valid[34:].all()
+    assert not on_grid.bad.any()
+    with pytest.raises(CoverageError, match="covers 4990.0-5010.0 Å, the model needs 6000.0-6010.0 Å"):
+        resample(Spectrum(FINE, np.ones(FINE.size)), Grid(np.linspace(6000, 6010, 20)))
+
+
+def test_degrading_adds_the_missing_width_in_quadrature() -> None:
+    fwhm = 2.35482
+    sharp = Spectrum(FINE, line(FINE, width=5000 / 50000 / fwhm))
+    way = Degrader(FINE, 50000, 10000)
+    flux, _, valid = way.apply(sharp.flux[None])
+    depth = 1 - flux[0][valid[0]]
+    wavelength = way.wavelength[valid[0]]
+    center = (wavelength * depth).sum() / depth.sum()
+    width = np.sqrt((depth * (wavelength - center) ** 2).sum() / depth.sum())
+    assert center == approx(5000, abs=0.002)
+    assert width == approx(5000 / 10000 / fwhm, rel=0.01)
+
+
+def test_degrading_says_how_much_noise_is_left(rng: np.random.Generator) -> None:
+    for step in (0.02, 0.1):
+        wavelength = np.arange(4990.0, 5010.0, step)
+        way = Degrader(wavelength, 60000, 15000)
+        sigma = np.full((1000, wavelength.size), 0.05)
+        flux, stated, _ = way.apply(1 + sigma * rng.standard_normal(sigma.shape), sigma)
+        assert stated is not None
+        middle = slice(40, -40)
+        assert stated[0, middle].mean() == approx(flux[:, middle].std(axis=0).mean(), rel=0.15)
+
+
+@pytest.mark.parametrize("wavelength", [[5000.0], [5000.0, 5000.0], [5000.0, np.nan], [-1.0, 2.0], [[1.0, 2.0]]])
+def test_a_grid_refuses_what_is_none(wavelength: list[float]) -> None:
+    with pytest.raises(SpectrumError):
+        Grid(wavelength)
+
+
+def test_a_grid_is_in_air_or_in_vacuum() -> None:
+    with pytest.raises(SpectrumError, match="needed air or vacuum"):
+        Grid(FINE, "unknown")
+    assert Grid(FINE, "air") != Grid(FINE, "vacuum")
+    assert Grid(FINE, "air") == Grid(FINE.copy(), "air")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(42)
