@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest import approx
 
 from anna_onnx.medium import C_KMS, air_to_vacuum, convert, doppler, refractive_index, vacuum_to_air
 
@@ -21,14 +20,14 @@ from anna_onnx.medium import C_KMS, air_to_vacuum, convert, doppler, refractive_
     ],
 )
 def test_known_lines_have_their_air_wavelengths(vacuum: float, air: float) -> None:
-    assert vacuum_to_air([vacuum])[0] == approx(air, abs=5e-3 if vacuum == 6564.61 else 1e-3)
-    assert air_to_vacuum([air])[0] == approx(vacuum, abs=5e-3 if vacuum == 6564.61 else 1e-3)
+    assert vacuum_to_air([vacuum])[0] == pytest.approx(air, abs=5e-3 if vacuum == 6564.61 else 1e-3)
+    assert air_to_vacuum([air])[0] == pytest.approx(vacuum, abs=5e-3 if vacuum == 6564.61 else 1e-3)
 
 
 def test_air_and_vacuum_differ_by_83_km_s_at_6700() -> None:
     shift = 6700 - vacuum_to_air([6700.0])[0]
-    assert shift == approx(1.85, abs=0.005)
-    assert shift / 6700 * C_KMS == approx(83, abs=0.5)
+    assert shift == pytest.approx(1.85, abs=0.005)
+    assert shift / 6700 * C_KMS == pytest.approx(83, abs=0.5)
 
 
 def test_the_index_is_that_of_morton_2000_within_2_m_s() -> None:
@@ -40,7 +39,7 @@ def test_the_index_is_that_of_morton_2000_within_2_m_s() -> None:
 
 @given(st.floats(2001, 50000))
 def test_to_air_and_back_is_no_change(wavelength: float) -> None:
-    assert air_to_vacuum(vacuum_to_air([wavelength]))[0] == approx(wavelength, abs=1e-8)
+    assert air_to_vacuum(vacuum_to_air([wavelength]))[0] == pytest.approx(wavelength, abs=1e-8)
 
 
 def test_wavelengths_keep_ascending_across_the_convention_at_2000() -> None:
@@ -58,5 +57,5 @@ def test_an_unknown_medium_is_left_alone() -> None:
 @given(st.floats(-3000, 3000), st.floats(-3000, 3000))
 def test_velocities_add_as_relativity_has_it(v: float, w: float) -> None:
     together = (v + w) / (1 + v * w / C_KMS**2)
-    assert doppler(v) * doppler(w) == approx(doppler(together), rel=1e-12)
-    assert doppler(v) == approx(1 + v / C_KMS, abs=1e-4)
+    assert doppler(v) * doppler(w) == pytest.approx(doppler(together), rel=1e-12)
+    assert doppler(v) == pytest.approx(1 + v / C_KMS, abs=1e-4)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytest import approx
 
 from anna_onnx.continuum import Normalization
 from anna_onnx.errors import AnnaError
@@ -51,8 +50,8 @@ def test_a_good_spectrum_has_no_flags_and_no_notes() -> None:
     assert ready.flux.shape == (GRID.n_pixel,)
     np.testing.assert_allclose(ready.flux, flux_at(GRID.wavelength), atol=0.02)
     assert ready.sigma is not None
-    assert ready.sigma.mean() == approx(1 / 300, rel=0.05)  # four pixels to one
-    assert ready.snr == approx(2 * 150, rel=0.05)
+    assert ready.sigma.mean() == pytest.approx(1 / 300, rel=0.05)  # four pixels to one
+    assert ready.snr == pytest.approx(2 * 150, rel=0.05)
 
 
 def test_its_own_grid_in_gives_the_same_flux_out() -> None:
@@ -87,7 +86,7 @@ def test_a_given_radial_velocity_is_removed(rv: float) -> None:
 def test_a_radial_velocity_is_measured_against_the_mean_spectrum() -> None:
     moving = replace(star(), wavelength=WIDE * doppler(-37.5), frame="barycentric")
     ready = MODEL.prepare(moving, PrepareOptions(rv="auto"), template=flux_at(GRID.wavelength))
-    assert ready.rv == approx(-37.5, abs=0.3)
+    assert ready.rv == pytest.approx(-37.5, abs=0.3)
     assert ready.flags == 0
     assert "measured by cross-correlation" in ready.notes[0]
 
@@ -134,8 +133,8 @@ def test_partial_coverage_is_flagged_unless_the_network_was_trained_for_it() -> 
     spectrum = Spectrum(WIDE[half], flux_at(WIDE[half]), medium="air", frame="rest", resolution=11000)
     ready = MODEL.prepare(spectrum)
     assert ready.flags == Flag.partial_coverage
-    assert ready.coverage == approx(0.5, abs=0.001)
-    assert np.isnan(ready.flux).sum() == approx(500, abs=1)
+    assert ready.coverage == pytest.approx(0.5, abs=0.001)
+    assert np.isnan(ready.flux).sum() == pytest.approx(500, abs=1)
     assert replace(MODEL, min_coverage=0.4).prepare(spectrum).flags == 0
 
 
@@ -154,8 +153,8 @@ def test_bad_pixels_are_flagged_and_left_out() -> None:
     bad[1000:1400] = True
     ready = MODEL.prepare(replace(star(), bad=bad))
     assert Flag.bad_pixels in ready.flags
-    assert np.isnan(ready.flux).sum() == approx(100, abs=2)
-    assert ready.coverage == approx(0.9, abs=0.003)
+    assert np.isnan(ready.flux).sum() == pytest.approx(100, abs=2)
+    assert ready.coverage == pytest.approx(0.9, abs=0.003)
 
 
 def test_a_low_snr_is_flagged_from_errors_and_without() -> None:
@@ -212,7 +211,7 @@ def test_a_block_is_the_same_as_its_rows_one_by_one() -> None:
         np.testing.assert_array_equal(alone.flux, here.flux)
         np.testing.assert_array_equal(alone.sigma, here.sigma)
         assert (alone.flags, alone.notes, alone.rv, alone.coverage) == (here.flags, here.notes, here.rv, here.coverage)
-        assert alone.snr == approx(here.snr, nan_ok=True)
+        assert alone.snr == pytest.approx(here.snr, nan_ok=True)
 
 
 @settings(max_examples=60, deadline=None)
@@ -234,7 +233,7 @@ def test_nothing_that_is_a_spectrum_raises(steps, first, medium, rv, normalize, 
         ready = MODEL.prepare(spectrum, options, template=flux_at(GRID.wavelength))
     assert ready.flux.shape == (GRID.n_pixel,)
     assert 0 <= ready.coverage <= 1
-    assert ready.coverage == approx(np.mean(~np.isnan(ready.flux)))
+    assert ready.coverage == pytest.approx(np.mean(~np.isnan(ready.flux)))
 
 
 def test_a_preparation_survives_json() -> None:
@@ -275,5 +274,5 @@ def test_the_snr_of_stars_is_estimated_without_errors(training: tuple[FloatArray
     for snr, least in ((10, 8), (50, 38), (200, 100)):
         noisy = flux + np.random.default_rng(0).standard_normal(flux.shape) / snr
         found = estimate_snr(noisy)
-        assert np.median(found) == approx(snr, rel=0.1)
+        assert np.median(found) == pytest.approx(snr, rel=0.1)
         assert (found > least).mean() > 0.99

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest import approx
 
 from anna_onnx.errors import CoverageError, SpectrumError
 from anna_onnx.resampling import Degrader, Grid, find_gaps, resample, resampler
@@ -37,7 +36,7 @@ def test_a_line_keeps_its_equivalent_width_in_larger_pixels(center: float, width
     star = Spectrum(FINE, line(FINE, center, width))
     on_grid = resample(star, COARSE)
     expected = 0.5 * width * np.sqrt(2 * np.pi)
-    assert equivalent_width(COARSE.wavelength, on_grid.flux) == approx(expected, rel=1e-3)
+    assert equivalent_width(COARSE.wavelength, on_grid.flux) == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_straight_line_is_kept_by_interpolation_and_by_averaging() -> None:
@@ -119,7 +118,7 @@ def test_a_grid_beyond_the_spectrum_is_not_extrapolated() -> None:
     assert not on_grid.valid[:33].any()
     assert on_grid.valid[34:].all()
     assert not on_grid.bad.any()
-    with pytest.raises(CoverageError, match="covers 4990.0-5010.0 Å, the model needs 6000.0-6010.0 Å"):
+    with pytest.raises(CoverageError, match=r"covers 4990\.0-5010\.0 Å, the model needs 6000\.0-6010\.0 Å"):
         resample(Spectrum(FINE, np.ones(FINE.size)), Grid(np.linspace(6000, 6010, 20)))
 
 
@@ -132,8 +131,8 @@ def test_degrading_adds_the_missing_width_in_quadrature() -> None:
     wavelength = way.wavelength[valid[0]]
     center = (wavelength * depth).sum() / depth.sum()
     width = np.sqrt((depth * (wavelength - center) ** 2).sum() / depth.sum())
-    assert center == approx(5000, abs=0.002)
-    assert width == approx(5000 / 10000 / fwhm, rel=0.01)
+    assert center == pytest.approx(5000, abs=0.002)
+    assert width == pytest.approx(5000 / 10000 / fwhm, rel=0.01)
 
 
 def test_degrading_says_how_much_noise_is_left(rng: np.random.Generator) -> None:
@@ -144,7 +143,7 @@ def test_degrading_says_how_much_noise_is_left(rng: np.random.Generator) -> None
         flux, stated, _ = way.apply(1 + sigma * rng.standard_normal(sigma.shape), sigma)
         assert stated is not None
         middle = slice(40, -40)
-        assert stated[0, middle].mean() == approx(flux[:, middle].std(axis=0).mean(), rel=0.15)
+        assert stated[0, middle].mean() == pytest.approx(flux[:, middle].std(axis=0).mean(), rel=0.15)
 
 
 @pytest.mark.parametrize("wavelength", [[5000.0], [5000.0, 5000.0], [5000.0, np.nan], [-1.0, 2.0], [[1.0, 2.0]]])
