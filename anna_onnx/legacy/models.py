@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from anna_onnx import bundle
 from anna_onnx._version import __version__
-from anna_onnx.errors import LegacyError
+from anna_onnx.errors import LegacyError, SpectrumError
 from anna_onnx.labels import Label, scale
-from anna_onnx.legacy.binary import is_hdf5, open_training_set
+from anna_onnx.legacy.binary import open_training_set
 from anna_onnx.legacy.frozen import FrozenNetwork, network_from_frozen
 from anna_onnx.legacy.graph import onnx_bytes
 from anna_onnx.legacy.parameters import Parameters, read_parameters, standard_names
@@ -114,18 +114,17 @@ def read_test_stats(path: str | os.PathLike[str], names: Sequence[str]) -> Float
     """
     path = Path(path)
     try:
-        with path.open(encoding="utf-8") as file:
-            columns = file.readline().lstrip("# ").strip().split(",")
-            table = np.loadtxt(file, delimiter=",", ndmin=2)
+        header, *rows = path.read_text(encoding="utf-8").splitlines() or [""]
+        columns = header.lstrip("# ").split(",")
+        missing = [f"d{name}" for name in names if f"d{name}" not in columns]
+        if missing or not rows:
+            raise ValueError(f"{len(rows)} rows of columns {header}; needed {', '.join(missing)}")
+        table = np.loadtxt(rows, delimiter=",", ndmin=2, usecols=[columns.index(f"d{name}") for name in names])
     except (OSError, ValueError) as error:
-        raise LegacyError(f"{path}: not a test_stats.out ({error})") from error
-    missing = [f"d{name}" for name in names if f"d{name}" not in columns]
-    if missing or table.shape[1] != len(columns) or len(table) < 2:
-        raise LegacyError(f"{path}: {len(table)} rows of columns {', '.join(columns)}; needed {', '.join(missing)}")
-    residuals = table[:, [columns.index(f"d{name}") for name in names]]
-    if not np.isfinite(residuals).all():
+        raise LegacyError(f"{path}: not a test_stats.out of these labels: {error}") from error
+    if not np.isfinite(table).all():
         raise LegacyError(f"{path}: residuals that are not finite")
-    return np.asarray(np.sqrt(np.mean(residuals**2, axis=0)))
+    return np.asarray(np.sqrt(np.mean(table**2, axis=0)))
 
 
 def _labels(network: FrozenNetwork, old: Parameters, names: Sequence[str]) -> tuple[Label, ...]:
@@ -149,17 +148,20 @@ def _read_wavelengths(
 ) -> tuple[Grid, FloatArray32 | None]:
     """Return the pixels, and a spectrum on them when the file has one."""
     try:
-        text = not is_hdf5(path) and b"\0" not in path.read_bytes()[:4096]
-        if not text:
+        with path.open("rb") as file:
+            is_text = b"\0" not in file.read(4096)
+        if is_text:
+            columns = np.loadtxt(path, ndmin=2)
+            grid = Grid(columns[:, 0], medium)
+            flux = columns[None, :, 1].astype(np.float32) if columns.shape[1] > 1 else None
+        else:
             training_set = open_training_set(path)
-            return training_set.grid, np.asarray(training_set.flux[:1], dtype=np.float32)
-        columns = np.loadtxt(path, ndmin=2)
-    except (OSError, ValueError) as error:
+            grid, flux = training_set.grid, np.asarray(training_set.flux[:1], dtype=np.float32)
+    except (OSError, ValueError, SpectrumError) as error:
         raise LegacyError(f"{path}: no wavelengths in its first column ({error})") from error
-    if len(columns) != network.n_pixel:
-        raise LegacyError(f"{path}: {len(columns)} wavelengths, but the network has {network.n_pixel} pixels")
-    flux = columns[None, :, 1].astype(np.float32) if columns.shape[1] > 1 else None
-    return Grid(columns[:, 0], medium), flux
+    if grid.n_pixel != network.n_pixel:
+        raise LegacyError(f"{path}: {grid.n_pixel} wavelengths, but the network has {network.n_pixel} pixels")
+    return grid, flux
 
 
 def _check(
