@@ -1,0 +1,161 @@
+"""From stored arrays to a `Spectrum`: order, padding, errors, overrides, and the notes on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from anna_onnx.errors import NoWavelengthError
+from anna_onnx.spectrum import BoolArray, FloatArray, Source, Spectrum
+
+from .facts import Facts
+from .options import ReadOptions
+
+HUGE_ERROR = 1e10  # APOGEE and others write this for "no measurement"
+GAP_OF_ZEROS = 5
+
+
+def assemble(
+    wavelength: FloatArray,
+    flux: ArrayLike,
+    facts: Facts,
+    source: Source,
+    options: ReadOptions,
+    *,
+    sigma: ArrayLike | None = None,
+    bad: ArrayLike | None = None,
+) -> Spectrum:
+    """Make a spectrum of arrays as they are stored.
+
+    Pixels without a wavelength are dropped, for there is no place to put
+    them; descending wavelengths are reversed, others sorted. Exact zeros at
+    the ends and in runs are padding, errors of 1e10 and more mean no
+    measurement: both become bad.
+
+    Parameters
+    ----------
+    wavelength : array of float64, shape (n_pixel,)
+        Angstrom.
+    flux, sigma, bad : array_like, shape (n_pixel,)
+    facts : Facts
+    source : Source
+    options : ReadOptions
+
+    Raises
+    ------
+    NoWavelengthError
+        If fewer than two wavelengths are positive and finite.
+    SpectrumError
+        If the arrays differ in length, or wavelengths cannot be put in order.
+    """
+    flux = np.asarray(flux, dtype=np.float64)
+    sigma, notes = _usable_sigma(sigma)
+    bad = padding(flux) if bad is None else padding(flux) | np.asarray(bad, dtype=np.bool_)
+    arrays = (wavelength, flux, sigma, bad)
+    if not _ascends(wavelength) and all(a is None or np.shape(a) == np.shape(wavelength) for a in arrays):
+        arrays, order_notes = _in_order(arrays, source)
+        notes = (*notes, *order_notes)
+    wavelength, flux, sigma, bad = arrays
+    medium, frame = facts.medium, facts.frame
+    if options.medium is not None:
+        notes = (*notes, f"medium {options.medium} as requested (file: {facts.medium})")
+        medium = options.medium
+    if options.frame is not None:
+        notes = (*notes, f"frame {options.frame} as requested (file: {facts.frame})")
+        frame = options.frame
+    return Spectrum(
+        wavelength,
+        flux,
+        sigma,
+        bad,
+        medium=medium,
+        frame=frame,
+        id=facts.id,
+        source=source,
+        notes=(*facts.notes, *notes),
+        resolution=facts.resolution,
+        radial_velocity=facts.radial_velocity,
+    )
+
+
+def _ascends(wavelength: FloatArray) -> bool:
+    return bool(
+        wavelength.ndim == 1
+        and wavelength.size > 1
+        and wavelength[0] > 0
+        and np.isfinite(wavelength[-1])
+        and (wavelength[1:] > wavelength[:-1]).all()
+    )
+
+
+def _in_order(arrays: tuple[Any, ...], source: Source) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    """Put the pixels in ascending order of wavelength."""
+    wavelength = arrays[0]
+    notes: list[str] = []
+    usable = np.isfinite(wavelength) & (wavelength > 0)
+    if not usable.all():
+        if usable.sum() < 2:
+            raise NoWavelengthError(f"{source}: {usable.sum()} of {usable.size} pixels have a wavelength")
+        notes.append(f"{(~usable).sum()} pixels without a wavelength dropped")
+        arrays = _take(arrays, usable)
+    step = np.diff(arrays[0])
+    if (step < 0).all():
+        return _take(arrays, slice(None, None, -1)), (*notes, "wavelengths stored descending, reversed")
+    if not (step > 0).all():
+        arrays = _take(arrays, np.argsort(arrays[0], kind="stable"))
+        notes.append("overlapping or unordered wavelengths, sorted")
+        arrays = (_apart(arrays[0]), *arrays[1:])
+    return arrays, tuple(notes)
+
+
+def _take(arrays: tuple[Any, ...], index: Any) -> tuple[Any, ...]:
+    return tuple(None if array is None else array[index] for array in arrays)
+
+
+def _apart(wavelength: FloatArray) -> FloatArray:
+    """Move equal wavelengths apart by units in the last place, so that no pixel is lost."""
+    same = np.concatenate([[False], np.diff(wavelength) == 0])
+    position = np.arange(wavelength.size)
+    rank = position - np.maximum.accumulate(np.where(same, 0, position))
+    return wavelength + rank * np.spacing(wavelength)
+
+
+def padding(flux: NDArray[Any]) -> BoolArray:
+    """Return where exact zeros stand for missing flux: at the ends, and in runs of five and more."""
+    zero = np.asarray(flux == 0)
+    if not zero.any():
+        return zero
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], zero, [False]])))
+    first, last = edges[0::2], edges[1::2]
+    missing = (last - first >= GAP_OF_ZEROS) | (first == 0) | (last == zero.size)
+    for start, stop in zip(first[~missing], last[~missing], strict=True):
+        zero[start:stop] = False
+    return zero
+
+
+def _usable_sigma(sigma: ArrayLike | None) -> tuple[FloatArray | None, tuple[str, ...]]:
+    """Return errors with NaN for none; an array without any error at all is as good as none."""
+    if sigma is None:
+        return None, ()
+    sigma = np.asarray(sigma, dtype=np.float64)
+    usable = (sigma > 0) & (sigma < HUGE_ERROR)
+    if usable.all():
+        return sigma, ()
+    if not usable.any() and not (sigma >= HUGE_ERROR).any() and not np.isinf(sigma).any():
+        return None, ("the file's errors are all zero or NaN, left out",)
+    return np.where(usable, sigma, np.nan), ()
+
+
+def sigma_from_ivar(ivar: ArrayLike) -> FloatArray:
+    """Return standard deviations from inverse variances; infinite where these are not positive."""
+    ivar = np.asarray(ivar, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(ivar > 0, 1 / np.sqrt(ivar), np.inf)
+
+
+def sigma_from_variance(variance: ArrayLike) -> FloatArray:
+    """Return standard deviations from variances; NaN where these are not positive."""
+    variance = np.asarray(variance, dtype=np.float64)
+    return np.sqrt(np.where(variance > 0, variance, np.nan))

@@ -1,0 +1,92 @@
+"""HDF5: the training sets of this project, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from anna_onnx.errors import ReadError
+from anna_onnx.spectrum import Source, Spectrum
+
+from .assembly import assemble
+from .facts import Facts
+from .options import ReadOptions
+from .units import to_angstrom
+
+FORMAT = "anna-trainingset"
+_BLOCK = 1 << 20  # pixels read at a time
+
+
+def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
+    """Read the rows of a training set.
+
+    Parameters
+    ----------
+    path : str
+    data : bytes or mmap
+        The file, unpacked.
+    options : ReadOptions
+
+    Raises
+    ------
+    ReadError
+        If it is another HDF5 file, or damaged.
+    """
+    import io
+
+    import h5py
+
+    try:
+        with h5py.File(io.BytesIO(data[:]) if isinstance(data, bytes) else path, "r", locking=False) as file:
+            found = file.attrs.get("format")
+            if found != FORMAT:
+                shown = ", ".join(list(file)[:10])
+                raise ReadError(f"{path}: HDF5 of format '{found}' with {shown}; of HDF5 only '{FORMAT}' is read")
+            yield from _rows(path, file, options)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise ReadError(
+            f"{path}: damaged HDF5 ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        ) from error
+
+
+def _rows(path: str, file: Any, options: ReadOptions) -> Iterator[Spectrum]:
+    stored, flux = file["wavelength"], file["flux"]
+    if stored.ndim != 1 or flux.ndim != 2 or flux.shape[1] != stored.shape[0] or stored.shape[0] > 1e8:
+        raise ReadError(f"{path}: flux of shape {flux.shape} on wavelengths of shape {stored.shape}")
+    wavelength, notes = to_angstrom(
+        stored[:].astype(np.float64), str(stored.attrs.get("units", "Angstrom")), options.wave_unit, path
+    )
+    facts = _facts(stored, file).noted(*notes)
+    others = {name: file[name] for name in ("sigma", "mask") if name in file}
+    if any(dataset.shape != flux.shape for dataset in others.values()):
+        raise ReadError(f"{path}: sigma or mask differ from flux in shape")
+    n, step = flux.shape[0], max(1, _BLOCK // max(1, flux.shape[1]))
+    for first in range(0, n, step):
+        rows = slice(first, min(first + step, n))
+        block = {name: dataset[rows] for name, dataset in others.items()}
+        for i, (values, name) in enumerate(zip(flux[rows], _names(file, rows, n), strict=True)):
+            sigma = block["sigma"][i] if "sigma" in block else None
+            bad = block["mask"][i] != 0 if "mask" in block else None
+            source = Source(path, row=first + i)
+            yield assemble(wavelength, values, facts.known(id=name), source, options, sigma=sigma, bad=bad)
+
+
+def _facts(wavelength: Any, file: Any) -> Facts:
+    medium, frame = str(wavelength.attrs.get("medium", "unknown")), str(file.attrs.get("frame", "unknown"))
+    return Facts(
+        medium if medium in ("air", "vacuum") else "unknown",  # type: ignore[arg-type]  # one of the literals
+        frame if frame in ("topocentric", "barycentric", "rest") else "unknown",  # type: ignore[arg-type]
+    )
+
+
+def _names(file: Any, rows: slice, n: int) -> list[str]:
+    if "id" not in file or file["id"].shape != (n,):
+        return [""] * (rows.stop - rows.start)
+    ids = file["id"]
+    values = ids.asstr()[rows] if ids.dtype.kind == "O" else ids[rows]
+    return [
+        f"{value:.0f}" if isinstance(value, np.floating) and value == np.floor(value) else str(value)
+        for value in values
+    ]

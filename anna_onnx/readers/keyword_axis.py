@@ -1,0 +1,220 @@
+"""Images whose wavelengths are in keywords: CRVAL1, CDELT1 and their many dialects.
+
+References
+----------
+Greisen et al. 2006, A&A 446, 747 (FITS paper III): CTYPE, and the -LOG algorithm.
+IRAF ``help specwcs``: DC-FLAG, equispec.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from anna_onnx.errors import NoWavelengthError, ReadError
+from anna_onnx.spectrum import FloatArray, Source, Spectrum
+
+from . import wat
+from .assembly import assemble
+from .facts import Facts, from_headers, iraf_medium
+from .fits import FitsFile, Hdu, Header
+from .options import ReadOptions
+from .units import UNSTATED, guess_unit, split_log, to_angstrom
+
+_REFUSED = {
+    **dict.fromkeys(("VELO", "VRAD", "VOPT", "FELO", "ZOPT", "BETA"), "velocities"),
+    **dict.fromkeys(("FREQ", "AFRQ"), "frequencies"),
+    **dict.fromkeys(("ENER", "WAVN"), "energies or wavenumbers"),
+}
+_PIXELS = ("PIXEL", "PIX", "CHANNEL", "INDEX", "RA--", "DEC-", "GLON", "GLAT", "STOKES", "POSITION", "SPATIAL")
+_UNIT_IN_CTYPE = re.compile(r"[\[(]\s*([^\])]+?)\s*[\])]")
+
+
+def matches(fits: FitsFile) -> bool:
+    """Return whether an image has a wavelength axis, or none has and only the reason can be told."""
+    return any(hdu.size > 1 for hdu in fits.hdus)
+
+
+def reads(fits: FitsFile, hdu: Hdu) -> bool:
+    """Return whether this HDU is an image."""
+    return hdu.size > 1
+
+
+def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+    """Read the first image with a wavelength axis.
+
+    Raises
+    ------
+    NoWavelengthError, ReadError
+        What is wrong with the first image, when none has one.
+    """
+    images = [hdu for hdu in fits.hdus if hdu.size > 1]
+    first = next((hdu for hdu in images if "CRVAL1" in hdu.header), images[0])
+    return read_hdu(fits, first, options)
+
+
+def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
+    """Read an image: one spectrum, or one a line when the header says that lines are spectra.
+
+    Raises
+    ------
+    NoWavelengthError
+        If the axis holds no wavelengths.
+    ReadError
+        If it is something else, such as a long-slit image.
+    """
+    where = f"{fits.path}[{hdu.index}]"
+    shape = tuple(n for n in hdu.shape if n > 1)
+    if len(shape) > 1 and not _lines_are_spectra(hdu.header):
+        size = " x ".join(map(str, hdu.shape))
+        kind = ReadError if "CRVAL1" in hdu.header else NoWavelengthError
+        raise kind(f"{where}: an image of {size} that no layout explains; needed a spectrum in one axis")
+    wavelength, facts = axis(hdu.header, shape[-1], options, where, fits.primary.header)
+    if len(shape) == 1:
+        yield assemble(wavelength, hdu.image().reshape(-1), facts, Source(fits.path, hdu.index), options)
+        return
+    lines = hdu.image().reshape(-1, shape[-2], shape[-1])[0]  # of a third axis, the first band is the spectrum
+    for row, flux in enumerate(lines):
+        named = facts.known(id=hdu.header.text(f"APID{row + 1}") or facts.id)
+        yield assemble(wavelength, flux, named, Source(fits.path, hdu.index, row), options)
+
+
+def _lines_are_spectra(header: Header) -> bool:
+    if wat.attributes(header, 0).get("system") == "equispec" or "APNUM1" in header:
+        return True
+    return "DC-FLAG" in header and header.integer("DISPAXIS") in (None, 1) and "CRVAL1" in header
+
+
+def axis(header: Header, n_pixel: int, options: ReadOptions, where: str, *more: Header) -> tuple[FloatArray, Facts]:
+    """Return the wavelengths of axis 1, and what the headers say.
+
+    Parameters
+    ----------
+    header : Header
+        Of the image.
+    n_pixel : int
+    options : ReadOptions
+    where : str
+        For messages.
+    more : Header
+        Further headers to ask for medium, frame and name.
+
+    Returns
+    -------
+    wavelength : array of float64, shape (n_pixel,)
+        Angstrom.
+    facts : Facts
+
+    Raises
+    ------
+    NoWavelengthError
+        If the axis counts pixels or nothing is said of it.
+    ReadError
+        If it is velocity, frequency, or of a form that is not known.
+    """
+    ctype = header.text("CTYPE1").upper()
+    _refuse(ctype, where)
+    first, step, notes = _linear(header, where)
+    unit, label = _unit(header, ctype)
+    if label.lower().startswith("velo"):
+        raise ReadError(f"{where}: the axis holds velocities (label '{label}'), needed wavelengths")
+    log_unit, inner = split_log(unit)
+    pixel = np.arange(1, n_pixel + 1, dtype=np.float64) - _reference(header)
+    base, more_notes = (log_unit, ()) if log_unit is not None else _log_base(header, ctype, unit, first, step, where)
+    values = first + step * pixel
+    if base is not None:
+        if not np.abs(values).max() < 300:
+            raise ReadError(f"{where}: axis of log type begins at {first:g}, no logarithm")
+        values = base**values
+    elif ctype.endswith("-LOG"):
+        # Paper III, table 3: the step holds at the reference value, and grows with wavelength.
+        values = first * np.exp(np.clip(step * pixel / first, -700, 700))
+    wavelength, unit_notes = _to_angstrom(values, inner if log_unit else unit, header, options, where)
+    facts = from_headers(header, *(h for h in more if h is not header)).noted(*notes, *more_notes, *unit_notes)
+    return wavelength, iraf_medium(facts, wavelength) if _by_iraf(header) else facts
+
+
+def _refuse(ctype: str, where: str) -> None:
+    for prefix, what in _REFUSED.items():
+        if ctype.startswith(prefix):
+            raise ReadError(f"{where}: the axis holds {what} (CTYPE1 '{ctype}'), needed wavelengths")
+    if ctype.startswith(_PIXELS):
+        raise NoWavelengthError(f"{where}: the axis is '{ctype}', needed wavelengths")
+    if re.match(r"^A?WAV[E]?-(?!LOG)[A-Z0-9]{3}$", ctype):
+        raise ReadError(f"{where}: CTYPE1 '{ctype}': only linear and -LOG axes are read")
+
+
+def _linear(header: Header, where: str) -> tuple[float, float, tuple[str, ...]]:
+    """Return CRVAL1, the step, and notes."""
+    first, step, matrix = header.number("CRVAL1"), header.number("CDELT1"), header.number("CD1_1")
+    if matrix and (not step or step == 1.0):
+        step = matrix
+    if first is None and header.number("COEFF0") is not None:
+        first, step = header.number("COEFF0"), header.number("COEFF1")
+    if first is None or not step:
+        raise NoWavelengthError(f"{where}: no CRVAL1 and CDELT1 or CD1_1, so that no pixel has a wavelength")
+    if step == 1.0 and first in (0.0, 1.0):
+        raise NoWavelengthError(f"{where}: CRVAL1 {first:g} and CDELT1 1 count pixels, needed wavelengths")
+    missing = header.number("CRPIX1") is None
+    return first, step, ("CRPIX1 missing, taken as 1",) if missing else ()
+
+
+def _reference(header: Header) -> float:
+    """Return CRPIX1; the standard's default is 0, but whoever leaves it out means the first pixel."""
+    reference = header.number("CRPIX1")
+    return 1.0 if reference is None else reference
+
+
+def _unit(header: Header, ctype: str) -> tuple[str, str]:
+    """Return the unit and the label of the axis, as stated anywhere."""
+    unit, label = wat.unit_and_label(header) if "WAT1_001" in header else ("", "")
+    bracket = _UNIT_IN_CTYPE.search(header.text("CTYPE1"))
+    candidates = (
+        header.text("CUNIT1"),
+        unit,
+        bracket[1] if bracket else "",
+        label if label.lower().startswith(("ang", "nano", "micr")) else "",
+        ctype if ctype.startswith(("ANGS", "NANO", "MICR")) else "",
+        header.text("XUNITS"),
+        header.text("WAVEUNIT"),
+        header.text("WAT_UNIT"),
+    )
+    return next((text for text in candidates if text.lower() not in UNSTATED), ""), label
+
+
+def _log_base(
+    header: Header, ctype: str, unit: str, first: float, step: float, where: str
+) -> tuple[float | None, tuple[str, ...]]:
+    """Return the base of the stored logarithms, or None when wavelengths are stored."""
+    flag = header.integer("DC-FLAG")
+    if flag == 1:
+        return 10.0, ()
+    spoken = "LOG" in ctype or "LOG" in header.text("CTYPE1 COMMENT")
+    if spoken and 5.5 < first < 12 and not unit.lower().startswith(("mic", "um")):
+        return float(np.e), (f"natural logarithms: CTYPE1 {ctype} with CRVAL1 {first:g}",)
+    small = 2.3 < first < 5.5 and abs(step) < 0.01
+    if spoken and small and not unit.lower().startswith(("mic", "um")):
+        return 10.0, (f"logarithms of base 10: CTYPE1 {ctype} with CRVAL1 {first:g}",)
+    if "COEFF0" in header and header.number("COEFF0") is not None and small:
+        return 10.0, ()
+    if flag is None and not unit and 3.3 < first < 4.6 and small:
+        return 10.0, (f"logarithms of base 10, from CRVAL1 {first:g} without a unit",)
+    return None, ()
+
+
+def _to_angstrom(
+    values: FloatArray, unit: str, header: Header, options: ReadOptions, where: str
+) -> tuple[FloatArray, tuple[str, ...]]:
+    if unit or options.wave_unit or not _by_iraf(header):
+        return to_angstrom(values, unit, options.wave_unit, where)
+    try:
+        guess = guess_unit(values, where)
+    except ReadError:
+        guess = "Angstrom"
+    return to_angstrom(values, guess, None, where)[0], (f"wavelength unit not stated, taken as {guess}",)
+
+
+def _by_iraf(header: Header) -> bool:
+    return "WAT0_001" in header or "DC-FLAG" in header

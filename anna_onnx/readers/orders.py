@@ -1,0 +1,106 @@
+"""Orders, chips and arms of one star, merged into one spectrum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from anna_onnx.spectrum import BoolArray, FloatArray, Spectrum
+
+
+class _Pixels(NamedTuple):
+    """Pixels in order of wavelength; `weight` is zero where the flux must not be used."""
+
+    wavelength: FloatArray
+    flux: FloatArray
+    weight: FloatArray
+
+
+def merge(spectra: Sequence[Spectrum]) -> Spectrum:
+    """Merge overlapping spectra of one star by inverse variance.
+
+    The pixels of the bluer spectrum stay where two overlap; the redder is
+    interpolated onto them. Without errors the weight falls linearly to the
+    ends of each spectrum, where the blaze leaves least light. Gaps between
+    spectra are filled with bad pixels, so that nothing is interpolated
+    across them.
+
+    Parameters
+    ----------
+    spectra : sequence of Spectrum
+        In one medium and frame.
+
+    Returns
+    -------
+    Spectrum
+    """
+    ordered = sorted(spectra, key=lambda spectrum: float(spectrum.wavelength[0]))
+    if len(ordered) == 1:
+        return ordered[0]
+    has_sigma = all(spectrum.sigma is not None for spectrum in ordered)
+    merged = _pixels(ordered[0], has_sigma)
+    for spectrum in ordered[1:]:
+        merged = _join(merged, _pixels(spectrum, has_sigma))
+    bad = merged.weight == 0
+    with np.errstate(divide="ignore"):
+        sigma = 1 / np.sqrt(merged.weight) if has_sigma else None
+    first = ordered[0]
+    how = "by inverse variance" if has_sigma else "with weights that fall to the ends, for want of errors"
+    return replace(
+        first,
+        wavelength=merged.wavelength,
+        flux=merged.flux,
+        sigma=sigma,
+        bad=bad,
+        source=replace(first.source, row=None),
+        notes=(*first.notes, f"{len(ordered)} pieces merged {how}"),
+    )
+
+
+def _pixels(spectrum: Spectrum, has_sigma: bool) -> _Pixels:
+    if has_sigma and spectrum.sigma is not None:
+        weight = 1 / np.where(spectrum.bad, np.inf, spectrum.sigma) ** 2
+    else:
+        ends = np.minimum(np.arange(1, spectrum.n_pixel + 1), np.arange(spectrum.n_pixel, 0, -1))
+        weight = np.where(spectrum.bad, 0.0, ends / spectrum.n_pixel)
+    return _Pixels(spectrum.wavelength, np.where(spectrum.bad, 0.0, spectrum.flux), weight)
+
+
+def _join(blue: _Pixels, red: _Pixels) -> _Pixels:
+    """Return two spectra as one, `blue` beginning first."""
+    overlap = (blue.wavelength >= red.wavelength[0]) & (blue.wavelength <= red.wavelength[-1])
+    flux, weight = blue.flux.copy(), blue.weight.copy()
+    if overlap.any():
+        flux2, weight2 = _at(red, blue.wavelength[overlap])
+        total = weight[overlap] + weight2
+        mean = (weight[overlap] * flux[overlap] + weight2 * flux2) / np.where(total > 0, total, 1)
+        flux[overlap], weight[overlap] = mean, total
+    beyond = red.wavelength > blue.wavelength[-1]
+    rest = _Pixels(*(array[beyond] for array in red))
+    gap = _gap(blue.wavelength, rest.wavelength) if beyond.any() and not overlap.any() else np.empty(0)
+    nothing = np.zeros(gap.size)
+    return _Pixels(
+        np.concatenate([blue.wavelength, gap, rest.wavelength]),
+        np.concatenate([flux, nothing, rest.flux]),
+        np.concatenate([weight, nothing, rest.weight]),
+    )
+
+
+def _at(pixels: _Pixels, wavelength: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Interpolate flux and weight linearly; a pixel beside a bad one gets no weight."""
+    usable: BoolArray = pixels.weight > 0
+    flux = np.interp(wavelength, pixels.wavelength, pixels.flux)
+    weight = np.interp(wavelength, pixels.wavelength, pixels.weight)
+    return flux, np.where(np.interp(wavelength, pixels.wavelength, usable.astype(np.float64)) == 1, weight, 0.0)
+
+
+def _gap(left: FloatArray, right: FloatArray) -> FloatArray:
+    """Return the two wavelengths that mark a gap as missing, empty when there is no gap."""
+    step_left = left[-1] - left[-2]
+    step_right = right[1] - right[0] if right.size > 1 else step_left
+    if right[0] - left[-1] <= step_left + step_right:
+        return np.empty(0)
+    return np.array([left[-1] + step_left, right[0] - step_right])

@@ -1,0 +1,129 @@
+"""Which family reads a file: by its first bytes, then by what its headers hold."""
+
+from __future__ import annotations
+
+import gzip
+import mmap
+import zlib
+from collections.abc import Iterator
+from importlib import import_module
+from itertools import chain
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from anna_onnx.errors import ReadError
+from anna_onnx.spectrum import Spectrum
+
+from .fits import FitsFile, open_fits
+from .options import ReadOptions
+
+MAX_FILE = 16 << 30
+MAX_UNPACKED = 256 << 20
+MAPPED = 4 << 20  # larger files are memory-mapped
+GZIP = b"\x1f\x8b"
+HDF5 = b"\x89HDF\r\n\x1a\n"
+
+# In the order asked; the generic layouts come last.
+FITS_FAMILIES = (
+    "multispec",
+    "tables",
+    "keyword_axis",
+)
+# A single 1-D image is one of these, and nothing else need be imported.
+IMAGE_FAMILIES = ("multispec", "keyword_axis")
+
+
+def read(path: str, options: ReadOptions) -> Iterator[Spectrum]:
+    """Read the spectra of a file.
+
+    Raises
+    ------
+    ReadError
+        If nothing reads it; the message says what was found.
+    """
+    data = load(path)
+    head = bytes(data[:4096])
+    if head.startswith(HDF5):
+        return _checked(_module("hdf5").read(path, data, options), path)
+    if head.startswith((b"SIMPLE  =", b"XTENSION=")):
+        return _checked(_read_fits(open_fits(path, data), options), path)
+    if (legacy_binary := _module("legacy_binary")).matches(data):
+        return _checked(legacy_binary.read(path, data, options), path)
+    return _checked(_module("votable" if b"<VOTABLE" in head.upper() else "text").read(path, data, options), path)
+
+
+def _checked(spectra: Iterator[Spectrum], path: str) -> Iterator[Spectrum]:
+    """Return the spectra, after making sure that there is one."""
+    first = next(spectra, None)
+    if first is None:
+        raise ReadError(f"{path}: no spectrum in it")
+    return chain([first], spectra)
+
+
+def load(path: str) -> Any:
+    """Return the bytes of a file, unpacked when it is gzip.
+
+    Returns
+    -------
+    bytes or mmap
+
+    Raises
+    ------
+    ReadError
+        If it cannot be read, is empty, or unpacks to more than 256 MB.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            size = file.seek(0, 2)
+            if size > MAX_FILE:
+                raise ReadError(f"{path}: {size} bytes, more than a file of spectra should have")
+            file.seek(0)
+            data: Any = file.read() if size <= MAPPED else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise ReadError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if not data:
+        raise ReadError(f"{path}: the file is empty")
+    return _unpack(path, data) if data[:2] == GZIP else data
+
+
+def _unpack(path: str, data: Any) -> bytes:
+    """Unpack gzip, but no bomb."""
+    import io
+
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            unpacked = file.read(MAX_UNPACKED + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ReadError(f"{path}: damaged gzip ({error})") from error
+    if len(unpacked) > MAX_UNPACKED:
+        raise ReadError(f"{path}: unpacks to more than {MAX_UNPACKED >> 20} MB")
+    if not unpacked:
+        raise ReadError(f"{path}: the file is empty")
+    return unpacked
+
+
+def _read_fits(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+    if options.hdu is not None:
+        return _read_hdu(fits, options)
+    single = len(fits.hdus) == 1 and len(fits.primary.shape) == 1
+    for family in map(_module, IMAGE_FAMILIES if single else FITS_FAMILIES):
+        if family.matches(fits):
+            return family.read(fits, options)  # type: ignore[no-any-return]  # every family's does
+    raise ReadError(f"{fits.path}: no spectrum that is understood; found {fits.describe()}")
+
+
+def _read_hdu(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+    """Read the HDU that the user names by its own content; the primary header still counts."""
+    assert options.hdu is not None
+    hdu = fits.select(options.hdu)
+    one = FitsFile(fits.path, [hdu] if hdu is fits.primary else [fits.primary, hdu])
+    generic = ("tables",) if hdu.is_table else ("multispec", "keyword_axis")
+    for family in map(_module, generic):
+        if family.reads(one, hdu):
+            return family.read_hdu(one, hdu, options)  # type: ignore[no-any-return]  # every family's does
+    raise ReadError(f"{fits.path}[{hdu.index}]: no spectrum that is understood; found {fits.describe()}")
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"{__package__}.{name}")

@@ -1,0 +1,174 @@
+"""Spectra in tables whose columns can be understood: one pixel a row, or one spectrum a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anna_onnx.errors import ReadError
+from anna_onnx.spectrum import BoolArray, FloatArray, Source, Spectrum
+
+from . import gaia
+from .assembly import assemble, sigma_from_ivar, sigma_from_variance
+from .columns import Column, Roles, medium_of, understand, unit_of, values_of
+from .facts import Facts, from_headers
+from .fits import FitsFile, Hdu, Header
+from .options import ReadOptions
+from .orders import merge
+from .units import to_angstrom
+
+_ID = ("object", "target", "targetid", "source_id", "sdss_id", "obsid", "id", "name", "star", "sobject_id", "uid")
+_ORDER = ("sporder", "order", "echelle_order", "orders")
+
+
+def matches(fits: FitsFile) -> bool:
+    """Return whether a table has a wavelength and a flux column."""
+    return _find(fits) is not None
+
+
+def reads(fits: FitsFile, hdu: Hdu) -> bool:
+    """Return whether this HDU is a table."""
+    return hdu.is_table
+
+
+def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+    """Read the first table that is understood, and those with the same name after it."""
+    first = _find(fits)
+    assert first is not None  # `matches` has seen it
+    for hdu in fits.hdus[first.index :]:
+        if hdu.is_table and hdu.name == first.name and [c.name for c in hdu.columns] == [c.name for c in first.columns]:
+            yield from read_hdu(fits, hdu, options)
+
+
+def _find(fits: FitsFile) -> Hdu | None:
+    for hdu in fits.hdus:
+        if hdu.is_table:
+            try:
+                understand(hdu.columns, "")
+            except ReadError:
+                continue
+            return hdu
+    return None
+
+
+def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
+    """Read the spectra of one table."""
+    facts = from_headers(hdu.header, fits.primary.header)
+    return read_columns(hdu.columns, facts, fits.path, hdu.index, options, hdu.header, fits.primary.header)
+
+
+def read_columns(
+    columns: Sequence[Column], facts: Facts, path: str, hdu: int | None, options: ReadOptions, *headers: Header
+) -> Iterator[Spectrum]:
+    """Read the spectra that columns hold.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+    facts : Facts
+        Of the file; a wavelength column that names its medium wins.
+    path : str
+    hdu : int or None
+    options : ReadOptions
+    headers : Header
+        For the meaning of the mask.
+
+    Raises
+    ------
+    NoWavelengthError, ReadError
+        If the columns are not understood, or do not fit together.
+    """
+    where = path if hdu is None else f"{path}[{hdu}]"
+    if options.columns is None:
+        columns = gaia.with_wavelength(columns, where)
+    roles = understand(columns, where, options.columns)
+    facts = facts.noted(*roles.notes)
+    if medium := medium_of(roles.wavelength):
+        facts = facts.known(medium=medium)
+    spectra = _spectra(columns, roles, facts, Source(path, hdu), options, headers)
+    if options.merge_orders and any(column.key in _ORDER for column in columns):
+        return iter([merge(list(spectra))])
+    return spectra
+
+
+def _spectra(
+    columns: Sequence[Column],
+    roles: Roles,
+    facts: Facts,
+    source: Source,
+    options: ReadOptions,
+    headers: Sequence[Header],
+) -> Iterator[Spectrum]:
+    names = _row_names(columns, str(source))
+    for row, (stored, flux, error, mask) in _rows(roles, str(source)):
+        wavelength, notes = _wavelength(stored, roles, options, str(source))
+        known = gaia.recognize(wavelength, facts.noted(*notes))
+        if row is not None and row < len(names):
+            known = known.known(id=names[row])
+        yield assemble(
+            wavelength,
+            flux,
+            known,
+            replace(source, row=row),
+            options,
+            sigma=_sigma(error, roles),
+            bad=None if mask is None else _bad(mask, roles.mask, headers),
+        )
+
+
+def _rows(roles: Roles, where: str) -> Iterator[tuple[int | None, tuple[Any, ...]]]:
+    """Return the arrays of each spectrum, and its row when a row holds a whole one."""
+    columns = (roles.wavelength, roles.flux, roles.error, roles.mask)
+    values: list[Any] = [None if column is None else values_of(column, where) for column in columns]
+    if all(v is None or (np.ndim(v) == 1 and not isinstance(v, list)) for v in values):
+        yield None, tuple(values)
+        return
+    for row in range(len(values[1])):
+        arrays: tuple[Any, ...] = tuple(None if v is None else np.asarray(v[row]) for v in values)
+        if any(a is not None and a.shape != arrays[1].shape for a in arrays) or arrays[1].ndim != 1:
+            shapes = ", ".join(f"{c.name} {a.shape}" for c, a in zip(columns, arrays, strict=True) if c)
+            raise ReadError(f"{where}: row {row} does not make a spectrum: {shapes}")
+        yield row, arrays
+
+
+def _wavelength(
+    stored: NDArray[Any], roles: Roles, options: ReadOptions, where: str
+) -> tuple[FloatArray, tuple[str, ...]]:
+    values = np.asarray(stored, dtype=np.float64)
+    if roles.log is None:
+        return to_angstrom(values, unit_of(roles.wavelength), options.wave_unit, where)
+    with np.errstate(over="ignore"):
+        values = roles.log**values
+    return to_angstrom(values, unit_of(roles.wavelength), options.wave_unit, where, default="Angstrom")
+
+
+def _sigma(error: NDArray[Any] | None, roles: Roles) -> FloatArray | None:
+    if error is None:
+        return None
+    if roles.kind == "ivar":
+        return sigma_from_ivar(error)
+    return sigma_from_variance(error) if roles.kind == "variance" else np.asarray(error, dtype=np.float64)
+
+
+def _bad(mask: NDArray[Any], column: Column | None, headers: Sequence[Header]) -> BoolArray:
+    """Return the bad pixels of a mask, whose meaning some formats turn round."""
+    key = column.key if column is not None else ""
+    if key == "dataqual" or any(h.text("DMODCLS") in ("OneSpec", "SpecObjs") or "PYP_SPEC" in h for h in headers):
+        return np.asarray(mask == 0)  # CALSPEC and PypeIt write 1 for good
+    serious = next((flags for h in headers if (flags := h.integer("SDQFLAGS"))), None)
+    if serious is not None and mask.dtype.kind in "iu":
+        return np.asarray((mask.astype(np.int64) & serious) != 0)  # HST says which flags of its DQ matter
+    return np.asarray(mask != 0)
+
+
+def _row_names(columns: Sequence[Column], where: str) -> list[str]:
+    """Return the name of each row's star, when a column gives it."""
+    column = next((c for name in _ID for c in columns if c.key == name), None)
+    if column is None:
+        return []
+    values = column.load()
+    return [str(value).strip() for value in values] if np.ndim(values) == 1 else []

@@ -1,0 +1,240 @@
+"""Text: columns with or without a header, CSV, ECSV, IRAF's wtextimage, Libre-Esprit's .s files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anna_onnx.errors import NoWavelengthError, ReadError
+from anna_onnx.spectrum import Source, Spectrum
+
+from .assembly import assemble
+from .columns import Column
+from .facts import Facts, from_headers, iraf_medium, medium_in
+from .fits import CARD, Header
+from .options import ReadOptions
+from .orders import merge
+from .tables import read_columns
+
+MAX_TEXT = 64 << 20
+MAX_HEADER_LINES = 5000
+_COMMENT = re.compile(r"^\s*(#|%|;|!|\\|//|\*|@)+\s?")
+_STATED = re.compile(r"^\W*(object|target|star|name)\s*[=:]\s*(.+?)\s*$", re.I)
+_MEDIUM = re.compile(r"wav|lambda|medium|air.*vac", re.I)
+_MISSING = {"", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""'}
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the numbers are.
+
+    Attributes
+    ----------
+    head : list of str
+        The lines before the first number.
+    body : list of str
+    delimiter : str or None
+        None for blanks.
+    n_column : int
+    """
+
+    head: list[str]
+    body: list[str]
+    delimiter: str | None
+    n_column: int
+
+
+def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
+    """Read a text file.
+
+    Raises
+    ------
+    NoWavelengthError, ReadError
+        If it is no text, or its columns are not understood.
+    """
+    text = _decode(path, data)
+    if text.startswith("# %ECSV"):
+        from . import votable
+
+        return votable.read_ecsv(path, text, options)
+    layout = _find_numbers(path, text.splitlines())
+    numbers, notes = _numbers(path, layout)
+    if layout.head and layout.head[0].startswith("***") and options.columns is None:
+        return _libre_esprit(path, layout, numbers, options)
+    cards = _cards(layout.head)
+    facts = (from_headers(cards) if cards else _comments(layout.head)).noted(*notes)
+    columns = _columns(path, layout, numbers, named=cards is None)
+    spectra = read_columns(columns, facts, path, None, options)
+    if cards is None or "WAT0_001" not in cards or options.medium is not None:
+        return spectra
+    return (_iraf(spectrum) for spectrum in spectra)
+
+
+def _iraf(spectrum: Spectrum) -> Spectrum:
+    known = iraf_medium(Facts(spectrum.medium, notes=spectrum.notes), spectrum.wavelength)
+    return replace(spectrum, medium=known.medium, notes=known.notes)
+
+
+def _decode(path: str, data: Any) -> str:
+    if b"\0" in data[:65536]:
+        raise ReadError(f"{path}: not a format that is read; begins with {bytes(data[:12])!r}")
+    if len(data) > MAX_TEXT:
+        raise ReadError(f"{path}: {len(data) >> 20} MB of text, more than {MAX_TEXT >> 20} MB")
+    raw = bytes(data).removeprefix(b"\xef\xbb\xbf")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def _find_numbers(path: str, lines: list[str]) -> _Layout:
+    """Find the first of the lines of numbers: two in a row with as many columns."""
+    previous: tuple[int, str | None, int] = (-1, None, 0)
+    for i, line in enumerate(lines[:MAX_HEADER_LINES]):
+        delimiter, n_column = _shape(line)
+        if n_column >= 2 and not _COMMENT.match(line):
+            if previous == (i - 1, delimiter, n_column):
+                return _Layout(lines[: i - 1], [s for s in lines[i - 1 :] if s.strip()], delimiter, n_column)
+            previous = (i, delimiter, n_column)
+    if sum(_is_number(line.strip()) for line in lines[:1000]) > 1:
+        raise NoWavelengthError(f"{path}: one column of numbers, needed wavelength and flux")
+    shown = next((line for line in lines if line.strip()), "")[:60]
+    raise ReadError(f"{path}: no columns of numbers found; the text begins with {shown!r}")
+
+
+def _shape(line: str) -> tuple[str | None, int]:
+    """Return the delimiter and the number of columns of a line of numbers, 0 if it is none."""
+    for delimiter in (None, ",", ";", "|"):
+        if delimiter is None and ("," in line or ";" in line or "|" in line):
+            continue
+        fields = _split(line, delimiter)
+        if len(fields) >= 2 and _is_number(fields[0]) and all(_is_number(f) or f.lower() in _MISSING for f in fields):
+            return delimiter, len(fields)
+    return None, 0
+
+
+def _split(line: str, delimiter: str | None) -> list[str]:
+    if delimiter is None:
+        return line.split()
+    fields = [field.strip().strip("\"'") for field in line.strip().split(delimiter)]
+    if delimiter == "|" and len(fields) > 2:
+        fields = fields[not fields[0] : len(fields) - (not fields[-1])]
+    return fields
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(path: str, layout: _Layout) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Return the numbers, shape (n_column, n_row), and notes."""
+    try:
+        table = np.loadtxt(layout.body, delimiter=layout.delimiter, ndmin=2, comments=None, dtype=np.float64)
+        return table.T, ()
+    except ValueError:
+        rows = [_row(line, layout) for line in layout.body if not _COMMENT.match(line)]
+    good = [row for row in rows if row is not None]
+    if len(good) < 2 or len(good) < 0.9 * len(rows):
+        raise ReadError(f"{path}: {len(rows) - len(good)} of {len(rows)} lines are not {layout.n_column} numbers")
+    lost = len(rows) - len(good)
+    return np.array(good, dtype=np.float64).T, (f"{lost} lines that are no numbers left out",) if lost else ()
+
+
+def _row(line: str, layout: _Layout) -> list[float] | None:
+    fields = _split(line, layout.delimiter)
+    if len(fields) != layout.n_column:
+        return None
+    try:
+        return [np.nan if field.lower() in _MISSING else float(field) for field in fields]
+    except ValueError:
+        return None
+
+
+def _cards(head: Sequence[str]) -> Header | None:
+    """Return the FITS cards that IRAF's wtextimage writes before the numbers, or None."""
+    cards = [line[:CARD].ljust(CARD) for line in head if line[8:9] == "="]
+    return Header("".join(cards)) if len(cards) > 3 and any(line.strip() == "END" for line in head) else None
+
+
+def _comments(head: Sequence[str]) -> Facts:
+    """Return what comment lines state."""
+    facts = Facts()
+    for line in head[:200]:
+        if stated := _STATED.match(_COMMENT.sub("", line)):
+            facts = facts.known(id=stated[2][:80])
+        if _MEDIUM.search(line) and (medium := medium_in(line)):
+            facts = facts.known(medium=medium).noted(f"medium {medium}, from the comment '{line.strip()[:60]}'")
+    return facts
+
+
+def _columns(path: str, layout: _Layout, numbers: NDArray[np.float64], *, named: bool) -> list[Column]:
+    """Return the columns, named by the header or else by position."""
+    names, units = _names(layout) if named else ([], [])
+    if not names:
+        names = ["wavelength", "flux", "error", *(f"column{i}" for i in range(4, layout.n_column + 1))]
+        # A third column is taken as the error when it can be one.
+        if layout.n_column > 2 and not np.nanmin(np.where(np.isfinite(numbers[2]), numbers[2], np.inf)) >= 0:
+            names[2] = "column3"
+    units = units or [""] * layout.n_column
+    return [
+        Column(name, unit, "", "", numbers.shape[1], lambda values=values: values)  # type: ignore[misc]
+        for name, unit, values in zip(names, units, numbers, strict=False)
+    ]
+
+
+def _names(layout: _Layout) -> tuple[list[str], list[str]]:
+    """Return the names and units in the last header lines that have a word for each column."""
+    lines = [_split(_COMMENT.sub("", line), layout.delimiter) for line in layout.head[-20:]]
+    wordy = [fields for fields in lines if len(fields) == layout.n_column and not all(map(_is_number, fields))]
+    if not wordy:
+        return [], []
+    if len(wordy) > 1 and _looks_like_units(wordy[-1]) and not _looks_like_units(wordy[-2]):
+        return wordy[-2], [field.strip("()[]") for field in wordy[-1]]
+    return wordy[-1], []
+
+
+def _looks_like_units(fields: Sequence[str]) -> bool:
+    from .units import angstroms_per
+
+    for field in fields:
+        try:
+            angstroms_per(field, "")
+        except ReadError:
+            continue
+        return not any(re.fullmatch(r"(?i)flux(es)?|wave.*|lambda|err(or)?|intensity", other) for other in fields)
+    return False
+
+
+def _libre_esprit(path: str, layout: _Layout, numbers: NDArray[np.float64], options: ReadOptions) -> Iterator[Spectrum]:
+    """Read the .s files of ESPaDOnS and NARVAL: nm, intensity, (Stokes V, N1, N2,) error.
+
+    References
+    ----------
+    Donati et al. 1997, MNRAS 291, 658 (Libre-ESpRIT).
+    """
+    name = layout.head[0].strip("* \t\r").removeprefix("Reduced spectrum of").strip(" '\"")
+    notes = ("Libre-Esprit: nm, air, heliocentric",)
+    facts = Facts("air", "barycentric", name, notes)
+    wavelength, flux = numbers[0] * 10.0, numbers[1]
+    sigma = numbers[-1] if layout.n_column > 2 else None
+    if not options.merge_orders:
+        yield assemble(wavelength, flux, facts, Source(path), options, sigma=sigma)
+        return
+    starts = [0, *(np.flatnonzero(np.diff(wavelength) <= 0) + 1), wavelength.size]
+    pieces = [slice(a, b) for a, b in pairwise(starts) if b - a > 1]
+    yield merge(
+        [
+            assemble(wavelength[s], flux[s], facts, Source(path), options, sigma=None if sigma is None else sigma[s])
+            for s in pieces
+        ]
+    )
