@@ -20,6 +20,64 @@ def main() -> None:
     """
 
 
+def _between(text: str) -> tuple[float, float]:
+    """Parse ``low:high``."""
+    low, high = (float(part) for part in text.split(":"))
+    return low, high
+
+
+def _range(_context: click.Context, _option: click.Parameter, text: str) -> tuple[float, float]:
+    try:
+        return _between(text)
+    except ValueError:
+        raise click.BadParameter(f"'{text}' is not low:high") from None
+
+
+def _ranges(
+    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, tuple[float, float]]:
+    try:
+        return {name: _between(span) for name, span in (text.split("=") for text in texts)}
+    except ValueError:
+        raise click.BadParameter(f"'{' '.join(texts)}' is not name=low:high") from None
+
+
+@main.command()
+@click.argument("grid", type=click.Path(exists=True, dir_okay=False), required=False)
+@click.option("-n", "n", type=click.IntRange(1), default=5000, show_default=True, help="Number of spectra.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Training set (.h5) to write.")
+@click.option("--fits", type=click.Path(file_okay=False), help="Folder for one FITS file a spectrum.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--wavelength", default="6625:6825:0.2", show_default=True, help="first:last:step in Å, or a file.")
+@click.option("--medium", type=click.Choice(["air", "vacuum"]), default="air", show_default=True)
+@click.option("--range", "ranges", multiple=True, callback=_ranges, help="name=low:high; default: the whole axis.")
+@click.option("--rv", default="-100:100", show_default=True, callback=_range, help="Radial velocities, km/s.")
+@click.option("--fwhm", type=float, help="Of the instrument's profile, Å.  [default: 0.6]")
+@click.option("--resolution", type=float, help="Resolving power instead of --fwhm.")
+@click.option("--limb-darkening", type=click.FloatRange(0, 1), default=0.6, show_default=True)
+@click.option("--snr", type=click.FloatRange(0, min_open=True), help="Add white noise; default: none.")
+@click.option("--processes", type=click.IntRange(1), help="Default: as many as cores, for large sets.")
+def simulate(
+    grid: str | None, n: int, output: str | None, fits: str | None, wavelength: str, medium: Any, **options: Any
+) -> None:
+    """Draw a training set from GRID, a grid of synthetic spectra (default: the one that comes with anna-onnx).
+
+    \b
+    anna simulate -n 5000 -o train.h5
+    anna simulate mygrid.h5 -n 20000 -o train.h5 --wavelength 5160:5190:0.05 \\
+        --resolution 30000 --range teff=4500:6500 --range vsini=0:15 --rv=-20:20
+    anna simulate -n 10 --fits stars --snr 150 --seed 7
+    """
+    if output is None and fits is None:
+        raise click.UsageError("say where to write: -o train.h5, or --fits FOLDER")
+    from anna_onnx import synthesis
+
+    pixels = synthesis.wavelength_grid(wavelength, medium)
+    with progress_bar("simulating") as report:
+        synthesis.simulate(grid, output, n, wavelength=pixels, fits=fits, progress=report, **options)
+    click.echo("\n".join(f"{path}: {n} spectra written" for path in (output, fits) if path))
+
+
 @main.command()
 @click.argument("old", type=click.Path(exists=True, dir_okay=False))
 @click.argument("new", type=click.Path(dir_okay=False))

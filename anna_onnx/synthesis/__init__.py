@@ -1,0 +1,7 @@
+"""Training sets from grids of synthetic spectra."""
+
+from anna_onnx.synthesis.grid import Axis, SpectralGrid
+from anna_onnx.synthesis.simulation import WAVELENGTH, simulate, wavelength_grid
+from anna_onnx.synthesis.synthesizer import Synthesizer
+
+__all__ = ["WAVELENGTH", "Axis", "SpectralGrid", "Synthesizer", "simulate", "wavelength_grid"]
