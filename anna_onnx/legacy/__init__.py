@@ -9,7 +9,13 @@
 ``conversion``    one door for all of them
 """
 
-from anna_onnx.legacy.binary import binary_to_hdf5, hdf5_to_binary, open_binary, open_training_set
+from anna_onnx.legacy.binary import (
+    binary_to_hdf5,
+    hdf5_to_binary,
+    is_training_set,
+    open_binary,
+    open_training_set,
+)
 from anna_onnx.legacy.conversion import Options, convert, identify
 from anna_onnx.legacy.parameters import read_parameters
 
@@ -19,6 +25,7 @@ __all__ = [
     "convert",
     "hdf5_to_binary",
     "identify",
+    "is_training_set",
     "open_binary",
     "open_training_set",
     "read_parameters",

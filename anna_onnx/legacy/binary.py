@@ -27,7 +27,7 @@ from anna_onnx.legacy.output import replacing
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
 from anna_onnx.spectrum import FloatArray
-from anna_onnx.trainingset import TrainingSet, TrainingSetWriter, blocks
+from anna_onnx.trainingset import FORMAT, TrainingSet, TrainingSetWriter, blocks
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _VALUE = np.dtype("<f8")
@@ -55,6 +55,26 @@ def open_training_set(path: str | os.PathLike[str], names: Sequence[str] | None 
     if Path(path).is_file() and not is_hdf5(Path(path)):
         return open_binary(path, names)
     return TrainingSet.open(path)
+
+
+def is_training_set(path: str | os.PathLike[str]) -> bool:
+    """Say whether a file begins as a training set does, HDF5 or legacy binary.
+
+    A damaged one counts: `open_training_set` says what is wrong with it.
+    """
+    import h5py
+
+    path = Path(path)
+    if not path.is_file():
+        return False
+    if is_hdf5(path):
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                return bool(file.attrs.get("format") == FORMAT)
+        except OSError:
+            return False
+    header = np.fromfile(path, _VALUE, count=2)
+    return header.size == 2 and _are_counts(header)
 
 
 def open_binary(

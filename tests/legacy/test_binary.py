@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from anna_onnx.errors import LegacyError, TrainingSetError
-from anna_onnx.legacy import binary_to_hdf5, hdf5_to_binary, open_binary, open_training_set
+from anna_onnx.legacy import binary_to_hdf5, hdf5_to_binary, is_training_set, open_binary, open_training_set
 from anna_onnx.trainingset import TrainingSet
 
 
@@ -63,6 +63,17 @@ def test_either_kind_of_training_set_opens_by_content(small, tmp_path):
     assert_array_equal(open_training_set(small).flux, open_training_set(converted.path).flux)
     with pytest.raises(TrainingSetError, match="no such file"):
         open_training_set(tmp_path / "none.bin")
+
+
+def test_training_sets_are_known_by_their_beginning(small, shared, tmp_path):
+    binary_to_hdf5(small, tmp_path / "new.h5")
+    small.write_bytes(small.read_bytes()[:-4])
+    (tmp_path / "spectrum.txt").write_text("6000 1.0\n6001 0.9\n", encoding="utf-8")
+    assert is_training_set(small)
+    assert is_training_set(tmp_path / "new.h5")
+    assert not is_training_set(tmp_path / "spectrum.txt")
+    assert not is_training_set(tmp_path / "none")
+    assert not is_training_set(shared / "grid_6619_6831.h5")
 
 
 @settings(max_examples=60, deadline=None)
