@@ -79,7 +79,7 @@ def test_splines_give_polynomials_up_to_the_third_degree_exactly(toy, a, b):
 def test_weights_of_the_nodes_sum_to_one_and_are_one_at_a_node(knots):
     knots = np.array(knots)
     x = np.concatenate([knots, np.linspace(knots[0], knots[-1], 7)])
-    weights = node_weights(np, [knots], [cardinal_splines(knots)], [x])
+    weights = node_weights([knots], [cardinal_splines(knots)], [x])
     assert weights.sum(axis=1) == pytest.approx(np.ones(len(x)))
     assert weights[: len(knots)] == pytest.approx(np.eye(len(knots)), abs=1e-12)
 

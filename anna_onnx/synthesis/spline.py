@@ -62,7 +62,7 @@ def _second_derivatives(h: FloatArray, slope: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.solve(matrix, right), dtype=np.float64)
 
 
-def node_weights(xp: Any, knots: Sequence[Any], tables: Sequence[Any], coordinates: Sequence[Any]) -> Any:
+def node_weights(knots: Sequence[Any], tables: Sequence[Any], coordinates: Sequence[Any]) -> Any:
     """Return the weight of every node of a grid at points between them.
 
     The tensor product of the splines of the axes: a value at a point is
@@ -70,8 +70,6 @@ def node_weights(xp: Any, knots: Sequence[Any], tables: Sequence[Any], coordinat
 
     Parameters
     ----------
-    xp : module
-        numpy or torch, to which the arrays belong.
     knots : sequence of arrays, shape (n_knot,)
         One for each axis.
     tables : sequence of arrays, shape (n_knot - 1, 4, n_knot)
@@ -86,7 +84,7 @@ def node_weights(xp: Any, knots: Sequence[Any], tables: Sequence[Any], coordinat
     """
     weights = None
     for knot, table, x in zip(knots, tables, coordinates, strict=True):
-        interval = xp.clip(xp.searchsorted(knot, x, side="right") - 1, 0, len(knot) - 2)
+        interval = (x[:, None] >= knot[1:-1]).sum(1)
         t = (x - knot[interval])[:, None]
         cubic = table[interval]  # (n, 4, n_knot)
         weight = ((cubic[:, 3] * t + cubic[:, 2]) * t + cubic[:, 1]) * t + cubic[:, 0]

@@ -213,7 +213,7 @@ class Synthesizer:
     def _at_rest(self, labels: Any) -> Any:
         """Return the Fourier transforms without rotation, shape (n, n_frequency)."""
         coordinates = [axis.coordinate(labels[:, i], self.xp) for i, axis in enumerate(self.axes)]
-        weights = node_weights(self.xp, self.knots, self.tables, coordinates)
+        weights = node_weights(self.knots, self.tables, coordinates)
         weights = self.xp.asarray(weights, dtype=self.real.dtype)
         coefficients = weights if self.coefficients is None else weights @ self.coefficients
         return coefficients @ self.real + 1j * (coefficients @ self.imag)

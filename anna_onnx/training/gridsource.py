@@ -1,0 +1,135 @@
+"""Training straight from a grid of synthetic spectra: each one drawn when it is needed, on the training device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from anna_onnx.errors import GridError
+from anna_onnx.resampling import Grid
+from anna_onnx.synthesis import SpectralGrid, Synthesizer
+from anna_onnx.synthesis.simulation import RV, Range, label_ranges
+
+Sampler = Callable[[int, torch.Generator], Tensor]
+"""Draws the labels of n stars, shape (n, n_label), in the order of `GridSource.label_names`."""
+
+
+class GridSource:
+    """An endless supply of spectra, none of which comes twice.
+
+    The arithmetic is that of `anna_onnx.synthesis.Synthesizer`, in float32.
+
+    Parameters
+    ----------
+    spectra : SpectralGrid
+    grid : Grid
+        Pixels of the network.
+    ranges : mapping of str to (float, float), optional
+        Ranges of the labels; by default the whole of each axis, vsini 0-40 km/s.
+    rv : (float, float)
+        Range of the radial velocity, km/s.
+    fwhm, resolution : float, optional
+        Of the instrument: Angstrom, or wavelength / FWHM. One must be given;
+        a `fwhm` of 0 is for a grid that has the instrument's profile already.
+    limb_darkening : float
+    device : torch.device or str
+    sample : callable, optional
+        Draws labels instead of uniformly; it must stay inside `ranges`.
+    block : int, optional
+        Spectra made at once, 0.1 MB of memory for each 1000 pixels: by
+        default as many as fit into a processor's cache, or keep a GPU busy.
+
+    Attributes
+    ----------
+    label_names : tuple of str
+    ranges : dict of str to (float, float)
+
+    Raises
+    ------
+    GridError
+        If the grid does not reach as far as the ranges, or no instrument is given.
+    """
+
+    def __init__(
+        self,
+        spectra: SpectralGrid,
+        grid: Grid,
+        *,
+        ranges: Mapping[str, Range] | None = None,
+        rv: Range = RV,
+        fwhm: float | None = None,
+        resolution: float | None = None,
+        limb_darkening: float = 0.6,
+        device: torch.device | str = "cpu",
+        sample: Sampler | None = None,
+        block: int | None = None,
+    ) -> None:
+        if fwhm is None and resolution is None:
+            raise GridError(
+                f"{spectra.path}: to draw spectra the instrument must be known: give fwhm (Å) or resolution"
+            )
+        self.device = torch.device(device)
+        self.grid = grid
+        self.ranges = label_ranges(spectra, ranges or {})
+        self.rv = rv
+        synthesizer = Synthesizer.build(
+            spectra,
+            grid,
+            fwhm=fwhm,
+            resolution=resolution,
+            limb_darkening=limb_darkening,
+            max_rv=max(abs(v) for v in rv),
+            max_vsini=self.ranges["vsini"][1],
+        )
+        self.label_names = synthesizer.label_names
+        # Apple's GPUs have no float64; everywhere else labels keep it.
+        self.dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        self._synthesizer = synthesizer.on(torch, self._move)
+        self._sample = sample or self._uniform
+        self._block = block or (256 if self.device.type == "cpu" else 4096)
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw spectra.
+
+        Parameters
+        ----------
+        n : int
+        generator : torch.Generator
+            Of any device; the same state gives the same stars on every device.
+
+        Returns
+        -------
+        flux : tensor of float32, shape (n, n_pixel)
+            Continuum = 1, no noise; on `device`.
+        labels : tensor of float64, shape (n, n_label)
+            On `device`, in the grid's units; float32 on a device that has nothing longer.
+        """
+        labels = self._sample(n, generator).to(self.device, self.dtype)
+        low, high = self.rv
+        rv = low + (high - low) * _random((n,), generator).to(self.device, self.dtype)
+        return self.synthesize(labels, rv), labels
+
+    @torch.no_grad()
+    def synthesize(self, labels: Tensor, rv: Tensor) -> Tensor:
+        """Return the spectra, float32 (n, n_pixel), of labels (n, n_label) at radial velocities (n,) in km/s."""
+        flux = torch.empty(len(labels), self.grid.n_pixel, device=self.device)
+        for rows in torch.arange(len(labels)).split(self._block):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            flux[part] = self._synthesizer(labels[part], rv[part])
+        return flux
+
+    def _uniform(self, n: int, generator: torch.Generator) -> Tensor:
+        low, high = torch.tensor(list(self.ranges.values()), dtype=torch.float64, device=generator.device).T
+        return low + (high - low) * _random((n, len(low)), generator)
+
+    def _move(self, array: object) -> Tensor:
+        tensor = torch.as_tensor(array)
+        keep = tensor.dtype != torch.float64 or self.dtype == torch.float64
+        return tensor.to(self.device, tensor.dtype if keep else self.dtype)
+
+
+def _random(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Return uniform random numbers in float64 from a generator on its own device."""
+    return torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
