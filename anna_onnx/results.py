@@ -1,0 +1,286 @@
+"""The result table: one row a spectrum, in the order given, written as the rows come.
+
+Rows go to a plain CSV file ``<name>.part`` first. At the end that becomes the
+table itself, or the table is made from it in blocks (`anna_onnx.tableformats`); so every
+format takes bounded memory, and an interrupted run of any format can be resumed.
+
+In CSV a missing `hdu` or `row` is empty and a number that is not known is
+``nan``; the other formats have their own way to say missing, or -1. Values keep
+seven significant digits, as many as the network's float32 has.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anna_onnx.errors import ResultError
+from anna_onnx.flags import Flag, names
+from anna_onnx.labels import Label
+from anna_onnx.tableformats import Schema, check_format, convert, to_integer
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A block of rows of the result table.
+
+    Attributes
+    ----------
+    file : sequence of str, length n
+    hdu, row : sequences of int or None, length n
+    id : sequence of str, length n
+    values, errors : arrays, shape (n, n_label)
+        In the labels' units, NaN = not known; `errors` hold 68 %.
+    snr, coverage : arrays, shape (n,)
+    flags : array of int, shape (n,)
+        Bits of `Flag`.
+    messages : sequence of str, length n
+    lo, hi : arrays, shape (n, n_label), optional
+        Ends of the interval that was asked for.
+    rv : array, shape (n,), optional
+        Radial velocity that was removed, km/s.
+    """
+
+    file: Sequence[str]
+    hdu: Sequence[int | None]
+    row: Sequence[int | None]
+    id: Sequence[str]
+    values: NDArray[np.floating[Any]]
+    errors: NDArray[np.floating[Any]]
+    snr: NDArray[np.floating[Any]]
+    coverage: NDArray[np.floating[Any]]
+    flags: NDArray[np.integer[Any]]
+    messages: Sequence[str]
+    lo: NDArray[np.floating[Any]] | None = None
+    hi: NDArray[np.floating[Any]] | None = None
+    rv: NDArray[np.floating[Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+
+class ResultWriter:
+    """Write a result table as its rows come, in bounded memory.
+
+    A context manager. The table appears under its name when the block ends
+    without an error. After an error or an interruption ``<name>.part`` remains, for
+    `resume`.
+
+    Parameters
+    ----------
+    path : path-like or None
+        The format follows from the suffix; None is CSV on standard output.
+    labels : sequence of Label
+    meta : mapping of str to str, optional
+        For the header, such as model, sha256, version.
+    intervals, rv : bool
+        Whether the rows bring lo and hi, and rv.
+    resume : bool
+        Go on after the rows that an interrupted run left. Without such a
+        run this starts from the beginning.
+
+    Attributes
+    ----------
+    rows_done : int
+        Rows that the table has so far, those of the interrupted run included.
+
+    Raises
+    ------
+    ResultError
+        If the format is not known, the folder cannot be written to, or the rows left by an
+        interrupted run have other columns or come from another model.
+    MissingExtraError
+        If the format needs a package that is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        labels: Sequence[Label],
+        meta: Mapping[str, str] | None = None,
+        *,
+        intervals: bool = False,
+        rv: bool = False,
+        resume: bool = False,
+    ) -> None:
+        self.schema = Schema(tuple(labels), intervals, rv, dict(meta or {}))
+        self.rows_done = 0
+        self.path = None if path is None else Path(path)
+        if self.path is None:
+            self._file: TextIO = sys.stdout
+        else:
+            check_format(self.path)
+            self._part = self.path.with_name(f"{self.path.name}.part")
+            self._about = self.path.with_name(f"{self.path.name}.part.json")
+            try:
+                self._file = self._open(resume and self._part.is_file())
+            except OSError as error:
+                raise ResultError(f"{self.path}: cannot be written ({error.strerror})") from error
+        self._csv = csv.writer(self._file, lineterminator="\n")
+        if self.path is None or self._part.stat().st_size == 0:
+            self._csv.writerow(self.schema.names)
+
+    def done(self) -> Iterator[tuple[str, int | None, int | None]]:
+        """Yield file, hdu and row of the rows that the table has so far."""
+        if self.path is None:
+            return
+        self._file.flush()
+        with self._part.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                yield row["file"], to_integer(row["hdu"]), to_integer(row["row"])
+
+    def write(self, rows: Rows) -> None:
+        """Append a block of rows."""
+        self._csv.writerows(zip(*_as_text(rows, self.schema), strict=True))
+        self._file.flush()
+        self.rows_done += len(rows)
+
+    def _open(self, resume: bool) -> TextIO:
+        self._part.parent.mkdir(parents=True, exist_ok=True)
+        run = {"columns": self.schema.names, "sha256": self.schema.meta.get("sha256", "")}
+        if resume:
+            self._check_same_run(run)
+            self.rows_done = _drop_unfinished_line(self._part)
+            return self._part.open("a", encoding="utf-8", newline="")
+        self._about.write_text(json.dumps(run), encoding="utf-8")
+        return self._part.open("w", encoding="utf-8", newline="")
+
+    def _check_same_run(self, run: dict[str, Any]) -> None:
+        try:
+            left = json.loads(self._about.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            left = {}
+        if left != run:
+            different = "model" if left.get("columns") == run["columns"] else "set of columns"
+            raise ResultError(f"{self._part}: was left by a run with another {different}; remove it, or do not resume")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.path is None:
+            return
+        self._file.close()
+        if kind is None:
+            convert(self._part, self.path, self.schema)
+            self._about.unlink(missing_ok=True)
+
+
+def join(blocks: Sequence[Rows]) -> Rows:
+    """Return blocks of rows, at least one, as one block; what only some of them have is NaN in the others."""
+
+    def chain(name: str) -> list[Any]:
+        return [item for block in blocks for item in getattr(block, name)]
+
+    def stack(name: str, like: str) -> NDArray[Any] | None:
+        parts = [getattr(block, name) for block in blocks]
+        if all(part is None for part in parts):
+            return None
+        unknown = (np.full(getattr(block, like).shape, np.nan) for block in blocks)
+        return np.concatenate([other if part is None else part for part, other in zip(parts, unknown, strict=True)])
+
+    return Rows(
+        file=chain("file"),
+        hdu=chain("hdu"),
+        row=chain("row"),
+        id=chain("id"),
+        values=np.concatenate([block.values for block in blocks]),
+        errors=np.concatenate([block.errors for block in blocks]),
+        snr=np.concatenate([block.snr for block in blocks]),
+        coverage=np.concatenate([block.coverage for block in blocks]),
+        flags=np.concatenate([block.flags for block in blocks]),
+        messages=chain("messages"),
+        lo=stack("lo", like="values"),
+        hi=stack("hi", like="values"),
+        rv=stack("rv", like="snr"),
+    )
+
+
+def as_qtable(rows: Rows, labels: Sequence[Label], meta: Mapping[str, str] | None = None) -> QTable:
+    """Return rows as an astropy table with units.
+
+    Parameters
+    ----------
+    rows : Rows
+    labels : sequence of Label
+    meta : mapping of str to str, optional
+        Becomes the table's.
+    """
+    from astropy.table import MaskedColumn, QTable
+
+    schema = Schema(tuple(labels), rows.lo is not None, rows.rv is not None, dict(meta or {}))
+    table = QTable(meta=dict(schema.meta))
+    for column, values in zip(schema.columns, _columns(rows, schema), strict=True):
+        if column.kind == "integer":
+            missing = [value is None for value in values]
+            filled = [-1 if value is None else int(value) for value in values]
+            table[column.name] = MaskedColumn(filled, mask=missing) if any(missing) else np.array(filled, dtype=int)
+        elif column.kind == "text":
+            table[column.name] = np.array(values, dtype=str)
+        else:
+            table[column.name] = np.array(values, dtype=np.float64)
+            if column.unit:
+                table[column.name].unit = column.unit
+        table[column.name].info.description = column.description
+        table[column.name].info.meta = {"ucd": column.ucd} if column.ucd else None
+    return QTable(table)
+
+
+def _columns(rows: Rows, schema: Schema) -> Iterator[Sequence[Any]]:
+    """Yield the columns of a block in the order of `Schema.columns`."""
+    yield from (rows.file, rows.hdu, rows.row, rows.id)
+    for value, error in zip(rows.values.T, rows.errors.T, strict=True):
+        yield from (value.tolist(), error.tolist())
+    yield from (rows.snr.tolist(), rows.coverage.tolist())
+    bits = rows.flags.tolist()
+    spelled = {value: names(Flag(value)) for value in set(bits)}
+    yield from ([spelled[value] for value in bits], bits, rows.messages)
+    unknown = np.full(rows.values.shape, np.nan)
+    if schema.intervals:
+        low, high = (unknown if end is None else end for end in (rows.lo, rows.hi))
+        for pair in zip(low.T, high.T, strict=True):
+            yield from (end.tolist() for end in pair)
+    if schema.rv:
+        yield [np.nan] * len(rows) if rows.rv is None else rows.rv.tolist()
+
+
+def _as_text(rows: Rows, schema: Schema) -> Iterator[Sequence[Any]]:
+    """Yield the columns of a block as CSV has them: one line a row, whatever a message holds."""
+    for column, values in zip(schema.columns, _columns(rows, schema), strict=True):
+        if column.kind == "number":
+            yield [f"{value:.7g}" for value in values]
+        elif column.kind == "text":
+            yield [value if value.isprintable() else _printable(value) for value in values]
+        else:
+            yield values
+
+
+def _printable(text: str) -> str:
+    """Replace what no table can hold: line ends, control characters, bytes of a file name that are not UTF-8."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _drop_unfinished_line(part: Path) -> int:
+    """Cut off a line that an interruption left unfinished; return the number of rows."""
+    rows, end = -1, 0
+    with part.open("rb+") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                rows, end = rows + 1, end + len(line)
+        file.truncate(end)
+    return max(rows, 0)
