@@ -36,6 +36,7 @@ from anna_onnx.trainingset import check_version
 
 if TYPE_CHECKING:
     import h5py
+    from astropy.table import QTable
 
 FORMAT = "anna-sidecar"
 FORMAT_VERSION = "1.0"
@@ -262,6 +263,24 @@ class Bundle:
             )
         return cls(path.stem, network, sidecar)
 
+    def infer(self, spectra: Any, **options: Any) -> QTable:
+        """Infer labels.
+
+        Parameters
+        ----------
+        spectra : Spectrum, file name, (wavelength, flux[, sigma]) arrays, specutils object, or a list of such
+        **options
+            See `anna_onnx.inference.InferOptions`.
+
+        Returns
+        -------
+        astropy.table.QTable
+            One row a spectrum, with units.
+        """
+        from anna_onnx.inference import InferOptions, infer_table
+
+        return infer_table(self, spectra, InferOptions(**options))
+
 
 def write(path: str | os.PathLike[str], network: bytes, sidecar: Sidecar) -> Bundle:
     """Write ``model.onnx`` with the sidecar inside, and ``model.h5`` beside it.
@@ -331,8 +350,8 @@ def _sidecar_of(entry: int | memoryview) -> bytes | None:
     if not isinstance(entry, memoryview):
         return None
     parts = {item.number: item.value for item in wire.fields(entry)}
-    value = parts.get(2)
-    if parts.get(1) != METADATA_KEY or not isinstance(value, memoryview):
+    key, value = parts.get(1), parts.get(2)
+    if not isinstance(key, memoryview) or bytes(key[:64]) != METADATA_KEY or not isinstance(value, memoryview):
         return None
     if len(value) > MAX_SIDECAR:
         raise wire.WireError(f"a sidecar of {len(value) / 1e6:.0f} MB")

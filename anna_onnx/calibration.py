@@ -65,7 +65,7 @@ class Calibration:
         factors = np.stack([[np.interp(level, self.levels, row) for row in table] for table in self.factors])
         where = np.where(np.isnan(snr), np.median(self.snr), np.asarray(snr, dtype=np.float64))
         of_label = [np.interp(where, self.snr, column) for column in factors.T]
-        return np.asarray(sigma, dtype=np.float64) * np.stack(of_label, axis=-1)
+        return np.asarray(np.asarray(sigma, dtype=np.float64) * np.stack(of_label, axis=-1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,4 +88,4 @@ class Trends:
         scaled = np.asarray(scaled, dtype=np.float64)
         inside = np.clip(scaled, 0, 1)
         fitted = [np.polynomial.polynomial.polyval(inside[:, i], c) for i, c in enumerate(self.coefficients)]
-        return scaled + (np.stack(fitted, axis=-1) - inside)
+        return np.asarray(scaled + (np.stack(fitted, axis=-1) - inside))

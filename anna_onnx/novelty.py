@@ -82,4 +82,4 @@ def pixel_noise(flux: NDArray[np.float32]) -> FloatArray:
     difference = np.abs(2 * flux[:, 2:-2] - flux[:, :-4] - flux[:, 4:])
     with np.errstate(all="ignore"):
         median = np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else 0.0 for row in difference])
-    return 1.482602 / np.sqrt(6.0) * median
+    return np.asarray(1.482602 / np.sqrt(6.0) * median)

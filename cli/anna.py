@@ -148,3 +148,45 @@ def train(ctx: click.Context, params: str, resume: bool, run: str | None) -> Non
     with progress_bar("training") as report:
         directory = run_training(settings, going_on, report, lambda text: click.echo(text, err=True))
     click.echo(str(directory.path))
+
+
+@main.command()
+@click.argument("model", type=click.Path(dir_okay=False))
+@click.argument("data", type=click.Path(dir_okay=False))
+@click.option("-o", "--output", default="test", show_default=True, help="Folder for tables, plots and report.")
+@click.option("--augment/--as-is", default=True, help="Add the noise of the training, or test the spectra as they are.")
+@click.option("--snr", type=(float, float), help="Range of the S/N, in place of the training's.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--store-trends", is_flag=True, help="Write the residual trends into the model.")
+def test(
+    model: str, data: str, output: str, augment: bool, snr: tuple[float, float] | None, seed: int, store_trends: bool
+) -> None:
+    """Test MODEL on DATA, a training set that it has not seen."""
+    from pathlib import Path
+
+    from anna_onnx.bundle import Bundle
+    from anna_onnx.training import evaluation
+
+    result = evaluation.evaluate_model(Bundle.load(model), Path(data), augment=augment, snr=snr, seed=seed)
+    report = evaluation.write_evaluation(result, Path(output), click.echo)
+    if store_trends:
+        evaluation.store_trends(result, Path(model))
+        click.echo(f"residual trends stored in {model}")
+    click.echo(str(report))
+
+
+@main.command()
+@click.argument("run", type=click.Path(exists=True), required=False)
+@click.option("--onnx", is_flag=True, help="Export as ONNX (there is no other format).")
+@click.option("-o", "--output", default="model.onnx", show_default=True, help="File to write.")
+@click.option("--runs", default="runs", show_default=True, help="Folder in which the newest run is looked for.")
+def export(run: str | None, onnx: bool, output: str, runs: str) -> None:
+    """Export RUN (default: the newest) as model.onnx, model.h5 and a model card."""
+    from pathlib import Path
+
+    from anna_onnx.training.checkpoint import RunDirectory
+    from anna_onnx.training.export import export as export_run
+
+    directory = RunDirectory(run) if run else RunDirectory.newest(Path(runs))
+    export_run(directory, Path(output), lambda text: click.echo(text, err=True))
+    click.echo(output)

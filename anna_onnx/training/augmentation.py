@@ -53,6 +53,8 @@ class Augmentation:
     residuals : array, shape (n, n_pixel), optional
         Spectra of real noise.
     device : torch.device, optional
+    template : Tensor, shape (n_pixel,), optional
+        Relative S/N, in place of the file that the settings name.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Augmentation:
         resolve: Callable[[str], object] = str,
         residuals: Tensor | None = None,
         device: torch.device | None = None,
+        template: Tensor | None = None,
     ) -> None:
         self.settings = settings
         self.device = device or torch.device("cpu")
@@ -70,7 +73,8 @@ class Augmentation:
         center = (wavelength[0] + wavelength[-1]) / 2
         # -1 at the blue end, 1 at the red end
         self.position = (2 * (wavelength - center) / (wavelength[-1] - wavelength[0])).float().to(self.device)
-        self.template = self._load_template(grid, resolve).to(self.device)
+        template = self._load_template(grid, resolve) if template is None else template
+        self.template = template.to(self.device)
         self.lost = self._always_missing(grid).to(self.device)
         self.pixels = Pixels(wavelength, self.device)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from anna_onnx.errors import GridError
 from anna_onnx.resampling import Grid
 from anna_onnx.synthesis import SpectralGrid, Synthesizer
 from anna_onnx.synthesis.simulation import RV, Range, label_ranges
+from anna_onnx.trainingset import blocks
 
 Sampler = Callable[[int, torch.Generator], Tensor]
 """Draws the labels of n stars, shape (n, n_label), in the order of `GridSource.label_names`."""
@@ -115,14 +117,14 @@ class GridSource:
     def synthesize(self, labels: Tensor, rv: Tensor) -> Tensor:
         """Return the spectra, float32 (n, n_pixel), of labels (n, n_label) at radial velocities (n,) in km/s."""
         flux = torch.empty(len(labels), self.grid.n_pixel, device=self.device)
-        for rows in torch.arange(len(labels)).split(self._block):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            flux[part] = self._synthesizer(labels[part], rv[part])
+        for rows in blocks(len(labels), self._block):
+            flux[rows] = self._synthesizer(labels[rows], rv[rows])
         return flux
 
     def _uniform(self, n: int, generator: torch.Generator) -> Tensor:
-        low, high = torch.tensor(list(self.ranges.values()), dtype=torch.float64, device=generator.device).T
-        return low + (high - low) * _random((n, len(low)), generator)
+        low, high = np.array(list(self.ranges.values())).T
+        scaled = _random((n, low.size), generator)
+        return scaled.new_tensor(low) + scaled.new_tensor(high - low) * scaled
 
     def _move(self, array: object) -> Tensor:
         tensor = torch.as_tensor(array)

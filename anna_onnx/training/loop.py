@@ -172,7 +172,7 @@ class Trainer:
         if not math.isfinite(self.state.cost_sum):
             raise TrainingError(
                 f"the cost is no number any more at step {self.state.step}: the run diverged. "
-                "Lower stage.learning_rate, add stage.warmup or stage.gradient_clip, and look for wild values in the flux; "
+                "Lower stage.learning_rate, add stage.warmup or stage.gradient_clip, look for wild flux values; "
                 f"the run is kept in {self.directory.path}"
             )
 

@@ -193,7 +193,8 @@ class ResidualBlock(nn.Module):
         x = self.before(x)
         y = self.convolve(x)
         weight: Tensor = self.weigh(y.mean(dim=-1))  # (batch, channel)
-        return y * weight.unsqueeze(-1) + self.shortcut(x)
+        result: Tensor = y * weight.unsqueeze(-1) + self.shortcut(x)
+        return result
 
 
 class Pool(nn.Module):
@@ -210,7 +211,8 @@ class Pool(nn.Module):
         self.register_buffer("matrix", overlap / overlap.sum(dim=0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.matmul(x, self.matrix)
+        pooled: Tensor = x @ self.matrix
+        return pooled
 
 
 TRUNKS: Mapping[str, Callable[[int, int, Any], nn.Module]] = {

@@ -1,0 +1,73 @@
+"""The model card: what a person should read before using a model, in Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from anna_onnx.bundle import Bundle
+
+FACTS = ("date", "run", "architecture", "parameters", "steps", "seed")
+
+
+def write_card(bundle: Bundle, path: Path) -> None:
+    """Write the model card beside a model, complete or not at all."""
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(model_card(bundle), encoding="utf-8")
+    partial.replace(path)
+
+
+def model_card(bundle: Bundle) -> str:
+    """Return the model card of a bundle."""
+    sidecar, about = bundle.sidecar, bundle.sidecar.provenance
+    preparation = sidecar.preparation
+    lines = [
+        f"# {bundle.name}",
+        "",
+        f"Infers {', '.join(label.name for label in sidecar.labels)} from continuum-normalised spectra, "
+        f"{sidecar.grid}, {sidecar.grid.n_pixel} pixels.",
+        "",
+        "| label | unit | range | bias | scatter | robust scatter | rms | inside the 68 % interval |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_label_row(label.name, label.unit or "", label.low, label.high, about) for label in sidecar.labels),
+        "",
+        f"Measured on the {about.get('calibrated_on', 'validation set')} with the augmentation of the training.",
+        "",
+        "## Use",
+        "",
+        "```",
+        f"anna-lite infer {bundle.name}.onnx spectra/*.fits -o results.csv",
+        f"anna-lite selftest {bundle.name}.onnx",
+        "```",
+        "",
+        "## Expects",
+        "",
+        f"- wavelengths: {sidecar.grid}; others are converted, unknown media are taken as {sidecar.grid.medium}",
+        f"- S/N: {_range(preparation.snr_range)}",
+        f"- radial velocity: {_range(preparation.velocity_range, ' km/s')}",
+        f"- resolving power: {'not stated' if preparation.resolution is None else f'{preparation.resolution:.0f}'}",
+        f"- coverage: at least {preparation.min_coverage:.0%} of the range",
+        "",
+        "## Made",
+        "",
+        *(f"- {name}: {about[name]}" for name in FACTS if name in about),
+        *(f"- {name}: {entry['file']} ({entry['sha256'][:12]})" for name, entry in about.get("data", {}).items()),
+        *(f"- {name} {version}" for name, version in about.get("versions", {}).items()),
+        f"- network sha256: {sidecar.sha256}",
+        "",
+    ]
+    if about.get("params"):
+        lines += ["## Parameters", "", "```toml", str(about["params"]).strip(), "```", ""]
+    return "\n".join(lines)
+
+
+def _label_row(name: str, unit: str, low: float, high: float, about: Any) -> str:
+    metrics = about.get("metrics", {}).get(name)
+    if metrics is None:
+        return f"| {name} | {unit} | {low:g} to {high:g} | | | | | |"
+    numbers = " | ".join(f"{metrics[key]:.3g}" for key in ("bias", "scatter", "robust_scatter", "rms"))
+    return f"| {name} | {unit} | {low:g} to {high:g} | {numbers} | {metrics['coverage_68']:.1%} |"
+
+
+def _range(limits: tuple[float, float] | None, unit: str = "") -> str:
+    return "not stated" if limits is None else f"{limits[0]:g} to {limits[1]:g}{unit}"

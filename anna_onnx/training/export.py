@@ -1,0 +1,314 @@
+"""From a run directory to a bundle: one frozen network with all that it needs to be used."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from anna_onnx import __version__, config
+from anna_onnx.bundle import Bundle, SelfTest, Sidecar, write
+from anna_onnx.calibration import ONE_SIGMA
+from anna_onnx.card import write_card
+from anna_onnx.errors import TrainingError
+from anna_onnx.inference import Session, half_width
+from anna_onnx.labels import Label
+from anna_onnx.legacy import open_training_set
+from anna_onnx.preparation import Preparation, PreparedBlock
+from anna_onnx.resampling import Grid
+from anna_onnx.training.augmentation import Augmentation
+from anna_onnx.training.batches import CALIBRATION
+from anna_onnx.training.calibration import fit_calibration, fit_novelty
+from anna_onnx.training.checkpoint import RunDirectory
+from anna_onnx.training.network import Network
+from anna_onnx.training.task import Examples, load_augmentation, make_examples
+from anna_onnx.trainingset import TrainingSet
+
+FloatArray = NDArray[np.float64]
+OPSET = 18
+PARITY = 1e-5  # of a label's range
+BATCHES = (1, 2, 90)
+EMAIL = 10e6  # bytes that mail servers let through
+
+
+class Frozen(nn.Module):
+    """The network as it is exported: physical units out, and a sigma for every label.
+
+    Parameters
+    ----------
+    network : Network
+    labels : tuple of Label
+    sigma : Tensor, shape (n_label,), optional
+        Error of each label in its unit, for a network that infers none.
+    """
+
+    low: Tensor
+    span: Tensor
+    constant: Tensor
+
+    def __init__(self, network: Network, labels: tuple[Label, ...], sigma: Tensor | None) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("low", torch.tensor([label.low for label in labels]))
+        self.register_buffer("span", torch.tensor([label.span for label in labels]))
+        self.register_buffer("constant", torch.zeros(len(labels)) if sigma is None else sigma)
+
+    def forward(self, flux: Tensor) -> tuple[Tensor, Tensor]:
+        mean, sigma = self.network.combine(flux)
+        physical = mean * self.span + self.low
+        if sigma is None:
+            return physical, torch.zeros_like(mean) + self.constant
+        return physical, sigma * self.span
+
+
+def export(run: RunDirectory, path: Path, say: Callable[[str], None] = print) -> Bundle:
+    """Export the best weights of a run.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    path : Path
+        ``model.onnx``; the sidecar ``model.h5`` and the card ``model.md`` come beside it.
+    say : callable
+        Called with a line for a person to read.
+
+    Raises
+    ------
+    TrainingError
+        If torch and onnxruntime disagree; then nothing is written.
+    """
+    settings, info, labels = read_run(run)
+    network = load_network(run, settings)
+    spectra, known_as = calibration_set(settings)
+    augmentation = load_augmentation(settings, spectra.grid, torch.device("cpu"))
+    examples = draw_examples(spectra, labels, augmentation, settings.seed)
+    frozen = Frozen(network, labels, None if network.uncertainty else rms_of(network, examples, labels)).eval()
+    sidecar = Sidecar(labels=labels, preparation=describe_preparation(settings, spectra), provenance={})
+    bundle = Bundle(path.stem, to_onnx(frozen, spectra.grid.n_pixel), sidecar)
+    deviation = require_parity(frozen, bundle, examples, labels)
+    say(f"torch and onnxruntime agree to {deviation:.1e} of a label's range at batches of 1, 2 and 90")
+
+    inferred = infer_examples(bundle, examples, spectra.grid)
+    flux = torch.as_tensor(np.asarray(spectra.flux[:4000], dtype=np.float32))
+    sidecar = dataclasses.replace(
+        sidecar,
+        calibration=fit_calibration(inferred.error, inferred.sigma, inferred.block.snr),
+        novelty=fit_novelty(flux, settings.augmentation, spectra.grid, settings.resolve, settings.seed),
+        selftest=make_selftest(bundle, examples),
+    )
+    bundle = dataclasses.replace(bundle, sidecar=sidecar)
+    provenance = describe_provenance(run, settings, info, known_as, bundle, inferred, augmentation.template)
+    bundle = write(path, bundle.network, dataclasses.replace(sidecar, provenance=provenance))
+    write_card(bundle, path.with_suffix(".md"))
+    size = path.stat().st_size
+    say(f"{path}: {size / 1e6:.1f} MB with its sidecar inside")
+    if size > EMAIL:
+        say(f"{size / 1e6:.0f} MB may be too large for an e-mail: smaller dense layers ([network] fc1) shrink it most")
+    return bundle
+
+
+def read_run(run: RunDirectory) -> tuple[config.Config, dict[str, Any], tuple[Label, ...]]:
+    """Return the parameters of a run, what run.json says, and its labels."""
+    info = run.read_info()
+    text = (run.path / "params.toml").read_text(encoding="utf-8")
+    return config.loads(text, Path(info["folder"]) / "params.toml"), info, run.labels()
+
+
+def load_network(run: RunDirectory, settings: config.Config) -> Network:
+    """Return the network of a run with its best weights, ready to infer."""
+    weights, _ = run.load_best()
+    n_pixel = weights["inputs.fill"].numel()
+    network = Network(n_pixel, len(run.labels()), settings.network)
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def calibration_set(settings: config.Config) -> tuple[TrainingSet, str]:
+    """Return the spectra that errors are calibrated on, and what they are.
+
+    The validation set, or the test set; without either the training set,
+    on which errors look smaller than they are.
+    """
+    names = settings.labels.names or None
+    for kind in ("validation", "test"):
+        if (name := getattr(settings.data, kind)) and settings.resolve(name).is_file():
+            return open_training_set(settings.resolve(name), names), f"{kind} set"
+    return open_training_set(settings.resolve(settings.data.train[0]), names), "training set"
+
+
+def draw_examples(spectra: TrainingSet, labels: tuple[Label, ...], augmentation: Augmentation, seed: int) -> Examples:
+    """Draw about 4000 augmented spectra for calibration, spectra of a small set several times."""
+    repeats = max(1, min(4, 4000 // len(spectra)))
+    rows = np.tile(np.arange(min(len(spectra), 4000)), repeats)
+    return make_examples([spectra], rows, labels, augmentation, seed, CALIBRATION)
+
+
+@torch.no_grad()
+def rms_of(network: Network, examples: Examples, labels: tuple[Label, ...]) -> Tensor:
+    """Return the RMS error of each label in its unit."""
+    mean = torch.cat([network.combine(flux)[0] for flux in torch.split(examples.flux, 500)])
+    span = torch.tensor([label.span for label in labels])
+    return (mean - examples.scaled).square().nanmean(dim=0).sqrt() * span
+
+
+def to_onnx(frozen: Frozen, n_pixel: int) -> bytes:
+    """Return the network as one ONNX file with a free batch size.
+
+    Traced at a batch of 2: a batch of 1 would be frozen into the graph.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            frozen,
+            (torch.ones(2, n_pixel),),
+            input_names=["flux"],
+            output_names=["labels", "sigma"],
+            dynamic_shapes={"flux": {0: torch.export.Dim("batch")}},
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    # The exporter notes where in the source each operation came from: paths of this machine.
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.metadata_props[:], model.graph.metadata_props[:]
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+@torch.no_grad()
+def require_parity(frozen: Frozen, bundle: Bundle, examples: Examples, labels: tuple[Label, ...]) -> float:
+    """Return the largest difference between torch and onnxruntime, in label ranges; refuse a large one."""
+    span = np.array([label.span for label in labels])
+    session = Session(bundle)
+    worst = 0.0
+    for n in BATCHES:
+        flux = examples.flux[:n]
+        ours = [output.numpy() for output in frozen(flux)]
+        theirs = session.run_whole(flux.numpy())
+        worst = max(worst, *(float(np.abs((a - b) / span).max()) for a, b in zip(ours, theirs, strict=True)))
+    if worst > PARITY:
+        raise TrainingError(f"onnxruntime differs from torch by {worst:.1e} of a label's range, allowed {PARITY}")
+    return worst
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inferred:
+    """What inference makes of examples whose labels are known.
+
+    Attributes
+    ----------
+    block : PreparedBlock
+    values, sigma, true : arrays, shape (n, n_label)
+        In the labels' units.
+    """
+
+    block: PreparedBlock
+    values: FloatArray
+    sigma: FloatArray
+    true: FloatArray
+
+    @property
+    def error(self) -> FloatArray:
+        """Inferred minus true."""
+        return self.values - self.true
+
+
+def infer_examples(bundle: Bundle, examples: Examples, grid: Grid) -> Inferred:
+    """Infer examples on the road that real spectra take."""
+    flux = examples.flux.cpu().numpy()
+    block = bundle.sidecar.preparation.prepare_block(grid.wavelength, flux, medium=grid.medium, frame="rest")
+    values, sigma = Session(bundle).run(block.flux)
+    low = np.array([label.low for label in bundle.sidecar.labels])
+    span = np.array([label.span for label in bundle.sidecar.labels])
+    return Inferred(block, values, sigma, examples.scaled.cpu().numpy().astype(np.float64) * span + low)
+
+
+def make_selftest(bundle: Bundle, examples: Examples, n: int = 8) -> SelfTest:
+    """Return a few spectra and the answers of this machine."""
+    flux = examples.flux[:n].cpu().numpy()
+    labels, sigma = Session(bundle).run(flux)
+    return SelfTest(flux, labels.astype(np.float32), sigma.astype(np.float32))
+
+
+def describe_preparation(settings: config.Config, spectra: TrainingSet) -> Preparation:
+    """Return the preparation that matches how the network was trained."""
+    augmentation = settings.augmentation
+    return Preparation(
+        grid=spectra.grid,
+        resolution=_resolution(spectra),
+        frame="rest",
+        velocity_range=augmentation.radial_velocity or _velocity_range(spectra),
+        min_coverage=augmentation.coverage[0] if augmentation.coverage else 0.99,
+        snr_range=augmentation.snr,
+    )
+
+
+def _resolution(spectra: TrainingSet) -> float | None:
+    value = spectra.attrs.get("resolution")
+    return None if value is None else float(value)
+
+
+def _velocity_range(spectra: TrainingSet) -> tuple[float, float] | None:
+    """Return the range of the radial velocities that the training spectra already have."""
+    velocity = spectra.aux.get("rv", spectra.aux.get("dummy"))
+    if velocity is None or not np.issubdtype(velocity.dtype, np.floating) or np.ptp(velocity) == 0:
+        return None
+    return float(velocity.min()), float(velocity.max())
+
+
+def describe_provenance(
+    run: RunDirectory,
+    settings: config.Config,
+    info: dict[str, Any],
+    known_as: str,
+    bundle: Bundle,
+    inferred: Inferred,
+    snr_template: Tensor,
+) -> dict[str, Any]:
+    """Return all that a reader of the model should know of its making."""
+    error = inferred.error
+    inside = np.abs(error) <= half_width(bundle, inferred.sigma, inferred.block.snr, ONE_SIGMA)
+    names = [label.name for label in bundle.sidecar.labels]
+    template = [round(float(value), 6) for value in snr_template] if settings.augmentation.snr_template else []
+    return {
+        "name": bundle.name,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run": run.path.name,
+        "params": settings.text,
+        **({"snr_template": template} if template else {}),
+        "architecture": settings.network.architecture,
+        "parameters": info.get("parameters"),
+        "steps": info.get("steps"),
+        "best_step": info.get("best_step"),
+        "training_seconds": info.get("seconds"),
+        "seed": settings.seed,
+        "data": info["data"],
+        "versions": {**info["versions"], "anna-onnx": __version__},
+        "hardware": info["hardware"],
+        "calibrated_on": known_as,
+        "metrics": {
+            name: {
+                "bias": float(np.nanmean(column)),
+                "scatter": float(np.nanstd(column)),
+                "robust_scatter": float(1.4826 * np.nanmedian(np.abs(column - np.nanmedian(column)))),
+                "rms": float(np.sqrt(np.nanmean(column**2))),
+                "coverage_68": float(held.mean()),
+            }
+            for name, column, held in zip(names, error.T, inside.T, strict=True)
+        },
+    }
