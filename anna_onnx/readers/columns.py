@@ -252,15 +252,16 @@ def unit_of(column: Column) -> str:
     return "nm" if column.key == "waveobs" else ""  # iSpec writes nm and does not say so
 
 
-def medium_of(column: Column) -> Literal["air", "vacuum"] | None:
-    """Return the medium that a wavelength column's name, UCD or unit states.
+def medium_of(column: Column, columns: Sequence[Column]) -> Literal["air", "vacuum"] | None:
+    """Return the medium that a wavelength column's name or UCD states.
 
-    ESO's Phase 3 standard writes air wavelengths as UCD ``em.wl;obs.atmos``.
+    ESO's Phase 3 standard writes air wavelengths as UCD ``em.wl;obs.atmos``;
+    the S1D of ESPRESSO has ``wavelength`` (vacuum) beside ``wavelength_air``.
     """
-    if "obs.atmos" in column.ucd.lower():
+    if "obs.atmos" in column.ucd.lower() or column.key == "awav":
         return "air"
-    if column.key == "awav":
-        return "air"
+    if column.key == "wavelength" and any(other.key == "wavelength_air" for other in columns):
+        return "vacuum"
     found = medium_in(column.key)
     return found if found in ("air", "vacuum") else None
 

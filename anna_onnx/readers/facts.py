@@ -43,7 +43,7 @@ class Facts:
 
 # Instruments whose pipelines give wavelengths in a known medium, by INSTRUME.
 _AIR = "HARPS HARPN HARPS-N SOPHIE CORALIE ELODIE UVES FEROS XSHOOTER GIRAFFE ESPADONS NARVAL"
-_VACUUM = "CRIRES HPF MAGE STIS COS NIRSPEC NIRISS MIRI SPEX ISHELL SPIROU CARMENES IGRINS"
+_VACUUM = "CRIRES HPF MAGE STIS COS NIRSPEC NIRISS MIRI SPEX ISHELL SPIROU CARMENES IGRINS NEID"
 _PIPELINES: Mapping[str, Medium] = {
     **dict.fromkeys(_AIR.split(), "air"),
     **dict.fromkeys(_VACUUM.split(), "vacuum"),
@@ -59,7 +59,7 @@ _SYSTEMS: Mapping[str, Frame] = {
 }
 _RESOLUTION = ("SPEC_RES", "SPECRES", "RESOLUT", "SPEC_RP", "RESPOWER", "RP", "R_POWER")
 _VELOCITY = ("ESO DRS CCF RV", "ESO QC CCF RV", "TNG DRS CCF RV", "VRAD", "RADVEL", "RV")
-_NAME = ("OBJECT", "ESO OBS TARG NAME", "TARGNAME", "TARGETID", "TARGET", "OBJNAME", "DESIG", "OBSID")
+_NAME = ("ESO OBS TARG NAME", "OBJECT", "TARGNAME", "TARGETID", "TARGET", "OBJNAME", "DESIG", "OBSID")
 
 
 def from_headers(*headers: Keywords) -> Facts:

@@ -27,6 +27,15 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 # In the order asked; the generic layouts come last.
 FITS_FAMILIES = (
     "multispec",
+    "sdss",
+    "apogee",
+    "lamost",
+    "desi",
+    "galah",
+    "harps",
+    "crires",
+    "spextool",
+    "planes",
     "tables",
     "keyword_axis",
 )
@@ -118,7 +127,7 @@ def _read_hdu(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     assert options.hdu is not None
     hdu = fits.select(options.hdu)
     one = FitsFile(fits.path, [hdu] if hdu is fits.primary else [fits.primary, hdu])
-    generic = ("tables",) if hdu.is_table else ("multispec", "keyword_axis")
+    generic = ("tables",) if hdu.is_table else ("multispec", "spextool", "keyword_axis")
     for family in map(_module, generic):
         if family.reads(one, hdu):
             return family.read_hdu(one, hdu, options)  # type: ignore[no-any-return]  # every family's does

@@ -48,11 +48,18 @@ def _find(fits: FitsFile) -> Hdu | None:
     for hdu in fits.hdus:
         if hdu.is_table:
             try:
-                understand(hdu.columns, "")
+                roles = understand(hdu.columns, "")
             except ReadError:
                 continue
-            return hdu
+            if _is_spectrum(roles):
+                return hdu
     return None
+
+
+def _is_spectrum(roles: Roles) -> bool:
+    """Return whether the wavelengths are more than a number that a catalogue keeps for each object."""
+    values = roles.wavelength.load() if roles.wavelength.n_row else []
+    return np.ndim(values) != 1 or isinstance(values, list) or len(np.unique(values)) > 4
 
 
 def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
@@ -87,7 +94,7 @@ def read_columns(
         columns = gaia.with_wavelength(columns, where)
     roles = understand(columns, where, options.columns)
     facts = facts.noted(*roles.notes)
-    if medium := medium_of(roles.wavelength):
+    if medium := medium_of(roles.wavelength, columns):
         facts = facts.known(medium=medium)
     spectra = _spectra(columns, roles, facts, Source(path, hdu), options, headers)
     if options.merge_orders and any(column.key in _ORDER for column in columns):

@@ -1,0 +1,69 @@
+"""Orders whose wavelengths are polynomials in the header: e2ds of HARPS, HARPS-N, SOPHIE and CORALIE.
+
+References
+----------
+HARPS DRS User Manual, ESO 3P6-MAN-ESO-90100-0005: wavelength of pixel x (from 0) in order i is
+sum over k of COEFF LL(k + i (d + 1)) x^k, in air, as observed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from anna_onnx.errors import NoWavelengthError, ReadError
+from anna_onnx.spectrum import FloatArray, Source, Spectrum
+
+from .assembly import assemble
+from .facts import from_headers
+from .fits import FitsFile, Header
+from .options import ReadOptions
+from .orders import merge
+from .units import to_angstrom
+
+_OBSERVATORIES = ("ESO", "TNG", "OHP", "HIERARCH ESO")
+_MAX_DEGREE = 30
+
+
+def matches(fits: FitsFile) -> bool:
+    """Return whether the header has the polynomial."""
+    return len(fits.primary.shape) == 2 and _prefix(fits.primary.header) is not None
+
+
+def _prefix(header: Header) -> str | None:
+    names = (f"{observatory} DRS CAL TH" for observatory in _OBSERVATORIES)
+    return next((name for name in names if f"{name} DEG LL" in header), None)
+
+
+def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+    """Read the orders, or merge them."""
+    orders = _read_orders(fits, options)
+    return iter([merge(list(orders))]) if options.merge_orders else orders
+
+
+def _read_orders(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+    header, (n_order, n_pixel) = fits.primary.header, fits.primary.shape
+    coefficients = _coefficients(header, n_order, fits.path)
+    stated = from_headers(header)
+    facts = stated.known(medium="air", frame="topocentric").noted("orders as observed, blaze not removed")
+    flux = fits.primary.image()
+    pixel = np.arange(n_pixel, dtype=np.float64)
+    for order in range(n_order):
+        stored = np.polynomial.polynomial.polyval(pixel, coefficients[order])
+        wavelength, _ = to_angstrom(stored, "Angstrom", options.wave_unit, fits.path)
+        if not (np.isfinite(wavelength).all() and (np.diff(wavelength) > 0).all()):
+            raise NoWavelengthError(f"{fits.path}: the wavelength polynomial of order {order} does not ascend")
+        yield assemble(wavelength, flux[order], facts, Source(fits.path, 0, order), options)
+
+
+def _coefficients(header: Header, n_order: int, path: str) -> FloatArray:
+    """Return the coefficients, shape (n_order, degree + 1)."""
+    prefix = _prefix(header)
+    degree = header.integer(f"{prefix} DEG LL")
+    if degree is None or not 1 <= degree <= _MAX_DEGREE:
+        raise ReadError(f"{path}: wavelength polynomial of degree {degree}")
+    values = [header.number(f"{prefix} COEFF LL{i}") for i in range(n_order * (degree + 1))]
+    if any(value is None for value in values):
+        raise NoWavelengthError(f"{path}: the header lacks some of {len(values)} wavelength coefficients")
+    return np.array(values, dtype=np.float64).reshape(n_order, degree + 1)

@@ -1,0 +1,123 @@
+"""Spectra in several images of one file, told apart by EXTNAME: flux, error, mask, and mostly wavelength.
+
+Read are ESPRESSO's (and HARPS's and NIRPS's) S2D, HPF Goldilocks, X-shooter, CARMENES, NEID, SPIRou,
+and whatever else names its images so.
+
+References
+----------
+ESPRESSO Pipeline User Manual (S2D: WAVEDATA_VAC_BARY, vacuum, barycentric);
+https://github.com/grzeimann/Goldilocks_Documentation (vacuum, as observed);
+X-shooter Pipeline User Manual (ERRS, QUAL; air, as observed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from anna_onnx.spectrum import FloatArray, Source, Spectrum
+
+from .assembly import assemble, sigma_from_ivar, sigma_from_variance
+from .facts import Facts, from_headers, medium_in
+from .fits import FitsFile, Hdu
+from .keyword_axis import axis
+from .options import ReadOptions
+from .orders import merge
+from .units import to_angstrom
+
+_FLUX = ("SCIDATA", "SCI FLUX", "SCIFLUX", "FLUX", "FLUXAB", "FLUXA", "SPEC", "SPECTRUM", "SCI", "DATA", "FLUXES")
+_WAVELENGTH = (
+    "WAVEDATA_VAC_BARY", "WAVEDATA_AIR_BARY", "WAVEDATA", "SCI WAVL", "SCIWAVE", "WAVE", "WAVEAB", "WAVEA",
+    "WAVELENGTH", "LAMBDA", "WAVE_VAC", "WAVE_AIR", "WAVELENGTHS", "WL", "WAVELENGTH_VAC", "WAVELENGTH_AIR",
+)  # fmt: skip
+_SIGMA = ("ERRDATA", "SCI ERROR", "ERRS", "ERR", "ERROR", "SIGMA", "SIG", "STDEV", "UNCERTAINTY", "NOISE", "UNC")
+_VARIANCE = ("SCI VARIANCE", "SCIVAR", "VAR", "VARIANCE", "STAT")
+_IVAR = ("IVAR", "INVVAR", "INVERSE_VARIANCE")
+_MASK = ("QUALDATA", "QUAL", "MASK", "DQ", "QUALITY", "BADPIX", "FLAGS", "BPM", "PIXMASK")
+
+
+class _Images(NamedTuple):
+    flux: Hdu
+    wavelength: Hdu | None
+    error: Hdu | None
+    mask: Hdu | None
+
+
+def matches(fits: FitsFile) -> bool:
+    """Return whether there are a flux image and one of wavelengths or errors that fits it."""
+    return _find(fits) is not None
+
+
+def _find(fits: FitsFile) -> _Images | None:
+    flux = next((hdu for name in _FLUX for hdu in fits.hdus if hdu.name == name and hdu.size > 1), None)
+    if flux is None and fits.primary.size > 1:
+        flux = fits.primary
+    if flux is None:
+        return None
+    wavelength = _of_shape(fits, _WAVELENGTH, flux.shape, flux.shape[-1:])
+    error = _of_shape(fits, (*_SIGMA, *_VARIANCE, *_IVAR), flux.shape)
+    if (wavelength is None and (error is None or len(flux.shape) > 1)) or len(flux.shape) > 2:
+        return None
+    return _Images(flux, wavelength, error, _of_shape(fits, _MASK, flux.shape))
+
+
+def _of_shape(fits: FitsFile, names: Sequence[str], *shapes: tuple[int, ...]) -> Hdu | None:
+    return next((hdu for name in names for hdu in fits.hdus if hdu.name == name and hdu.shape in shapes), None)
+
+
+def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+    """Read one spectrum a row, or merge the rows."""
+    rows = _read_rows(fits, options)
+    return iter([merge(list(rows))]) if options.merge_orders else rows
+
+
+def _read_rows(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+    images = _find(fits)
+    assert images is not None  # `matches` has seen it
+    flux = np.atleast_2d(images.flux.image())
+    wavelength, facts = _wavelengths(fits, images, options)
+    sigma = _sigma(images.error)
+    mask = None if images.mask is None else np.atleast_2d(images.mask.image()) != 0
+    for row in range(len(flux)):
+        if not (wavelength[row] > 0).any():
+            continue  # an order that has no wavelengths
+        yield assemble(
+            wavelength[row],
+            flux[row],
+            facts,
+            Source(fits.path, images.flux.index, row if len(flux) > 1 else None),
+            options,
+            sigma=None if sigma is None else sigma[row],
+            bad=None if mask is None else mask[row],
+        )
+
+
+def _wavelengths(fits: FitsFile, images: _Images, options: ReadOptions) -> tuple[FloatArray, Facts]:
+    """Return the wavelengths, one row for each row of flux, and what is known of them."""
+    where = f"{fits.path}[{images.flux.index}]"
+    if images.wavelength is None:
+        values, facts = axis(images.flux.header, images.flux.shape[-1], options, where, fits.primary.header)
+        return values[np.newaxis], facts
+    hdu = images.wavelength
+    stored = np.asarray(hdu.image(), dtype=np.float64)
+    unit = hdu.header.text("BUNIT") or hdu.header.text("CUNIT1")
+    values, notes = to_angstrom(np.where(stored > 0, stored, np.nan), unit, options.wave_unit, where)
+    facts = from_headers(images.flux.header, hdu.header, fits.primary.header).noted(*notes)
+    if medium := medium_in(hdu.name):
+        facts = facts.known(medium=medium).noted(f"wavelengths of {hdu.name}")
+    if "BARY" in hdu.name:
+        facts = facts.known(frame="barycentric")
+    elif hdu.name == "SCI WAVL":
+        facts = facts.known(frame="topocentric").noted("HPF: as observed")
+    return np.broadcast_to(values, (images.flux.size // values.shape[-1], values.shape[-1])), facts
+
+
+def _sigma(hdu: Hdu | None) -> Any:
+    if hdu is None:
+        return None
+    values = np.atleast_2d(hdu.image())
+    if hdu.name in _VARIANCE:
+        return sigma_from_variance(values)
+    return sigma_from_ivar(values) if hdu.name in _IVAR else values

@@ -1,0 +1,58 @@
+"""Spextool: images whose rows are wavelength, flux, error (and flags), one plane an order; in vacuum.
+
+References
+----------
+Cushing, Vacca & Rayner 2004, PASP 116, 362; the headers' own HISTORY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from anna_onnx.spectrum import Source, Spectrum
+
+from .assembly import assemble
+from .facts import from_headers
+from .fits import FitsFile, Hdu
+from .options import ReadOptions
+from .orders import merge
+from .units import to_angstrom
+
+
+def matches(fits: FitsFile) -> bool:
+    """Return whether the primary image is Spextool's."""
+    return reads(fits, fits.primary)
+
+
+def reads(fits: FitsFile, hdu: Hdu) -> bool:
+    """Return whether this HDU is Spextool's: XUNITS, no wavelength axis, three or four rows."""
+    spoken = "XUNITS" in hdu.header and "YUNITS" in hdu.header and "CRVAL1" not in hdu.header
+    return spoken and len(hdu.shape) in (2, 3) and hdu.shape[-2] in (2, 3, 4)
+
+
+def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+    """Read the primary image."""
+    return read_hdu(fits, fits.primary, options)
+
+
+def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
+    """Read one spectrum a plane, or merge the planes."""
+    planes = _read_planes(fits, hdu, options)
+    return iter([merge(list(planes))]) if options.merge_orders else planes
+
+
+def _read_planes(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
+    where = f"{fits.path}[{hdu.index}]"
+    facts = from_headers(hdu.header, fits.primary.header)
+    if facts.medium == "unknown":
+        facts = facts.known(medium="vacuum").noted("medium vacuum, the convention of Spextool")
+    planes = hdu.image().reshape(-1, *hdu.shape[-2:])
+    for row, plane in enumerate(planes):
+        stored = np.asarray(plane[0], dtype=np.float64)
+        wavelength, notes = to_angstrom(stored, hdu.header.text("XUNITS"), options.wave_unit, where)
+        sigma = plane[2] if plane.shape[0] > 2 else None
+        bad = plane[3] != 0 if plane.shape[0] > 3 else None
+        source = Source(fits.path, hdu.index, row if len(planes) > 1 else None)
+        yield assemble(wavelength, plane[1], facts.noted(*notes), source, options, sigma=sigma, bad=bad)
