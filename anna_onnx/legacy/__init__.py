@@ -5,6 +5,7 @@
 ``translation``   ANNA.param, turned into params.toml
 ``frozen``        frozen.model, read without TensorFlow
 ``graph``         its network as ONNX
+``residuals``     test_stats.out, the errors of an old network
 ``models``        frozen.model, turned into a bundle
 ``conversion``    one door for all of them
 """

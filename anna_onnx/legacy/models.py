@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -14,19 +15,22 @@ from numpy.typing import NDArray
 
 from anna_onnx import bundle
 from anna_onnx._version import __version__
+from anna_onnx.card import write_card
 from anna_onnx.errors import LegacyError, SpectrumError
 from anna_onnx.labels import Label, scale
 from anna_onnx.legacy.binary import open_training_set
 from anna_onnx.legacy.frozen import FrozenNetwork, network_from_frozen
 from anna_onnx.legacy.graph import onnx_bytes
 from anna_onnx.legacy.parameters import Parameters, read_parameters, standard_names
+from anna_onnx.legacy.residuals import read_test_stats
+from anna_onnx.legacy.translation import params_toml
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
 
 AGREEMENT = 1e-5
 """Largest deviation from NumPy's answers, in ranges of the labels, that a converted network may have."""
 
-FloatArray = NDArray[np.float64]
+
 FloatArray32 = NDArray[np.float32]
 
 
@@ -72,59 +76,38 @@ def convert_frozen(
     MissingExtraError
         If the package onnx is not installed.
     """
-    source = Path(source)
+    source, target = Path(source), Path(target)
     network = network_from_frozen(source)
     old = read_parameters(parameters)
     labels = _labels(network, old, standard_names(names or old.names, keep_names))
     grid, flux = _read_wavelengths(Path(wavelengths), network, medium)
-    rms = None if test_stats is None else read_test_stats(test_stats, old.names)
-    content = onnx_bytes(network, labels, rms)
+    residuals = None if test_stats is None else read_test_stats(test_stats, old.names)
+    content = onnx_bytes(network, labels, None if residuals is None else residuals.rms)
     selftest, deviation = _check(content, network, labels, flux)
+    training, training_note = _describe_training(old, target, labels, grid)
+    snr_range = old.values.get("SN_RANGE_TRAIN") if old.is_on("PREPROCESS_TRAIN") else None
     sidecar = bundle.Sidecar(
         labels=labels,
-        preparation=Preparation(grid, snr_range=old.values.get("SN_RANGE_TRAIN")),
+        preparation=Preparation(grid, snr_range=snr_range),
         selftest=selftest,
-        provenance=_provenance(source, old, labels, rms),
+        provenance={**_describe_conversion(source, target, network, old), **training},
     )
-    bundle.write(target, content, sidecar)
-    known = (
-        "the errors are the rms of its residuals" if rms is not None else "unknown: give --test-stats test_stats.out"
-    )
+    error_note = "errors: not known, all NaN: give --test-stats test_stats.out"
+    if residuals is not None:
+        sidecar = replace(
+            sidecar,
+            calibration=residuals.calibration(snr_range),
+            provenance={**sidecar.provenance, **residuals.describe(labels)},
+        )
+        error_note = f"errors: from the residuals of {residuals.n} stars in {residuals.name}"
+    write_card(bundle.write(target, content, sidecar), target.with_suffix(".md"))
     return (
         f"network: {network}",
         f"largest deviation from the old weights applied by NumPy: {deviation:.1e} of a label's range",
         f"wavelengths: {grid}",
-        f"errors: {'from ' + Path(test_stats).name + ', ' if test_stats else ''}{known}",
+        error_note,
+        *training_note,
     )
-
-
-def read_test_stats(path: str | os.PathLike[str], names: Sequence[str]) -> FloatArray:
-    """Return the rms of the residuals in the old program's test_stats.out, shape (n_label,).
-
-    Parameters
-    ----------
-    path : path-like
-    names : sequence of str
-        The old names of the labels; the residuals are in columns ``d<name>``.
-
-    Raises
-    ------
-    LegacyError
-        If the file is not what the old program wrote for these labels.
-    """
-    path = Path(path)
-    try:
-        header, *rows = path.read_text(encoding="utf-8").splitlines() or [""]
-        columns = header.lstrip("# ").split(",")
-        missing = [f"d{name}" for name in names if f"d{name}" not in columns]
-        if missing or not rows:
-            raise ValueError(f"{len(rows)} rows of columns {header}; needed {', '.join(missing)}")
-        table = np.loadtxt(rows, delimiter=",", ndmin=2, usecols=[columns.index(f"d{name}") for name in names])
-    except (OSError, ValueError) as error:
-        raise LegacyError(f"{path}: not a test_stats.out of these labels: {error}") from error
-    if not np.isfinite(table).all():
-        raise LegacyError(f"{path}: residuals that are not finite")
-    return np.asarray(np.sqrt(np.mean(table**2, axis=0)))
 
 
 def _labels(network: FrozenNetwork, old: Parameters, names: Sequence[str]) -> tuple[Label, ...]:
@@ -187,12 +170,32 @@ def _check(
     return bundle.SelfTest(flux=spectra, labels=found, sigma=sigma), deviation
 
 
-def _provenance(source: Path, old: Parameters, labels: Sequence[Label], rms: FloatArray | None) -> dict[str, Any]:
+def _describe_conversion(source: Path, target: Path, network: FrozenNetwork, old: Parameters) -> dict[str, Any]:
     return {
-        "converted_from": "frozen.model of ANNA (TensorFlow 1)",
-        "source": {"name": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()},
-        "parameters": old.path.read_bytes().decode("utf-8", errors="replace"),
-        "metrics": {} if rms is None else {"rms": {label.name: float(x) for label, x in zip(labels, rms, strict=True)}},
-        "anna_onnx": __version__,
+        "name": target.stem,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run": f"{source.name} of ANNA (TensorFlow 1), converted",
+        "architecture": "anna",
+        "parameters": sum(weight.size for weight in vars(network).values()),
+        "data": {"network": {"file": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}},
+        "versions": {"anna-onnx": __version__},
+        "anna_param": old.path.read_bytes().decode("utf-8", errors="replace"),
     }
+
+
+def _describe_training(
+    old: Parameters, target: Path, labels: Sequence[Label], grid: Grid
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return how the network was trained, which 'anna test' repeats, or a note why that cannot be said.
+
+    The old program multiplied the noise by the template, and so did this network's training.
+    """
+    facts: dict[str, Any] = {}
+    try:
+        facts["params"] = params_toml(old, target, [label.name for label in labels], legacy_noise=True)
+        if old.is_on("PREPROCESS_TRAIN"):
+            template = np.loadtxt(old.path.parent / old.values["SN_TEMPLATE"])
+            facts["snr_template"] = np.interp(grid.wavelength, template[:, 0], template[:, 1]).tolist()
+    except (LegacyError, OSError, ValueError, IndexError) as error:
+        return {}, (f"how it was trained is not in the model, 'anna test' needs --as-is: {error}",)
+    return facts, ()

@@ -59,15 +59,37 @@ def convert_parameters(
     """
     source, target = Path(source), Path(target)
     parameters = read_parameters(source)
-    check_trainable(parameters)
-    n = parameters.values["NUM_OUTS"]
-    if names is not None and len(names) != n:
-        raise LegacyError(f"{source}: NUM_OUTS is {n}, but {len(names)} names are given: {', '.join(names)}")
-    text = _Translation(parameters, target, standard_names(names or parameters.names, keep_names)).text()
-    config.loads(text, target)
+    text = params_toml(parameters, target, standard_names(names or parameters.names, keep_names))
     with replacing(target) as partial:
         partial.write_text(text, encoding="utf-8")
     return (*report(parameters), *differences(parameters))
+
+
+def params_toml(parameters: Parameters, target: Path, names: Sequence[str], *, legacy_noise: bool = False) -> str:
+    """Return the text of the params.toml that says what an ANNA.param says.
+
+    Parameters
+    ----------
+    parameters : Parameters
+    target : Path
+        Where the file is to lie: what it names is relative to it.
+    names : sequence of str
+        Of the labels.
+    legacy_noise : bool
+        Multiply the noise by the S/N template, as the old program did.
+
+    Raises
+    ------
+    LegacyError
+        If `parameters` lack what training needs.
+    """
+    check_trainable(parameters)
+    n = parameters.values["NUM_OUTS"]
+    if len(names) != n:
+        raise LegacyError(f"{parameters.path}: NUM_OUTS is {n}, but {len(names)} names are given: {', '.join(names)}")
+    text = _Translation(parameters, target, tuple(names), legacy_noise).text()
+    config.loads(text, target)
+    return text
 
 
 def report(parameters: Parameters) -> tuple[str, ...]:
@@ -122,6 +144,7 @@ class _Translation:
     parameters: Parameters
     target: Path
     names: tuple[str, ...]
+    legacy_noise: bool
 
     def text(self) -> str:
         """Return the whole params.toml."""
@@ -198,7 +221,7 @@ class _Translation:
             *self.row("continuum_offset", "REL_CONT_E_TRAIN", on=on, why=why),
         ]
         note = "true: multiply the noise, not the S/N, by the template, as the old program did"
-        return [*rows[:2], _Row("legacy_noise", False, note, on), *rows[2:]] if rows else []
+        return [*rows[:2], _Row("legacy_noise", self.legacy_noise, note, on), *rows[2:]] if rows else []
 
     def stage(self, number: str) -> list[_Row]:
         return [

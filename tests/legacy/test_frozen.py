@@ -14,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from anna_onnx import wire
+from anna_onnx import config, wire
 from anna_onnx.bundle import Bundle
 from anna_onnx.errors import LegacyError, MissingExtraError
 from anna_onnx.labels import Label, scale
 from anna_onnx.legacy.frozen import FrozenNetwork, network_from_frozen
 from anna_onnx.legacy.graph import onnx_bytes
-from anna_onnx.legacy.models import convert_frozen, read_test_stats
+from anna_onnx.legacy.models import convert_frozen
+from anna_onnx.legacy.residuals import read_test_stats
+from anna_onnx.readers import read_spectra
 
 UNIT_LABELS = (Label("a", 0, 1), Label("b", 0, 1))
 
@@ -171,7 +173,7 @@ def test_the_bundle_is_whole(converted, shared):
     inferred, _ = run(bundle.network, truth["spectra"])
     assert_allclose(scale(inferred, bundle.sidecar.labels), truth["outputs_normalised"], rtol=0, atol=1e-5)
     assert bundle.sidecar.preparation.snr_range == (175, 250)
-    assert "CONV1_SHAPE" in bundle.sidecar.provenance["parameters"]
+    assert "CONV1_SHAPE" in bundle.sidecar.provenance["anna_param"]
     assert any("test_stats.out" in note for note in notes)
 
 
@@ -180,7 +182,41 @@ def test_errors_are_the_rms_of_the_old_residuals(converted, shared):
     table = np.loadtxt(shared / "legacy" / "test_stats.out", delimiter=",")
     expected = np.sqrt((table[:, 6:] ** 2).mean(axis=0))
     assert_allclose(run(bundle.network, np.ones((3, 1001)))[1], np.tile(expected, (3, 1)), rtol=1e-6)
-    assert_allclose(list(bundle.sidecar.provenance["metrics"]["rms"].values()), expected)
+    metrics = bundle.sidecar.provenance["metrics"]
+    assert_allclose([one["rms"] for one in metrics.values()], expected)
+    assert_allclose([one["bias"] for one in metrics.values()], -table[:, 6:].mean(axis=0))
+
+
+def test_intervals_hold_what_they_promise(converted, shared):
+    calibration = converted[0].sidecar.calibration
+    errors = np.loadtxt(shared / "legacy" / "test_stats.out", delimiter=",")[:, 6:]
+    sigma = np.tile(np.sqrt((errors**2).mean(axis=0)), (len(errors), 1))
+    for level in (0.6827, 0.95):
+        inside = np.abs(errors) <= calibration.half_width(sigma, np.full(len(errors), np.nan), level)
+        assert_allclose(inside.mean(axis=0), level, atol=0.011)
+
+
+def test_real_spectra_give_what_the_old_program_gave(converted, shared):
+    bundle, _ = converted
+    spectra = read_spectra(shared / "fits" / "jun2011_3133.fits")
+    flux = np.stack([bundle.sidecar.preparation.prepare(spectrum).flux for spectrum in spectra])
+    old = np.loadtxt(shared / "legacy" / "jun2011_infer.out", delimiter=",")
+    span = [label.span for label in bundle.sidecar.labels]
+    assert_allclose(run(bundle.network, flux)[0] / span, old[:, 1:] / span, rtol=0, atol=1e-5)
+
+
+def test_how_it_was_trained_rides_along(shared, tmp_path):
+    old = shared / "legacy"
+    (tmp_path / "ANNA.param").write_bytes((old / "ANNA.param").read_bytes())
+    (tmp_path / "sn.robo.template").write_bytes((shared / "sn.robo.template").read_bytes())
+    arguments = tmp_path / "m.onnx", tmp_path / "ANNA.param", shared / "wavelength.template"
+    notes = convert_frozen(old / "frozen.model", *arguments)
+    provenance = Bundle.load(tmp_path / "m.onnx").sidecar.provenance
+    assert config.loads(provenance["params"]).augmentation.legacy_noise
+    assert len(provenance["snr_template"]) == 1001
+    assert any("all NaN" in note for note in notes)
+    (tmp_path / "sn.robo.template").unlink()
+    assert any("--as-is" in note for note in convert_frozen(old / "frozen.model", *arguments))
 
 
 def test_the_self_test_gives_its_answers_again(converted):
@@ -366,7 +402,9 @@ def test_wavelengths_must_be_as_many_as_pixels(shared, tmp_path):
 def test_residuals_are_found_by_name(tmp_path):
     path = tmp_path / "test_stats.out"
     path.write_text("# star_id,true_a,true_b,da,db\n0,1,1,3,0.5\n1,1,1,-4,0.5\n", encoding="utf-8")
-    assert_allclose(read_test_stats(path, ["b", "a"]), [0.5, np.sqrt(12.5)])
+    residuals = read_test_stats(path, ["b", "a"])
+    assert_array_equal(residuals.errors, [[-0.5, -3], [-0.5, 4]])
+    assert_allclose(residuals.rms, [0.5, np.sqrt(12.5)])
     with pytest.raises(LegacyError, match="needed dc"):
         read_test_stats(path, ["a", "c"])
     path.write_text("no table\n", encoding="utf-8")
