@@ -410,11 +410,13 @@ def _check_finite(records: FloatArray, first: int, layout: _Layout, path: Path) 
     if finite.all():
         return
     row, column = np.unravel_index(int(np.argmin(finite)), finite.shape)
-    star, what = first + int(row), layout.column_name(int(column))
+    star = first + int(row)
+    what = f"star {star}, {layout.column_name(int(column))}"
     where = f" (byte {layout.byte(star, int(column))})" if path == layout.path else ""
+    others = int((~finite).sum()) - 1
     raise LegacyError(
-        f"{path}: {records[row, column]} in star {star}, {what}{where}, and {int((~finite).sum())} such values "
-        "nearby: the binary format needs finite numbers. Repair or leave out the star and write the file again"
+        f"{path}: {records[row, column]} in {what}{where}{f', and {others} more after it' if others else ''}: "
+        "the binary format needs finite numbers. Repair or leave out the star and write the file again"
     )
 
 

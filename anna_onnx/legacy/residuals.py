@@ -60,7 +60,7 @@ class Residuals:
         one_sigma = self.calibration().factors[0, :, LEVELS.index(ONE_SIGMA)] * self.rms
         inside = np.abs(self.errors) <= one_sigma
         return {
-            "calibrated_on": f"{self.n} stars of {self.name}, written by the old program",
+            "calibrated_on": f"{self.n} stars of the old program's {self.name}",
             "metrics": {
                 label.name: {
                     "bias": float(np.mean(error)),
