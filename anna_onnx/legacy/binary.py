@@ -62,12 +62,12 @@ def is_training_set(path: str | os.PathLike[str]) -> bool:
 
     A damaged one counts: `open_training_set` says what is wrong with it.
     """
-    import h5py
-
     path = Path(path)
     if not path.is_file():
         return False
     if is_hdf5(path):
+        import h5py
+
         try:
             with h5py.File(path, "r", locking=False) as file:
                 return bool(file.attrs.get("format") == FORMAT)
