@@ -15,6 +15,9 @@ from anna_onnx.spectrum import BoolArray, FloatArray, Spectrum
 
 Curve = Literal["spline", "polynomial"]
 
+BEST_FIT = 0.003
+"""Relative deviation below which no curve follows a continuum; pixels that near are never rejected."""
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -33,7 +36,7 @@ class Normalization:
     order : int
         Number of pieces of the spline, or degree of the polynomial.
     low_reject, high_reject : float
-        Limits in robust standard deviations of the residuals.
+        Limits in robust standard deviations of the relative residuals.
     iterations : int
         Most fits to make.
     ignore : tuple of (first, last)
@@ -135,17 +138,29 @@ def _fit_piece(wavelength: FloatArray, flux: FloatArray, use: BoolArray, recipe:
     # Least squares must not lose the digits of a flux of 1e-17.
     unit = np.median(np.abs(flux[use])) or 1.0
     scaled = np.where(use, flux, 0.0) / unit
-    keep = use
+    curve = _first_guess(basis, scaled, use)
+    keep = np.zeros_like(use)
     for _ in range(recipe.iterations):
-        curve = basis @ np.linalg.lstsq(basis[keep], scaled[keep], rcond=None)[0]
-        residual = scaled - curve
-        kept = residual[keep]
-        sigma = 1.4826 * np.median(np.abs(kept - np.median(kept)))
+        # Relative to the curve, as noise and lines are; where a first guess falls below zero, to little.
+        level = np.maximum(curve, 0.01)
+        residual = (scaled - curve) / level
+        around = residual[keep if keep.any() else use]
+        sigma = max(1.4826 * float(np.median(np.abs(around - np.median(around)))), BEST_FIT)
         better = use & (residual >= -recipe.low_reject * sigma) & (residual <= recipe.high_reject * sigma)
         if better.sum() < enough or np.array_equal(better, keep):
             break
         keep = better
+        weight = 1 / level[keep]
+        curve = basis @ np.linalg.lstsq(basis[keep] * weight[:, None], scaled[keep] * weight, rcond=None)[0]
     return np.asarray(curve * unit)
+
+
+def _first_guess(basis: FloatArray, flux: FloatArray, use: BoolArray) -> FloatArray:
+    """Fit the bright pixels of stretches of the spectrum: neither lines nor a cosmic ray must count at first."""
+    stretches = np.array_split(np.flatnonzero(use), 2 * basis.shape[1])
+    bright = np.array([np.quantile(flux[pixels], 0.8) for pixels in stretches])
+    middle = np.array([pixels[pixels.size // 2] for pixels in stretches])
+    return np.asarray(basis @ np.linalg.lstsq(basis[middle], bright, rcond=None)[0])
 
 
 def _basis(wavelength: FloatArray, recipe: Normalization) -> FloatArray:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
+import html
 import importlib.util
-import shutil
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,7 +151,7 @@ def _to_ecsv(part: Path, path: Path, schema: Schema) -> None:
     header = ["%ECSV 1.0", "---", "delimiter: ','", *_yaml(schema)]
     with part.open(encoding="utf-8") as rows, path.open("w", encoding="utf-8") as file:
         file.writelines(f"# {line}\n" for line in header)
-        shutil.copyfileobj(rows, file)
+        file.writelines(rows)
 
 
 def _to_fits(part: Path, path: Path, schema: Schema) -> None:
@@ -188,7 +187,7 @@ def _to_votable(part: Path, path: Path, schema: Schema) -> None:
             '<VOTABLE version="1.3" xmlns="http://www.ivoa.net/xml/VOTable/v1.3">\n<RESOURCE type="results">\n'
         )
         for key, value in schema.meta.items():
-            file.write(f"<INFO name={quoteattr(key)} value={quoteattr(str(value))}/>\n")
+            file.write(f"<INFO name={_quoted(key)} value={_quoted(str(value))}/>\n")
         file.write('<TABLE name="results">\n')
         file.writelines(map(_votable_field, schema.columns))
         file.write("<DATA><TABLEDATA>\n")
@@ -315,12 +314,16 @@ def _votable_field(column: Column) -> str:
         "integer": 'datatype="long"',
         "number": 'datatype="double"',
     }
-    attributes = [f"name={quoteattr(column.name)}", datatype[column.kind]]
+    attributes = [f"name={_quoted(column.name)}", datatype[column.kind]]
     if column.unit:
-        attributes.append(f"unit={quoteattr(_cds_unit(column.unit))}")
+        attributes.append(f"unit={_quoted(_cds_unit(column.unit))}")
     if column.ucd:
-        attributes.append(f"ucd={quoteattr(column.ucd)}")
-    return f"<FIELD {' '.join(attributes)}><DESCRIPTION>{escape(column.description)}</DESCRIPTION></FIELD>\n"
+        attributes.append(f"ucd={_quoted(column.ucd)}")
+    return f"<FIELD {' '.join(attributes)}><DESCRIPTION>{html.escape(column.description)}</DESCRIPTION></FIELD>\n"
+
+
+def _quoted(text: str) -> str:
+    return f'"{html.escape(text)}"'
 
 
 def _cds_unit(unit: str) -> str:
@@ -338,7 +341,7 @@ def _votable_cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return "NaN" if np.isnan(value) else f"{value:.7g}".replace("inf", "Inf")
-    return escape(str(value))
+    return html.escape(str(value), quote=False)
 
 
 def _value_and_error(label: Label) -> tuple[Column, Column]:
