@@ -42,6 +42,27 @@ def _ranges(
         raise click.BadParameter(f"'{' '.join(texts)}' is not name=low:high") from None
 
 
+def _snrs(_context: click.Context, _option: click.Parameter, texts: tuple[str, ...]) -> list[tuple[float, float]]:
+    try:
+        return [_between(text if ":" in text else f"{text}:{text}") for text in texts or ("200",)]
+    except ValueError:
+        raise click.BadParameter(f"'{' '.join(texts)}' is not a number or low:high") from None
+
+
+@main.command()
+@click.argument("params", type=click.Path(dir_okay=False), default="params.toml")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of training, in place of the recipe's.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def init(params: str, steps: int | None, force: bool) -> None:
+    """Write a commented starter file, PARAMS (default params.toml)."""
+    from pathlib import Path
+
+    from anna_onnx.starter import write_starter
+
+    write_starter(Path(params), steps=steps, force=force)
+    click.echo(params)
+
+
 @main.command()
 @click.argument("grid", type=click.Path(exists=True, dir_okay=False), required=False)
 @click.option("-n", "n", type=click.IntRange(1), default=5000, show_default=True, help="Number of spectra.")
@@ -76,6 +97,54 @@ def simulate(
     with progress_bar("simulating") as report:
         synthesis.simulate(grid, output, n, wavelength=pixels, fits=fits, progress=report, **options)
     click.echo("\n".join(f"{path}: {n} spectra written" for path in (output, fits) if path))
+
+
+@main.command()
+@click.argument("grid", type=click.Path(exists=True, dir_okay=False), required=False)
+@click.option("--snr", multiple=True, callback=_snrs, help="S/N, or low:high; may be given again.  [default: 200]")
+@click.option("-n", "n", type=click.IntRange(1), default=1000, show_default=True, help="Number of stars.")
+@click.option("--template", type=click.Path(exists=True, dir_okay=False), help="S/N of each pixel relative to --snr.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Table to write: .csv or .ecsv.")
+@click.option("--plot", type=click.Path(dir_okay=False), help="Plot to write: .png, .pdf, ...")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--wavelength", default="6625:6825:0.2", show_default=True, help="first:last:step in Å, or a file.")
+@click.option("--medium", type=click.Choice(["air", "vacuum"]), default="air", show_default=True)
+@click.option("--range", "ranges", multiple=True, callback=_ranges, help="name=low:high; default: the whole axis.")
+@click.option("--rv", default="-100:100", show_default=True, callback=_range, help="Radial velocities, km/s.")
+@click.option("--fwhm", type=float, help="Of the instrument's profile, Å.  [default: 0.6]")
+@click.option("--resolution", type=float, help="Resolving power instead of --fwhm.")
+@click.option("--limb-darkening", type=click.FloatRange(0, 1), default=0.6, show_default=True)
+def limit(
+    grid: str | None,
+    wavelength: str,
+    medium: Any,
+    template: str | None,
+    output: str | None,
+    plot: str | None,
+    **options: Any,
+) -> None:
+    """Say how well any method can know each label from spectra like those of GRID (the Cramér-Rao bound).
+
+    The other labels, the radial velocity and an offset of the continuum are
+    unknown too. GRID is the one that comes with anna-onnx unless given.
+
+    \b
+    anna limit --snr 200 --snr 50 --plot limit.png
+    anna limit mygrid.h5 --snr 100 --wavelength 5160:5190:0.05 --resolution 30000
+    anna limit --snr 175:250 --template sn.template -o limit.csv
+    """
+    from anna_onnx import limit as bounds
+    from anna_onnx import synthesis
+
+    pixels = synthesis.wavelength_grid(wavelength, medium)
+    profile = bounds.load_template(template, pixels) if template else None
+    with progress_bar("computing bounds") as report:
+        found = bounds.limits(grid, wavelength=pixels, template=profile, progress=report, **options)
+    click.echo("\n".join([str(found), *found.warnings()]))
+    if output:
+        found.write(output)
+    if plot:
+        found.plot(plot)
 
 
 @main.command()
