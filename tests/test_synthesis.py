@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from anna_onnx.synthesis.compression import compress
 from anna_onnx.synthesis.simulation import label_ranges
 from anna_onnx.synthesis.spline import cardinal_splines, node_weights
 from anna_onnx.trainingset import TrainingSet
+from anna_onnx_cli.anna import main
 
 LINE = 5005.0  # Angstrom, of the toy grid
 WIDTH = 0.04  # sigma of its line, Angstrom
@@ -244,6 +246,30 @@ def test_fits_files_carry_flux_wavelengths_and_true_labels(tmp_path):
     assert (header["CTYPE1"], header["CRVAL1"], header["CDELT1"]) == ("AWAV", 6625.0, pytest.approx(0.2))
     assert header["TEFF"] == drawn.labels[1, 0]
     assert header["RV"] == drawn.aux["rv"][1]
+
+
+def test_the_command_writes_the_set_it_was_asked_for(tmp_path):
+    output = tmp_path / "set.h5"
+    arguments = ["simulate", "-n", "3", "-o", str(output), "--range", "teff=5000:5100", "--rv=-5:5"]
+    result = CliRunner().invoke(main, [*arguments, "--wavelength", "6700:6720:0.1", "--resolution", "20000"])
+    assert result.output.strip() == f"{output}: 3 spectra written"
+    drawn = TrainingSet.open(output)
+    assert (len(drawn), drawn.grid.n_pixel) == (3, 201)
+    assert ((drawn.labels[:, 0] > 5000) & (drawn.labels[:, 0] < 5100)).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "say where to write"),
+        (["-o", "x.h5", "--range", "teff"], "name=low:high"),
+        (["-o", "x.h5", "--rv", "5"], "low:high"),
+    ],
+)
+def test_the_command_explains_wrong_usage(arguments, message):
+    result = CliRunner().invoke(main, ["simulate", *arguments])
+    assert result.exit_code == 2
+    assert message in result.output
 
 
 def test_unknown_labels_and_ranges_beyond_the_grid_are_refused():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from anna_onnx._version import __version__
 from anna_onnx.errors import GridError, SpectrumError
-from anna_onnx.labels import KNOWN, nearest
+from anna_onnx.labels import nearest
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
 from anna_onnx.trainingset import TrainingSet, TrainingSetWriter
@@ -162,12 +162,12 @@ def simulate(
         snr=snr,
         seed=seed,
     )
-    recipe.synthesizer()  # refuses what cannot be drawn before a file is opened
+    units = recipe.synthesizer().label_units  # refuses what cannot be drawn before a file is opened
     blocks = draw(recipe, n, processes=processes)
     if fits is not None:
         blocks = _also_fits(blocks, recipe, Path(fits))
     if output is not None:
-        blocks = _also_hdf5(blocks, recipe, Path(output), n)
+        blocks = _also_hdf5(blocks, recipe, Path(output), n, units)
     done = 0
     for block in blocks:
         done += len(block.id)
@@ -288,15 +288,14 @@ def _draw_in_worker(start: int, size: int) -> Drawn:
     return _draw_block(*_worker, start, size)
 
 
-def _also_hdf5(blocks: Iterable[Drawn], recipe: Recipe, path: Path, n: int) -> Iterator[Drawn]:
+def _also_hdf5(blocks: Iterable[Drawn], recipe: Recipe, path: Path, n: int, units: Sequence[str]) -> Iterator[Drawn]:
     """Pass blocks on as they are written to a training set."""
-    units = {axis.name: axis.unit for axis in recipe.spectra.axes} | {ROTATION: KNOWN[ROTATION][0]}
     noisy = recipe.snr is not None
     with TrainingSetWriter(
         path,
         recipe.grid,
         list(recipe.ranges),
-        [units[name] for name in recipe.ranges],
+        units,
         n,
         sigma=noisy,
         aux={"rv": "f8"},

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx.errors import GridError
+from anna_onnx.labels import KNOWN
 from anna_onnx.medium import C_KMS, convert
 from anna_onnx.resampling import Grid
 
@@ -61,6 +62,9 @@ class Synthesizer:
         Of the grid of spectra.
     label_names : tuple of str
         The columns of `labels`: the axes, then ``vsini`` in km/s.
+    label_units : tuple of str
+    max_rv, max_vsini : float
+        The largest that may be asked for, km/s.
     knots, tables : tuple of arrays
         One for each axis, see `anna_onnx.synthesis.spline`.
     coefficients : array, shape (n_node, k), or None
@@ -84,6 +88,9 @@ class Synthesizer:
     grid: Grid
     axes: tuple[Axis, ...]
     label_names: tuple[str, ...]
+    label_units: tuple[str, ...]
+    max_rv: float
+    max_vsini: float
     knots: tuple[Any, ...]
     tables: tuple[Any, ...]
     coefficients: Any
@@ -153,6 +160,9 @@ class Synthesizer:
             grid=grid,
             axes=spectra.axes,
             label_names=(*spectra.axis_names, ROTATION),
+            label_units=(*[axis.unit for axis in spectra.axes], KNOWN[ROTATION][0]),
+            max_rv=max_rv,
+            max_vsini=max_vsini,
             knots=tuple(axis.coordinate(axis.values) for axis in spectra.axes),
             tables=tuple(cardinal_splines(axis.coordinate(axis.values)) for axis in spectra.axes),
             coefficients=_with_mean(spectra.coefficients, dtype),
@@ -367,14 +377,20 @@ def _tabulate_rotation(largest: float, limb_darkening: float) -> tuple[FloatArra
 
 
 def _bessel_j1(q: FloatArray) -> FloatArray:
-    """Return the Bessel function J1 by its integral (Abramowitz & Stegun 9.1.21).
+    """Return the Bessel function J1 of ascending arguments, to 1e-9.
 
-    The integrand is periodic, so the trapezoidal rule is exact to rounding
-    once it has more points than the largest argument and some.
+    Below 30 by Bessel's integral (Abramowitz & Stegun 9.1.21), whose integrand
+    is periodic, so that the trapezoidal rule is exact to rounding once it has
+    more points than the argument and some; above by Hankel's expansion (9.2.5).
     """
-    n = int(q.max()) + 40
-    theta = 2 * np.pi * (np.arange(n) + 0.5) / n
-    return np.asarray(sum(np.cos(angle - q * np.sin(angle)) for angle in theta) / n)
+    near, far = np.split(q, [np.searchsorted(q, 30.0)])
+    theta = 2 * np.pi * (np.arange(70) + 0.5) / 70
+    integral = sum(np.cos(angle - near * np.sin(angle)) for angle in theta) / 70
+    p = 1 + 15 / (128 * far**2) - 4725 / (32768 * far**4)
+    q1 = 3 / (8 * far) - 105 / (1024 * far**3)
+    phase = far - 0.75 * np.pi
+    expansion = np.sqrt(2 / (np.pi * far)) * (p * np.cos(phase) - q1 * np.sin(phase))
+    return np.concatenate([integral, expansion])
 
 
 def _sampling_matrices(place: FloatArray, sigma: FloatArray) -> list[tuple[int, int, FloatArray]]:

@@ -1,0 +1,333 @@
+"""The Cramér-Rao bound: how well any method can know each label from a spectrum."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from anna_onnx.errors import AnnaError, GridError, MissingExtraError, ResultError
+from anna_onnx.progress import Progress, silent
+from anna_onnx.resampling import Grid
+from anna_onnx.synthesis import WAVELENGTH, SpectralGrid, Synthesizer
+from anna_onnx.synthesis.simulation import FWHM, RV, Range, label_ranges
+from anna_onnx.trainingset import blocks
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+FloatArray = NDArray[np.float64]
+
+NUISANCES = ("rv", "continuum_offset")
+"""What has to be inferred with the labels though nobody asks for it."""
+PERCENTILES = (5, 16, 50, 84, 95)
+UNCONSTRAINED = 0.5
+"""A bound above this part of what the range alone says means that the spectra hardly constrain the label."""
+
+_STEP = 0.003  # of numerical derivatives, in widths of a label's axis
+_RV_STEP = 0.1  # km/s
+_BLOCK = 200  # stars whose derivatives are held at once
+
+
+def cramer_rao(
+    synthesizer: Synthesizer,
+    labels: ArrayLike,
+    snr: ArrayLike,
+    *,
+    rv: ArrayLike = 0.0,
+    template: FloatArray | None = None,
+    ranges: Sequence[Range] | None = None,
+    nuisances: Sequence[str] = NUISANCES,
+) -> FloatArray:
+    """Compute the smallest standard deviation that an unbiased estimate of each label can have.
+
+    The square root of the diagonal of the inverse Fisher matrix: all other
+    labels and the nuisances are unknown too. A label's range is prior
+    knowledge, a Gaussian of the same variance, (high - low)² / 12.
+
+    Flux is even in vsini and vmic, so that near zero its derivative vanishes
+    and the prior is all that is left. There the local bound is no limit: an
+    estimate of finite width knows that the label is small.
+
+    Parameters
+    ----------
+    synthesizer : Synthesizer
+        Best built in float64.
+    labels : array_like, shape (n, n_label)
+    snr : array_like, shape (n,) or ()
+        Signal to noise of the continuum, a pixel, where `template` is 1.
+    rv : array_like, shape (n,) or ()
+        True radial velocity, km/s.
+    template : array, shape (n_pixel,), optional
+        S/N of each pixel relative to `snr`; 1 by default.
+    ranges : sequence of (float, float), optional
+        The labels' ranges; by default the grid's, and vsini up to the synthesizer's largest.
+    nuisances : sequence of {'rv', 'continuum_offset'}
+
+    Returns
+    -------
+    bound : array of float64, shape (n, n_label)
+        In the labels' units.
+    """
+    labels = np.atleast_2d(np.asarray(labels, dtype=np.float64))
+    rv = np.broadcast_to(np.asarray(rv, dtype=np.float64), len(labels))
+    information = [
+        fisher_information(synthesizer, labels[rows], rv[rows], template=template, nuisances=nuisances)
+        for rows in blocks(len(labels), _BLOCK)
+    ]
+    return bound(np.concatenate(information), snr, _axis_ranges(synthesizer) if ranges is None else ranges)
+
+
+def fisher_information(
+    synthesizer: Synthesizer,
+    labels: FloatArray,
+    rv: FloatArray,
+    *,
+    template: FloatArray | None = None,
+    nuisances: Sequence[str] = NUISANCES,
+) -> FloatArray:
+    """Return the Fisher matrices of spectra with a signal-to-noise ratio of 1.
+
+    The sum over pixels of products of the flux's derivatives over the
+    variance of the noise (Tegmark, Taylor & Heavens 1997, ApJ 480, 22, eq. 15).
+
+    Returns
+    -------
+    information : array of float64, shape (n, n_label + n_nuisance, n_label + n_nuisance)
+    """
+    derivatives = _label_derivatives(synthesizer, labels, rv)
+    derivatives += [_nuisance_derivative(name, synthesizer, labels, rv) for name in nuisances]
+    signal = np.stack(derivatives, axis=1)  # (n, n_label + n_nuisance, n_pixel)
+    if template is not None:
+        signal *= template
+    return np.asarray(signal @ signal.transpose(0, 2, 1))
+
+
+def bound(information: FloatArray, snr: ArrayLike, ranges: Sequence[Range]) -> FloatArray:
+    """Return the bounds, shape (n, n_label), from Fisher matrices at a S/N of 1 and the labels' ranges."""
+    prior = np.zeros(information.shape[-1])
+    prior[: len(ranges)] = [12 / (high - low) ** 2 for low, high in ranges]
+    squared = np.square(np.asarray(snr, dtype=np.float64))[..., None, None]
+    covariance = np.linalg.inv(squared * information + np.diag(prior))
+    return np.asarray(np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)[:, : len(ranges)]))
+
+
+def _axis_ranges(synthesizer: Synthesizer) -> list[Range]:
+    return [(axis.low, axis.high) for axis in synthesizer.axes] + [(0.0, synthesizer.max_vsini)]
+
+
+def _label_derivatives(synthesizer: Synthesizer, labels: FloatArray, rv: FloatArray) -> list[FloatArray]:
+    """Return the flux's derivative in each label, central differences that stay inside the grid."""
+    derivatives = []
+    for i, (low, high) in enumerate(_axis_ranges(synthesizer)):
+        step = _STEP * (high - low)
+        above, below = labels.copy(), labels.copy()
+        above[:, i] = np.clip(labels[:, i] + step, low + 2 * step, high)
+        below[:, i] = above[:, i] - 2 * step
+        derivatives.append((synthesizer(above, rv) - synthesizer(below, rv)) / (2 * step))
+    return derivatives
+
+
+def _nuisance_derivative(name: str, synthesizer: Synthesizer, labels: FloatArray, rv: FloatArray) -> FloatArray:
+    if name == "continuum_offset":
+        return np.ones((len(labels), synthesizer.grid.n_pixel))
+    if name == "rv":
+        above = np.minimum(rv + _RV_STEP, synthesizer.max_rv)
+        below = above - 2 * _RV_STEP
+        return np.asarray((synthesizer(labels, above) - synthesizer(labels, below)) / (2 * _RV_STEP))
+    raise AnnaError(f"nuisance '{name}': needed one of {', '.join(NUISANCES)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """Bounds of a sample of stars, at several signal-to-noise ratios.
+
+    Attributes
+    ----------
+    label_names, label_units : tuple of str
+    ranges : tuple of (float, float)
+    labels : array of float64, shape (n, n_label)
+    snr : tuple of (float, float)
+        The range of each set of bounds; both ends alike for a single value.
+    bounds : array of float64, shape (n_snr, n, n_label)
+    """
+
+    label_names: tuple[str, ...]
+    label_units: tuple[str, ...]
+    ranges: tuple[Range, ...]
+    labels: FloatArray
+    snr: tuple[Range, ...]
+    bounds: FloatArray
+
+    def table(self) -> Table:
+        """Return an astropy Table: a row for each S/N and label, with rms and percentiles over the stars.
+
+        ``share_of_range`` is the rms over what the label's range alone says,
+        (high - low) / sqrt(12): near 1 the spectra say nothing.
+        """
+        from astropy.table import Table
+
+        rows = []
+        for snr, bounds in zip(self.snr, self.bounds, strict=True):
+            rms = np.sqrt(np.mean(bounds**2, axis=0))
+            percentiles = np.percentile(bounds, PERCENTILES, axis=0)
+            for i, (name, (low, high)) in enumerate(zip(self.label_names, self.ranges, strict=True)):
+                share = rms[i] * np.sqrt(12) / (high - low)
+                rows.append((_text(snr), name, self.label_units[i], rms[i], *percentiles[:, i], share))
+        names = ["snr", "label", "unit", "rms", *[f"p{p}" for p in PERCENTILES], "share_of_range"]
+        return Table(rows=rows, names=names)
+
+    def __str__(self) -> str:
+        table = self.table()
+        for name in table.colnames[3:]:
+            table[name].info.format = ".3g"
+        return "\n".join(table.pformat(max_lines=-1, max_width=-1))
+
+    def warnings(self) -> list[str]:
+        """Name the labels that the spectra hardly constrain, a line for each S/N."""
+        weak = [row for row in self.table() if row["share_of_range"] > UNCONSTRAINED]
+        return [f"S/N {row['snr']}: these spectra hardly constrain {row['label']}" for row in weak]
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the table as .csv or .ecsv.
+
+        Raises
+        ------
+        ResultError
+            If the name ends in anything else.
+        """
+        path = Path(path)
+        formats = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv"}
+        if path.suffix not in formats:
+            raise ResultError(f"{path}: a table of limits is written as {' or '.join(formats)}")
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self.table().write(partial, format=formats[path.suffix], overwrite=True)
+        partial.replace(path)
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Plot the bound of every star against the first label, a panel for each label, a colour for each S/N.
+
+        Raises
+        ------
+        MissingExtraError
+            If matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise MissingExtraError("a plot", "plot") from None
+
+        figure = Figure(figsize=(3.4 * len(self.label_names), 3.2), layout="constrained")
+        panels = figure.subplots(1, len(self.label_names), squeeze=False)[0]
+        for i, panel in enumerate(panels):
+            for snr, bounds in zip(self.snr, self.bounds, strict=True):
+                panel.semilogy(self.labels[:, 0], bounds[:, i], ".", ms=2, alpha=0.6, label=f"S/N {_text(snr)}")
+            panel.set_xlabel(f"{self.label_names[0]} [{self.label_units[0]}]")
+            panel.set_ylabel(f"smallest error of {self.label_names[i]} [{self.label_units[i]}]")
+        panels[0].legend(markerscale=4, frameon=False)
+        figure.savefig(path, dpi=150)
+
+
+def _text(snr: Range) -> str:
+    low, high = snr
+    return f"{low:g}" if low == high else f"{low:g}-{high:g}"
+
+
+def limits(
+    grid: SpectralGrid | str | os.PathLike[str] | None,
+    snr: Sequence[Range],
+    n: int = 1000,
+    *,
+    seed: int = 1,
+    wavelength: Grid = WAVELENGTH,
+    ranges: Mapping[str, Range] | None = None,
+    rv: Range = RV,
+    fwhm: float | None = None,
+    resolution: float | None = None,
+    limb_darkening: float = 0.6,
+    template: FloatArray | None = None,
+    nuisances: Sequence[str] = NUISANCES,
+    progress: Progress = silent,
+) -> Limits:
+    """Compute the Cramér-Rao bounds of stars at random places in the label space.
+
+    Parameters
+    ----------
+    grid : SpectralGrid or path-like or None
+        None: the grid that comes with anna-onnx.
+    snr : sequence of (float, float)
+        Ranges in which each star's S/N is drawn; the same stars for all.
+    n : int
+        Number of stars.
+    seed, wavelength, ranges, rv, fwhm, resolution, limb_darkening
+        As for `anna_onnx.synthesis.simulate`.
+    template : array, shape (n_pixel,), optional
+        S/N of each pixel relative to `snr`.
+    nuisances : sequence of str
+        See `cramer_rao`.
+    progress : Progress
+
+    Raises
+    ------
+    GridError
+        If the grid does not reach as far as the ranges, or a range is empty.
+    """
+    spectra = grid if isinstance(grid, SpectralGrid) else SpectralGrid.open(grid)
+    complete = label_ranges(spectra, ranges or {})
+    fixed = [name for name, (low, high) in complete.items() if low == high]
+    if fixed:
+        raise GridError(f"{', '.join(fixed)}: the range is empty, so there is nothing to infer")
+    synthesizer = Synthesizer.build(
+        spectra,
+        wavelength,
+        fwhm=FWHM if fwhm is None and resolution is None else fwhm,
+        resolution=resolution,
+        limb_darkening=limb_darkening,
+        max_rv=max(abs(v) for v in rv) + _RV_STEP,
+        max_vsini=complete["vsini"][1],
+        dtype=np.float64,
+    )
+    rng = np.random.default_rng(seed)
+    low, high = np.array(list(complete.values())).T
+    labels, velocity = rng.uniform(low, high, (n, low.size)), rng.uniform(*rv, n)
+    information = []
+    for rows in blocks(n, _BLOCK):
+        information.append(
+            fisher_information(synthesizer, labels[rows], velocity[rows], template=template, nuisances=nuisances)
+        )
+        progress(rows.stop, n)
+    matrices, spans = np.concatenate(information), tuple(complete.values())
+    return Limits(
+        label_names=synthesizer.label_names,
+        label_units=synthesizer.label_units,
+        ranges=spans,
+        labels=labels,
+        snr=tuple(snr),
+        bounds=np.stack([bound(matrices, rng.uniform(*between, n), spans) for between in snr]),
+    )
+
+
+def load_template(path: str | os.PathLike[str], grid: Grid) -> FloatArray:
+    """Read a relative S/N profile (two columns: wavelength, relative S/N) onto a grid.
+
+    Raises
+    ------
+    AnnaError
+        If it cannot be read, does not reach over the grid, or is not positive there.
+    """
+    try:
+        wavelength, relative = np.loadtxt(path, usecols=(0, 1), unpack=True)
+    except (OSError, ValueError) as error:
+        raise AnnaError(f"{path}: not an S/N template of two columns, wavelength and S/N ({error})") from None
+    if wavelength.min() > grid.wavelength[0] or wavelength.max() < grid.wavelength[-1]:
+        raise AnnaError(f"{path}: covers {wavelength.min():.1f}-{wavelength.max():.1f} Å, needed {grid}")
+    order = np.argsort(wavelength)
+    template = np.interp(grid.wavelength, wavelength[order], relative[order])
+    if not (template > 0).all():
+        raise AnnaError(f"{path}: the relative S/N must be positive in {grid}")
+    return np.asarray(template)

@@ -1,0 +1,121 @@
+"""The Cramér-Rao bound, where it can be derived, and that of the reference task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from anna_onnx.errors import AnnaError, GridError, ResultError
+from anna_onnx.limit import bound, cramer_rao, limits, load_template
+from anna_onnx.resampling import Grid
+from anna_onnx.synthesis import WAVELENGTH, SpectralGrid, Synthesizer
+from anna_onnx_cli.anna import main
+
+PIXELS = Grid(np.arange(5003.0, 5007.0, 0.02))
+PER_UNIT = 0.2  # depth of the line for each unit of the label
+
+
+@pytest.fixture(scope="module")
+def synthesizer(tmp_path_factory: pytest.TempPathFactory) -> Synthesizer:
+    """One Gaussian line, its depth proportional to the only label."""
+    path = tmp_path_factory.mktemp("grid") / "line.h5"
+    strength, wavelength = np.array([0.0, 1.0, 2.0]), np.arange(4995, 5015, 0.01)
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"format": "anna-grid", "format_version": "1.1", "axes": ["strength"]})
+        file["strength"], file["wavelength"] = strength, wavelength
+        file["wavelength"].attrs["medium"] = "air"
+        file["flux"] = 1 - PER_UNIT * strength[:, None] * profile(wavelength, 0.1)
+    return Synthesizer.build(SpectralGrid.open(path), PIXELS, fwhm=0.2, max_rv=10, max_vsini=20, dtype=np.float64)
+
+
+def profile(wavelength, sigma):
+    return np.exp(-0.5 * ((wavelength - 5005.0) / sigma) ** 2)
+
+
+def test_the_bound_of_a_lines_strength_is_noise_over_the_root_of_the_sum_of_squares(synthesizer):
+    sigma = np.hypot(0.1, 0.2 / np.sqrt(8 * np.log(2)))
+    derivative = PER_UNIT * 0.1 / sigma * profile(PIXELS.wavelength, sigma)
+    wide = [(-1e6, 1e6), (0, 1e-9)]  # strength is free, vsini is known
+    found = cramer_rao(synthesizer, [[1.0, 0.0]], 100, ranges=wide, nuisances=())
+    assert found[0, 0] == pytest.approx(0.01 / np.sqrt((derivative**2).sum()), rel=1e-3)
+
+
+def test_the_bound_falls_as_one_over_the_signal_to_noise_ratio(synthesizer):
+    at_100, at_200 = (cramer_rao(synthesizer, [[1.0, 10.0]], snr, ranges=[(-1e6, 1e6)] * 2) for snr in (100, 200))
+    assert at_100 == pytest.approx(2 * at_200, rel=1e-6)
+
+
+def test_a_template_weighs_the_signal_to_noise_ratio_of_each_pixel(synthesizer):
+    doubled = np.full(PIXELS.n_pixel, 2.0)
+    with_template = cramer_rao(synthesizer, [[1.0, 10.0]], 50, template=doubled)
+    assert with_template == pytest.approx(cramer_rao(synthesizer, [[1.0, 10.0]], 100))
+
+
+def test_what_is_unknown_beside_a_label_never_helps(synthesizer):
+    alone, with_rv, with_both = (
+        cramer_rao(synthesizer, [[1.0, 10.0]], 100, rv=3.0, nuisances=names)
+        for names in ((), ("rv",), ("rv", "continuum_offset"))
+    )
+    assert (alone <= with_rv * (1 + 1e-9)).all()
+    assert (with_rv < with_both).all()
+
+
+def test_without_information_the_range_remains():
+    assert bound(np.zeros((1, 1, 1)), 100, [(2.0, 5.0)]) == pytest.approx(3 / np.sqrt(12))
+
+
+def test_a_star_that_does_not_rotate_has_no_local_information_on_vsini(synthesizer):
+    slow = cramer_rao(synthesizer, [[1.0, 0.0]], 1, ranges=[(0, 2), (0, 20)])
+    assert slow[0, 1] == pytest.approx(20 / np.sqrt(12), rel=0.01)
+
+
+def test_an_unknown_nuisance_is_refused(synthesizer):
+    with pytest.raises(AnnaError, match="nuisance 'sky'"):
+        cramer_rao(synthesizer, [[1.0, 0.0]], 100, nuisances=["sky"])
+
+
+def test_the_reference_task_has_the_known_bound(shared):
+    ranges = {"logg": (2.7, 4.8), "feh": (-0.5, 0.2)}
+    template = load_template(shared / "sn.robo.template", WAVELENGTH)
+    found = limits(None, [(175, 250)], 1000, ranges=ranges, template=template).bounds[0]
+    # Of another sample of 1000 stars; from sample to sample the rms changes by some 4 per cent.
+    assert np.sqrt(np.mean(found**2, axis=0))[:3] == pytest.approx([38, 0.110, 0.0201], rel=0.1)
+    assert np.median(found, axis=0) == pytest.approx([25, 0.077, 0.0158, 0.065, 0.51], rel=0.1)
+
+
+def test_a_table_of_limits_says_rms_and_percentiles_for_each_signal_to_noise(tmp_path):
+    found = limits(None, [(200, 200), (10, 20)], 20)
+    found.write(tmp_path / "limits.ecsv")
+    table = found.table()
+    assert list(table["snr"]) == ["200"] * 5 + ["10-20"] * 5
+    assert table["rms"][0] == pytest.approx(np.sqrt(np.mean(found.bounds[0, :, 0] ** 2)))
+    assert table["p50"][6] == pytest.approx(np.median(found.bounds[1, :, 1]))
+    assert "logg" in Path(tmp_path / "limits.ecsv").read_text(encoding="utf-8")
+    assert "S/N 10-20: these spectra hardly constrain logg" in found.warnings()
+    with pytest.raises(ResultError, match=r"\.csv or \.ecsv"):
+        found.write(tmp_path / "limits.doc")
+
+
+def test_a_plot_of_limits_is_written(tmp_path):
+    pytest.importorskip("matplotlib")
+    limits(None, [(100, 100)], 5).plot(tmp_path / "limits.png")
+    assert (tmp_path / "limits.png").stat().st_size > 1000
+
+
+def test_the_command_prints_and_writes_the_table(tmp_path):
+    result = CliRunner().invoke(main, ["limit", "--snr", "200", "-n", "5", "-o", str(tmp_path / "limits.csv")])
+    assert result.exit_code == 0
+    assert result.output.split()[:4] == ["snr", "label", "unit", "rms"]
+    assert (tmp_path / "limits.csv").read_text(encoding="utf-8").startswith("snr,label,unit,rms,p5")
+
+
+def test_an_empty_range_or_a_template_too_short_is_refused(tmp_path):
+    with pytest.raises(GridError, match="vsini: the range is empty"):
+        limits(None, [(100, 100)], 5, ranges={"vsini": (0, 0)})
+    (tmp_path / "short.txt").write_text("6630 1\n6640 1\n", encoding="utf-8")
+    with pytest.raises(AnnaError, match=r"covers 6630\.0-6640\.0"):
+        load_template(tmp_path / "short.txt", WAVELENGTH)
