@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,13 +13,10 @@ SPEED_OF_LIGHT = 299792.458  # km/s
 
 
 class Keywords(Protocol):
-    """A header: the value of a keyword, or None."""
+    """A header."""
 
-    def get(self, key: str) -> Any: ...
-
-    def number(self, key: str) -> float | None: ...
-
-    def text(self, key: str) -> str: ...
+    def stated(self, keys: Set[str]) -> dict[str, Any]:
+        """Return the values of those of `keys` that the header has."""
 
 
 @dataclass(frozen=True)
@@ -57,79 +55,104 @@ _SYSTEMS: Mapping[str, Frame] = {
     "HELIOCEN": "barycentric",
     "SOURCE": "rest",
 }
+_MEDIUM = ("AIRORVAC", "AIRVAC", "VACAIR", "WAVETYPE", "MEDIUM", "WAVEMED")
 _RESOLUTION = ("SPEC_RES", "SPECRES", "RESOLUT", "SPEC_RP", "RESPOWER", "RP", "R_POWER")
 _VELOCITY = ("ESO DRS CCF RV", "ESO QC CCF RV", "TNG DRS CCF RV", "VRAD", "RADVEL", "RV")
 _NAME = ("ESO OBS TARG NAME", "OBJECT", "TARGNAME", "TARGETID", "TARGET", "OBJNAME", "DESIG", "OBSID")
+_ORIGIN = ("INSTRUME", "INSTR", "TELESCOP", "DBTABLE", "ESO PRO REC1 ID")
+_AXIS = ("VACUUM", "CTYPE1", "SPECSYS", "SPECSYS1", "HELCORR", "DOPCOR01", "DOPCOR")
+_KEYS = frozenset((*_MEDIUM, *_RESOLUTION, *_VELOCITY, *_NAME, *_ORIGIN, *_AXIS))
 
 
 def from_headers(*headers: Keywords) -> Facts:
     """Return what the headers state, the first header first."""
-    facts = Facts(id=next((name for h in headers for key in _NAME if (name := h.text(key))), ""))
-    facts = _medium(facts, headers)
-    facts = _frame(facts, headers)
-    return facts.known(
-        resolution=_positive(headers, _RESOLUTION),
-        radial_velocity=next(
-            (v for h in headers for k in _VELOCITY if (v := _plausible(h.number(k))) is not None), None
-        ),
+    stated = [header.stated(_KEYS) for header in headers]
+    medium, medium_note = _medium(stated)
+    frame, frame_note = _frame(stated)
+    return Facts(
+        medium=medium,
+        frame=frame,
+        id=next((name for keys in stated for key in _NAME if (name := _text(keys, key))), ""),
+        notes=tuple(note for note in (medium_note, frame_note) if note),
+        resolution=_first(stated, _RESOLUTION, lambda value: 10 < value < 1e7),
+        radial_velocity=_first(stated, _VELOCITY, lambda value: 0 < abs(value) < 2000),
     )
 
 
-def _positive(headers: tuple[Keywords, ...], keys: tuple[str, ...]) -> float | None:
-    return next((v for h in headers for key in keys if (v := h.number(key)) is not None and 10 < v < 1e7), None)
+def _text(keys: Mapping[str, Any], key: str) -> str:
+    value = keys.get(key)
+    return "" if value is None else str(value).strip()
 
 
-def _plausible(velocity: float | None) -> float | None:
-    """Return a stellar velocity, or None for a fill value."""
-    return velocity if velocity is not None and abs(velocity) < 2000 and velocity != 0 else None
+def _first(
+    stated: Sequence[Mapping[str, Any]], names: Sequence[str], plausible: Callable[[float], bool]
+) -> float | None:
+    """Return the first number that is no fill value."""
+    numbers = (finite(keys[name]) for keys in stated for name in names if name in keys)
+    return next((number for number in numbers if number is not None and plausible(number)), None)
 
 
-def _medium(facts: Facts, headers: tuple[Keywords, ...]) -> Facts:
-    for header in headers:
-        vacuum = header.get("VACUUM")
+def _medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:
+    """Return the medium, and a note when it is not stated but known otherwise."""
+    for keys in stated:
+        vacuum = keys.get("VACUUM")
         if isinstance(vacuum, bool):
-            return facts.known(medium="vacuum" if vacuum else "air")
-        for key in ("AIRORVAC", "AIRVAC", "VACAIR", "WAVETYPE", "MEDIUM", "WAVEMED"):
-            if found := medium_in(header.text(key)):
-                return facts.known(medium=found)
-        if header.text("CTYPE1").upper().startswith("AWAV"):
-            return facts.known(medium="air")
-    for header in headers:
-        instrument = (header.text("INSTRUME") or header.text("INSTR")).upper()
+            return ("vacuum" if vacuum else "air"), ""
+        for key in _MEDIUM:
+            if found := medium_in(_text(keys, key)):
+                return found, ""
+        if _text(keys, "CTYPE1")[:4].upper() == "AWAV":
+            return "air", ""
+    for keys in stated:
+        instrument = (_text(keys, "INSTRUME") or _text(keys, "INSTR")).upper()
         if instrument in _PIPELINES:
             medium = _PIPELINES[instrument]
-            return facts.known(medium=medium).noted(f"medium {medium}, the convention of {instrument} pipelines")
-    if any(h.text("CTYPE1").upper().split("-")[0] == "WAVE" for h in headers):
-        return facts.known(medium="vacuum").noted("medium vacuum, the meaning of CTYPE1 WAVE in the FITS standard")
-    if any(h.text("TELESCOP").upper() == "HST" or h.text("DBTABLE") == "CRSPECTRUM" for h in headers):
-        return facts.known(medium="vacuum").noted("medium vacuum, the convention of HST and CALSPEC spectra")
-    return facts
+            return medium, f"medium {medium}, the convention of {instrument} pipelines"
+    if any(_text(keys, "CTYPE1").upper().split("-")[0] == "WAVE" for keys in stated):
+        return "vacuum", "medium vacuum, the meaning of CTYPE1 WAVE in the FITS standard"
+    if any(_text(keys, "TELESCOP").upper() == "HST" or _text(keys, "DBTABLE") == "CRSPECTRUM" for keys in stated):
+        return "vacuum", "medium vacuum, the convention of HST and CALSPEC spectra"
+    return "unknown", ""
 
 
-def _frame(facts: Facts, headers: tuple[Keywords, ...]) -> Facts:
-    for header in headers:
-        for key in ("SPECSYS", "SPECSYS1", "ESO QC SPECSYS"):
-            system = header.text(key).upper()[:8]
+def _frame(stated: Sequence[Mapping[str, Any]]) -> tuple[Frame, str]:
+    """Return the frame, and a note when it is not stated but known otherwise."""
+    for keys in stated:
+        for key in ("SPECSYS", "SPECSYS1"):
+            system = _text(keys, key).upper()[:8]
             if system in _SYSTEMS:
-                return facts.known(frame=_SYSTEMS[system])
-        if header.text("HELCORR").upper() in ("COMPLETE", "PERFORM") and header.text("TELESCOP").upper() == "HST":
-            return facts.known(frame="barycentric").noted("heliocentric wavelengths (HELCORR)")
-    if any(h.get("DOPCOR01") is not None or h.get("DOPCOR") is not None for h in headers):
-        return facts.noted("doppler-corrected by IRAF dopcor: the frame is not told")
-    for header in headers:
-        instrument = header.text("INSTRUME").upper()
-        if instrument in _TOPOCENTRIC and header.get("ESO PRO REC1 ID"):
-            return facts.known(frame="topocentric").noted(f"frame topocentric, as the {instrument} pipeline leaves it")
-    return facts
+                return _SYSTEMS[system], ""
+        if _text(keys, "HELCORR").upper() in ("COMPLETE", "PERFORM") and _text(keys, "TELESCOP").upper() == "HST":
+            return "barycentric", "heliocentric wavelengths (HELCORR)"
+    if any("DOPCOR01" in keys or "DOPCOR" in keys for keys in stated):
+        return "unknown", "doppler-corrected by IRAF dopcor: the frame is not told"
+    for keys in stated:
+        instrument = _text(keys, "INSTRUME").upper()
+        if instrument in _TOPOCENTRIC and "ESO PRO REC1 ID" in keys:
+            return "topocentric", f"frame topocentric, as the {instrument} pipeline leaves it"
+    return "unknown", ""
 
 
 def medium_in(text: str) -> Medium | None:
     """Return the medium that a word or phrase names, or None."""
+    if not text:
+        return None
     words = text.lower()
     vacuum, air = "vac" in words, "air" in words and "pair" not in words
     if vacuum == air:
         return None
     return "vacuum" if vacuum else "air"
+
+
+def finite(value: bool | int | float | str | None) -> float | None:
+    """Return the value of a keyword as a finite number, or None."""
+    if value is None or value is True or value is False:
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def iraf_medium(facts: Facts, wavelength: FloatArray) -> Facts:

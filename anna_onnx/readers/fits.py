@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from anna_onnx.errors import ReadError
 
 from .columns import Column
+from .facts import finite
 
 BLOCK = 2880
 CARD = 80
@@ -68,20 +69,20 @@ class Header:
         if at is None:
             return None
         value = self._value_field(at)
-        if value.startswith("'"):
-            return self._string(at).rstrip()
+        if value[:1] == "'":
+            return self._string(at, value).rstrip()
         return _number(value.split("/", 1)[0].strip())
+
+    def stated(self, keys: Set[str]) -> dict[str, Any]:
+        """Return the values of those of `keys` that the header has."""
+        present = self._at.keys() & keys
+        if "HIERARCH" in self._at:
+            present |= {key for key in keys if len(key) > 8 and key in self}
+        return {key: self.get(key) for key in present}
 
     def number(self, key: str) -> float | None:
         """Return a finite number, also one written as text, or None."""
-        value = self.get(key)
-        if value is None or isinstance(value, bool):
-            return None
-        try:
-            number = float(value)
-        except (ValueError, OverflowError):
-            return None
-        return number if math.isfinite(number) else None
+        return finite(self.get(key))
 
     def integer(self, key: str) -> int | None:
         """Return an integer, or None."""
@@ -91,15 +92,18 @@ class Header:
     def text(self, key: str) -> str:
         """Return a string without surrounding blanks, empty when there is none."""
         value = self.get(key)
-        return value.strip() if isinstance(value, str) else "" if value is None else str(value)
+        if value is None:
+            return ""
+        return value.strip() if isinstance(value, str) else str(value)
 
     def raw(self, key: str) -> str:
         """Return a string with its trailing blanks, which count in IRAF's WAT cards."""
         at = self._offset(key)
-        return "" if at is None or not self._value_field(at).startswith("'") else self._string(at)
+        value = "" if at is None else self._value_field(at)
+        return self._string(at, value) if at is not None and value.startswith("'") else ""
 
     def _offset(self, key: str) -> int | None:
-        if len(key) <= 8 and " " not in key:
+        if len(key) <= 8:
             return self._at.get(key)
         if self._hierarch is None:
             self._hierarch = dict(self._hierarch_cards()) if "HIERARCH" in self._at else {}
@@ -114,13 +118,13 @@ class Header:
 
     def _value_field(self, at: int) -> str:
         card = self._text[at : at + CARD]
-        if card.startswith("HIERARCH "):
-            return card.partition("=")[2].strip()
-        return card[9:].strip() if card[8:9] == "=" else ""
+        if card[8:9] == "=":
+            return card[9:].strip()
+        return card.partition("=")[2].strip() if card.startswith("HIERARCH ") else ""
 
-    def _string(self, at: int) -> str:
+    def _string(self, at: int, field: str) -> str:
         """Return a quoted string, with its CONTINUE cards."""
-        value = _unquote(self._value_field(at))
+        value = _unquote(field)
         while value.rstrip().endswith("&") and self._text.startswith("CONTINUE", at + CARD):
             at += CARD
             value = value.rstrip()[:-1] + _unquote(self._text[at + 8 : at + CARD].strip())
@@ -286,7 +290,7 @@ def scan(data: Any, path: str) -> Iterator[Hdu]:
             return  # the end, or something after it that is no HDU
         header, start = _header(data, position)
         shape = _shape(header)
-        gcount, pcount = header.integer("GCOUNT"), header.integer("PCOUNT")
+        gcount, pcount = (header.integer("GCOUNT"), header.integer("PCOUNT")) if index else (1, 0)
         bitpix = header.integer("BITPIX")
         if bitpix not in _PIXEL or header.get("ZIMAGE") is True or header.get("ZTABLE") is True:
             raise Unusual

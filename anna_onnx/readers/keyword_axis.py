@@ -132,17 +132,18 @@ def axis(header: Header, n_pixel: int, options: ReadOptions, where: str, *more: 
         # Paper III, table 3: the step holds at the reference value, and grows with wavelength.
         values = first * np.exp(np.clip(step * pixel / first, -700, 700))
     wavelength, unit_notes = _to_angstrom(values, inner if log_unit else unit, header, options, where)
-    facts = from_headers(header, *(h for h in more if h is not header)).noted(*notes, *more_notes, *unit_notes)
+    facts = from_headers(header, *(h for h in more if h is not header))
+    if notes := (*notes, *more_notes, *unit_notes):
+        facts = facts.noted(*notes)
     return wavelength, iraf_medium(facts, wavelength) if _by_iraf(header) else facts
 
 
 def _refuse(ctype: str, where: str) -> None:
-    for prefix, what in _REFUSED.items():
-        if ctype.startswith(prefix):
-            raise ReadError(f"{where}: the axis holds {what} (CTYPE1 '{ctype}'), needed wavelengths")
+    if what := _REFUSED.get(ctype[:4]):
+        raise ReadError(f"{where}: the axis holds {what} (CTYPE1 '{ctype}'), needed wavelengths")
     if ctype.startswith(_PIXELS):
         raise NoWavelengthError(f"{where}: the axis is '{ctype}', needed wavelengths")
-    if re.match(r"^A?WAV[E]?-(?!LOG)[A-Z0-9]{3}$", ctype):
+    if "-" in ctype and re.match(r"^(WAVE|AWAV)-(?!LOG)[A-Z0-9]{3}$", ctype):
         raise ReadError(f"{where}: CTYPE1 '{ctype}': only linear and -LOG axes are read")
 
 
@@ -170,16 +171,17 @@ def _reference(header: Header) -> float:
 def _unit(header: Header, ctype: str) -> tuple[str, str]:
     """Return the unit and the label of the axis, as stated anywhere."""
     unit, label = wat.unit_and_label(header) if "WAT1_001" in header else ("", "")
+    stated = header.text("CUNIT1")
+    if stated.lower() not in UNSTATED:
+        return stated, label
     bracket = _UNIT_IN_CTYPE.search(header.text("CTYPE1"))
     candidates = (
-        header.text("CUNIT1"),
         unit,
         bracket[1] if bracket else "",
         label if label.lower().startswith(("ang", "nano", "micr")) else "",
         ctype if ctype.startswith(("ANGS", "NANO", "MICR")) else "",
         header.text("XUNITS"),
         header.text("WAVEUNIT"),
-        header.text("WAT_UNIT"),
     )
     return next((text for text in candidates if text.lower() not in UNSTATED), ""), label
 
@@ -191,7 +193,7 @@ def _log_base(
     flag = header.integer("DC-FLAG")
     if flag == 1:
         return 10.0, ()
-    spoken = "LOG" in ctype or "LOG" in header.text("CTYPE1 COMMENT")
+    spoken = "LOG" in ctype
     if spoken and 5.5 < first < 12 and not unit.lower().startswith(("mic", "um")):
         return float(np.e), (f"natural logarithms: CTYPE1 {ctype} with CRVAL1 {first:g}",)
     small = 2.3 < first < 5.5 and abs(step) < 0.01

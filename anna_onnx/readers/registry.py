@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import mmap
+import os
+import stat
 import zlib
 from collections.abc import Iterator
 from importlib import import_module
 from itertools import chain
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,9 +20,10 @@ from anna_onnx.spectrum import Spectrum
 from .fits import FitsFile, open_fits
 from .options import ReadOptions
 
-MAX_FILE = 16 << 30
 MAX_UNPACKED = 256 << 20
 MAPPED = 4 << 20  # larger files are memory-mapped
+# A pipe must not block, and Windows must not change line ends.
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 GZIP = b"\x1f\x8b"
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -83,12 +86,12 @@ def load(path: str) -> Any:
         If it cannot be read, is empty, or unpacks to more than 256 MB.
     """
     try:
-        with Path(path).open("rb") as file:
-            size = file.seek(0, 2)
-            if size > MAX_FILE:
-                raise ReadError(f"{path}: {size} bytes, more than a file of spectra should have")
-            file.seek(0)
-            data: Any = file.read() if size <= MAPPED else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with io.FileIO(os.open(path, _READ)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ReadError(f"{path}: not a regular file")
+            mapped = status.st_size > MAPPED
+            data: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if mapped else file.readall()
     except (OSError, ValueError) as error:
         raise ReadError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if not data:
@@ -98,8 +101,6 @@ def load(path: str) -> Any:
 
 def _unpack(path: str, data: Any) -> bytes:
     """Unpack gzip, but no bomb."""
-    import io
-
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             unpacked = file.read(MAX_UNPACKED + 1)
