@@ -43,7 +43,7 @@ _WORTH_A_PROCESS = 2500  # spectra; to start a process costs half a second
 class Recipe:
     """What to draw: labels and radial velocities uniform in their ranges.
 
-    Made by `Recipe.check`, which knows what the grid allows.
+    Made by `simulate`, which checks it against the grid.
 
     Attributes
     ----------
