@@ -103,8 +103,9 @@ class Header:
         return self._string(at, value) if at is not None and value.startswith("'") else ""
 
     def _offset(self, key: str) -> int | None:
-        if len(key) <= 8:
-            return self._at.get(key)
+        at = self._at.get(key)
+        if at is not None or (len(key) <= 8 and " " not in key):
+            return at
         if self._hierarch is None:
             self._hierarch = dict(self._hierarch_cards()) if "HIERARCH" in self._at else {}
         return self._hierarch.get(key)

@@ -1,0 +1,294 @@
+"""Images whose wavelengths are in keywords, and the lean way of reading them."""
+
+from __future__ import annotations
+
+import io
+import math
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anna_onnx.errors import AnnaError, NoWavelengthError, ReadError
+from anna_onnx.readers import read_spectra
+from anna_onnx.readers.fits import scan, scan_with_astropy
+from tests.readers.files import image_bytes
+
+N = 64
+FLUX = np.linspace(0.5, 1.5, N, dtype="f4")
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write a 1-D image with cards, and read it."""
+
+    def reader(cards, flux=FLUX, **options):
+        path = tmp_path / "star.fits"
+        path.write_bytes(image_bytes(flux, cards))
+        return read_spectra(path, **options)
+
+    return reader
+
+
+@pytest.mark.parametrize(
+    ("cards", "first", "second"),
+    [
+        ({"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0}, 5000.0, 5000.5),
+        ({"CRVAL1": 5000.0, "CDELT1": 0.5}, 5000.0, 5000.5),
+        ({"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 11.0}, 4995.0, 4995.5),
+        ({"CRVAL1": 5000.0, "CDELT1": 1.0, "CD1_1": 0.5, "CRPIX1": 1}, 5000.0, 5000.5),
+        ({"CRVAL1": 5000, "CD1_1": 0.5, "CRPIX1": 1}, 5000.0, 5000.5),
+        ({"CRVAL1": 500.0, "CDELT1": 0.05, "CUNIT1": "nm"}, 5000.0, 5000.5),
+        ({"CRVAL1": 0.5, "CDELT1": 5e-5, "CUNIT1": "micron"}, 5000.0, 5000.5),
+        ({"CRVAL1": 5e-7, "CDELT1": 5e-11, "CUNIT1": "m"}, 5000.0, 5000.5),
+        ({"CRVAL1": 500.0, "CDELT1": 0.05, "CTYPE1": "WAVELENGTH (nm)"}, 5000.0, 5000.5),
+        ({"CRVAL1": 500.0, "CDELT1": 0.05, "WAT1_001": "wtype=linear units=Nanometers"}, 5000.0, 5000.5),
+        ({"CRVAL1": math.log10(5000), "CDELT1": 1e-4, "DC-FLAG": 1}, 5000.0, 5000 * 10**1e-4),
+        ({"CRVAL1": math.log10(500), "CDELT1": 1e-4, "DC-FLAG": 1, "CUNIT1": "nm"}, 5000.0, 5000 * 10**1e-4),
+        ({"CRVAL1": math.log10(5000), "CDELT1": 1e-4, "CTYPE1": "LOG-WAVE"}, 5000.0, 5000 * 10**1e-4),
+        ({"CRVAL1": math.log10(5000), "CDELT1": 1e-4, "CUNIT1": "log(Angstrom)"}, 5000.0, 5000 * 10**1e-4),
+        ({"CRVAL1": math.log(5000), "CDELT1": 1e-4, "CTYPE1": "AWAV-LOG"}, 5000.0, 5000 * math.exp(1e-4)),
+        ({"CRVAL1": 5000.0, "CDELT1": 0.5, "CTYPE1": "WAVE-LOG", "CUNIT1": "Angstrom"}, 5000.0, 5000 * math.exp(1e-4)),
+        ({"COEFF0": math.log10(5000), "COEFF1": 1e-4}, 5000.0, 5000 * 10**1e-4),
+    ],
+)  # fmt: skip
+def test_every_dialect_gives_the_same_wavelengths(read, cards, first, second):
+    (spectrum,) = read(cards)
+    assert spectrum.wavelength[[0, 1]] == pytest.approx([first, second], abs=1e-6)
+    np.testing.assert_array_equal(spectrum.flux, FLUX)
+
+
+def test_the_log_algorithm_of_the_standard_holds_for_every_pixel(read):
+    cards = {"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0, "CTYPE1": "AWAV-LOG", "CUNIT1": "Angstrom"}
+    (spectrum,) = read(cards)
+    np.testing.assert_allclose(spectrum.wavelength, 5000 * np.exp(0.5 / 5000 * np.arange(N)), rtol=1e-14)
+
+
+@pytest.mark.parametrize("unit", ["angstroms", "ANGSTROM", "Angstroms", "Ang", "A", "Å", "10**-10 m", "0.1nm", "[AA]"])
+def test_angstrom_is_read_in_any_spelling(read, unit):
+    from anna_onnx.readers.units import angstroms_per
+
+    assert angstroms_per(unit, "") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("cards", "medium"),
+    [
+        ({"CTYPE1": "AWAV"}, "air"),
+        ({"CTYPE1": "WAVE"}, "vacuum"),
+        ({"VACUUM": True}, "vacuum"),
+        ({"VACUUM": False}, "air"),
+        ({"AIRORVAC": "vac"}, "vacuum"),
+        ({"INSTRUME": "HARPS"}, "air"),
+        ({"INSTRUME": "XSHOOTER", "CTYPE1": "WAVE"}, "air"),
+        ({"WAT0_001": "system=equispec", "DC-FLAG": 0}, "air"),
+        ({}, "unknown"),
+    ],
+)
+def test_the_medium_is_what_the_header_or_the_convention_says(read, cards, medium):
+    (spectrum,) = read({"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0, **cards})
+    assert spectrum.medium == medium
+
+
+@pytest.mark.parametrize(
+    ("system", "frame"), [("TOPOCENT", "topocentric"), ("BARYCENT", "barycentric"), ("LSRK", "unknown")]
+)
+def test_the_frame_is_what_specsys_says(read, system, frame):
+    (spectrum,) = read({"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0, "SPECSYS": system})
+    assert spectrum.frame == frame
+
+
+def test_overrides_win_and_are_noted(read):
+    cards = {"CRVAL1": 500.0, "CDELT1": 0.05, "CRPIX1": 1.0, "CTYPE1": "AWAV", "CUNIT1": "um"}
+    (spectrum,) = read(cards, medium="vacuum", frame="rest", wave_unit="nm")
+    assert (spectrum.medium, spectrum.frame, spectrum.wavelength[0]) == ("vacuum", "rest", 5000.0)
+    assert sum("as requested" in note for note in spectrum.notes) == 3
+
+
+def test_name_resolution_and_velocity_come_from_the_header(read):
+    cards = {"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0, "OBJECT": "HD 1", "SPEC_RES": 42000.0, "VRAD": -12.5}
+    (spectrum,) = read(cards)
+    assert (spectrum.id, spectrum.resolution, spectrum.radial_velocity) == ("HD 1", 42000, -12.5)
+
+
+def test_descending_wavelengths_are_reversed(read):
+    (spectrum,) = read({"CRVAL1": 5000.0, "CDELT1": -0.5, "CRPIX1": 1.0})
+    assert spectrum.wavelength[-1] == 5000
+    np.testing.assert_array_equal(spectrum.flux, FLUX[::-1])
+
+
+def test_zeros_at_the_ends_and_in_runs_are_padding_and_single_ones_are_not(read):
+    flux = FLUX.copy()
+    flux[:3] = flux[20] = flux[30:36] = flux[-1] = 0
+    (spectrum,) = read({"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0}, flux)
+    assert np.flatnonzero(spectrum.bad).tolist() == [0, 1, 2, *range(30, 36), N - 1]
+
+
+def test_lines_of_an_equispec_image_are_spectra(read):
+    cards = {"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0, "WAT0_001": "system=equispec", "APID2": "second"}
+    spectra = read(cards, np.stack([FLUX, 2 * FLUX]))
+    assert [spectrum.source.row for spectrum in spectra] == [0, 1]
+    assert spectra[1].id == "second"
+    np.testing.assert_array_equal(spectra[1].flux, 2 * FLUX)
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        {},
+        {"CRVAL1": 1.0, "CDELT1": 1.0, "CRPIX1": 1.0},
+        {"CTYPE1": "PIXEL", "CRVAL1": 5000.0, "CDELT1": 0.5},
+        {"CUNIT1": "pixel", "CRVAL1": 5000.0, "CDELT1": 0.5},
+        {"CTYPE1": "RA---TAN", "CRVAL1": 50.0, "CDELT1": 0.5, "CUNIT1": "deg"},
+        {"CRVAL1": -200.0, "CDELT1": 10.0, "CRPIX1": 1.0},
+    ],
+)
+def test_an_image_without_wavelengths_is_refused(read, cards):
+    with pytest.raises(NoWavelengthError):
+        read(cards)
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        {"CTYPE1": "VELO-LSR", "CUNIT1": "m/s"},
+        {"CTYPE1": "VRAD", "CUNIT1": "km/s"},
+        {"CUNIT1": "km s-1"},
+        {"CUNIT1": "km/s"},
+        {"CTYPE1": "FREQ", "CUNIT1": "Hz"},
+        {"CUNIT1": "GHz"},
+        {"WAT1_001": "wtype=linear label=Velocity units=km/s"},
+        {"CTYPE1": "WAVE-GRI"},
+        {"CUNIT1": "furlong"},
+        {"DC-FLAG": 1},
+    ],
+)
+def test_other_axes_are_refused_by_name(read, cards):
+    with pytest.raises(ReadError, match=r"velocit|frequenc|not known|only linear|no logarithm"):
+        read({"CRVAL1": 5000.0, "CDELT1": 0.5, **cards})
+
+
+def test_a_unit_that_cannot_be_told_is_asked_for(read):
+    with pytest.raises(ReadError, match="wave_unit"):
+        read({"CRVAL1": 1500.0, "CDELT1": 0.1, "CRPIX1": 1.0})
+    assert read({"CRVAL1": 1500.0, "CDELT1": 0.1, "CRPIX1": 1.0}, wave_unit="nm")[0].wavelength[0] == 15000
+
+
+def test_a_long_slit_image_is_refused(read):
+    with pytest.raises(ReadError, match=r"2 x 64"):
+        read({"CRVAL1": 5000.0, "CDELT1": 0.5, "CTYPE1": "WAVE", "CTYPE2": "POSITION"}, np.stack([FLUX, FLUX]))
+
+
+def test_a_file_cut_short_says_so(tmp_path):
+    path = tmp_path / "star.fits"
+    path.write_bytes(image_bytes(FLUX, {"CRVAL1": 5000.0, "CDELT1": 0.5})[:3000])
+    with pytest.raises(ReadError, match="cut short"):
+        read_spectra(path)
+
+
+VALUES = st.one_of(
+    st.booleans(),
+    st.integers(-(10**9), 10**9),
+    st.floats(-1e30, 1e30).filter(lambda x: x == 0 or abs(x) > 1e-30),
+    st.text(st.sampled_from("abc XYZ'/=&123.,-"), max_size=60),
+)
+KEYS = st.text(st.sampled_from("ABCDEXYZ0123456789-_"), min_size=1, max_size=8)
+LONG_KEYS = st.sampled_from(["ESO A BC D", "ESO LONG KEY 1"])
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.dictionaries(KEYS, VALUES, max_size=12), st.dictionaries(st.sampled_from(["ESO A B", "ESO LONG KEY 1"]), VALUES)
+)
+def test_the_header_read_by_hand_agrees_with_astropy(cards, hierarchs):
+    hdu = fits.PrimaryHDU(FLUX)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for key, value in cards.items():
+            if key not in hdu.header:
+                hdu.header[key] = (value, "comment")
+        for key, value in hierarchs.items():
+            hdu.header[f"HIERARCH {key}"] = value
+        stream = io.BytesIO()
+        hdu.writeto(stream, output_verify="silentfix+ignore")
+        (ours,) = scan(stream.getvalue(), "")
+        theirs = fits.Header.fromstring(stream.getvalue()[:28800].split(b"END" + b" " * 77)[0].decode())
+    for key in (*cards, *hierarchs):
+        expected = theirs[key]
+        found = ours.header.get(key)
+        assert found == (expected.rstrip() if isinstance(expected, str) else expected), key
+        assert type(found) is type(expected)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sampled_from(["u1", "i2", "i4", "f4", "f8"]),
+    st.sampled_from([None, 1.0, 0.25]),
+    st.sampled_from([None, 0.0, 32768.0, 1.5]),
+    st.booleans(),
+)
+def test_the_pixels_read_by_hand_agree_with_astropy(kind, scale, zero, has_blank):
+    cards = {key: value for key, value in (("BSCALE", scale), ("BZERO", zero)) if value is not None}
+    if has_blank and kind[0] in "iu" and zero != 32768.0:  # astropy forgets BLANK in unsigned integers
+        cards["BLANK"] = 7
+    pixels = np.arange(N).astype(kind)
+    data = image_bytes(pixels, cards)
+    ours, theirs = next(scan(data, "")), scan_with_astropy(data, "")[0]
+    np.testing.assert_allclose(ours.image().astype("f8"), theirs.image().astype("f8"), rtol=1e-6)
+    assert ours.shape == theirs.shape
+
+
+def test_tables_read_by_hand_agree_with_astropy():
+    columns = [
+        fits.Column("wavelength", "D", unit="nm", array=np.arange(5.0)),
+        fits.Column("cells", "3E", array=np.arange(15.0).reshape(5, 3)),
+        fits.Column("scaled", "E", bscale=0.5, bzero=2.0, array=np.arange(5, dtype="f4")),
+        fits.Column("unsigned", "J", bzero=2**31, array=np.arange(5, dtype="u4")),
+        fits.Column("null", "I", null=-1, array=np.array([1, -1, 2, 3, 4], dtype="i2")),
+        fits.Column("text", "6A", array=["a", "bb", "ccc", "", "e"]),
+        fits.Column("flag", "L", array=np.array([True, False, True, False, True])),
+        fits.Column("bits", "11X", array=np.zeros((5, 11), dtype=bool)),
+        fits.Column("ragged", "PE()", array=np.array([np.arange(n, dtype="f4") for n in range(5)], dtype=object)),
+        fits.Column("last", "K", array=np.arange(5)),
+    ]
+    stream = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns(columns)]).writeto(stream)
+    ours = list(scan(stream.getvalue(), ""))[1]
+    theirs = fits.open(io.BytesIO(stream.getvalue()))[1].data
+    assert [column.name for column in ours.columns] == theirs.names
+    for name in ("wavelength", "cells", "scaled", "unsigned", "flag", "last"):
+        np.testing.assert_array_equal(ours.column(name).load(), theirs[name])
+    assert ours.column("text").load().tolist() == theirs["text"].tolist()
+    np.testing.assert_array_equal(ours.column("null").load(), [1, np.nan, 2, 3, 4])
+    for mine, other in zip(ours.column("ragged").load(), theirs["ragged"], strict=True):
+        np.testing.assert_array_equal(mine, other)
+    with pytest.raises(AnnaError):
+        ours.column("bits").load()
+
+
+def test_compressed_images_are_read_with_astropy(tmp_path):
+    hdu = fits.CompImageHDU(np.tile(np.arange(64, dtype="i4"), (2, 1)), name="SPEC")
+    hdu.header["CRVAL1"], hdu.header["CDELT1"], hdu.header["CRPIX1"] = 5000.0, 0.5, 1.0
+    hdu.header["DC-FLAG"] = 0
+    path = tmp_path / "star.fits"
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path)
+    spectra = read_spectra(path)
+    assert len(spectra) == 2
+    np.testing.assert_array_equal(spectra[1].flux, np.arange(64))
+
+
+def test_a_simple_image_is_read_without_importing_astropy(tmp_path):
+    path = tmp_path / "star.fits"
+    path.write_bytes(image_bytes(FLUX, {"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0}))
+    code = (
+        "import sys; from anna_onnx.readers import read_spectra; "
+        f"assert len(read_spectra({str(path)!r})) == 1; "
+        "print(sorted({'astropy', 'h5py', 'scipy', 'torch'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
