@@ -1,0 +1,115 @@
+"""Training sets: written as they come, read lazily, whole or not at all."""
+
+import h5py
+import numpy as np
+import pytest
+
+from anna_onnx.errors import TrainingSetError, VersionError
+from anna_onnx.resampling import Grid
+from anna_onnx.trainingset import TrainingSet, TrainingSetWriter
+
+GRID = Grid(np.linspace(6600, 6610, 11), "air")
+NAMES, UNITS = ("teff", "logg"), ("K", "dex(cm / s2)")
+
+
+@pytest.fixture
+def columns():
+    random = np.random.default_rng(1)
+    return {
+        "flux": random.normal(1, 0.1, (5, 11)).astype(np.float32),
+        "labels": random.uniform(size=(5, 2)),
+        "id": np.arange(5) + 0.5,
+    }
+
+
+def write(path, columns, n=5, **options):
+    with TrainingSetWriter(path, GRID, NAMES, UNITS, n, **options) as writer:
+        for rows in (slice(0, 3), slice(3, 5)):
+            writer.append(**{name: values[rows] for name, values in columns.items()})
+
+
+def test_what_is_written_in_blocks_is_read_back(tmp_path, columns):
+    write(tmp_path / "a.h5", columns, attrs={"origin": "test"})
+    read = TrainingSet.open(tmp_path / "a.h5")
+    assert len(read) == 5
+    assert read.grid == GRID
+    assert (read.label_names, read.label_units) == (NAMES, UNITS)
+    for name, values in columns.items():
+        np.testing.assert_array_equal(getattr(read, name), values)
+    assert read.attrs["origin"] == "test"
+
+
+def test_flux_is_memory_mapped(tmp_path, columns):
+    write(tmp_path / "a.h5", columns)
+    assert isinstance(TrainingSet.open(tmp_path / "a.h5").flux, np.memmap)
+
+
+def test_a_compressed_file_is_read_too(tmp_path, columns):
+    write(tmp_path / "a.h5", columns)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file["flux"]
+        file.create_dataset("flux", data=columns["flux"], compression="gzip")
+    np.testing.assert_array_equal(TrainingSet.open(tmp_path / "a.h5").flux, columns["flux"])
+
+
+def test_text_ids_sigma_mask_and_other_columns_come_along(tmp_path, columns):
+    more = {"sigma": columns["flux"] * 0.01, "mask": (columns["flux"] > 1).astype(np.uint8)}
+    with TrainingSetWriter(
+        tmp_path / "a.h5", GRID, NAMES, UNITS, 5, sigma=True, mask=True, id_dtype="str", aux={"rv": "f8"}
+    ) as writer:
+        writer.append(columns["flux"], columns["labels"], ["α Cen", *"bcde"], **more, aux={"rv": np.arange(5.0)})
+    read = TrainingSet.open(tmp_path / "a.h5")
+    assert read.id[0] == "α Cen"
+    np.testing.assert_array_equal(read.sigma, more["sigma"])
+    np.testing.assert_array_equal(read.mask, more["mask"])
+    np.testing.assert_array_equal(read.aux["rv"], np.arange(5.0))
+
+
+def test_a_file_that_was_not_finished_does_not_appear(tmp_path, columns):
+    with pytest.raises(RuntimeError), TrainingSetWriter(tmp_path / "a.h5", GRID, NAMES, UNITS, 5) as writer:
+        writer.append(columns["flux"][:2], columns["labels"][:2], columns["id"][:2])
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fewer_spectra_than_announced_are_an_error_unless_allowed(tmp_path, columns):
+    with pytest.raises(TrainingSetError, match="5 spectra given, 9 announced"):
+        write(tmp_path / "a.h5", columns, n=9)
+    write(tmp_path / "a.h5", columns, n=9, may_be_fewer=True)
+    read = TrainingSet.open(tmp_path / "a.h5")
+    np.testing.assert_array_equal(read.flux, columns["flux"])
+    assert read.label_names == NAMES
+
+
+def test_a_newer_major_version_is_refused_and_a_newer_minor_one_is_not(tmp_path, columns):
+    write(tmp_path / "a.h5", columns)
+    for version, refused in (("1.7", False), ("2.0", True)):
+        with h5py.File(tmp_path / "a.h5", "r+") as file:
+            file.attrs["format_version"] = version
+        if refused:
+            with pytest.raises(VersionError, match="upgrade"):
+                TrainingSet.open(tmp_path / "a.h5")
+        else:
+            TrainingSet.open(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("damage", ["flux", "labels", "wavelength"])
+def test_a_file_that_lacks_a_part_is_refused_by_name(tmp_path, columns, damage):
+    write(tmp_path / "a.h5", columns)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file[damage]
+    with pytest.raises(TrainingSetError, match=r"a\.h5"):
+        TrainingSet.open(tmp_path / "a.h5")
+
+
+def test_a_truncated_file_is_refused(tmp_path, columns):
+    write(tmp_path / "a.h5", columns)
+    content = (tmp_path / "a.h5").read_bytes()
+    (tmp_path / "a.h5").write_bytes(content[: len(content) // 2])
+    with pytest.raises(TrainingSetError, match="not a readable training set"):
+        TrainingSet.open(tmp_path / "a.h5")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(TrainingSetError, match=r"none\.h5: no such file"):
+        TrainingSet.open(tmp_path / "none.h5")
