@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -69,6 +69,14 @@ class Normalization:
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON can hold it."""
         return asdict(self)
+
+    @classmethod
+    def parse(cls, text: str, ignore: Sequence[tuple[float, float]] = ()) -> Normalization:
+        """Return the recipe that ``curve:order`` stands for, such as ``polynomial:4``."""
+        curve, _, order = text.partition(":")
+        if not order.isdigit():
+            raise AnnaError(f"continuum '{text}', needed curve:order, such as spline:3 or polynomial:4")
+        return cls(curve, int(order), ignore=tuple(ignore))  # type: ignore[arg-type]  # it checks the curve
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Normalization:

@@ -49,6 +49,12 @@ def _snrs(_context: click.Context, _option: click.Parameter, texts: tuple[str, .
         raise click.BadParameter(f"'{' '.join(texts)}' is not a number or low:high") from None
 
 
+def _regions(
+    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
+) -> tuple[tuple[float, float], ...]:
+    return tuple(_range(_context, _option, text) for text in texts)
+
+
 @main.command()
 @click.argument("params", type=click.Path(dir_okay=False), default="params.toml")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of training, in place of the recipe's.")
@@ -145,6 +151,48 @@ def limit(
         found.write(output)
     if plot:
         found.plot(plot)
+
+
+@main.command()
+@click.argument("labels", type=click.Path(exists=True, dir_okay=False))
+@click.argument("files", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Training set (.h5) to write.")
+@click.option("--wavelength", help="first:last:step in Å, or a file with wavelengths.")
+@click.option("--grid-medium", type=click.Choice(["air", "vacuum"]), default="air", show_default=True)
+@click.option("--like", type=click.Path(exists=True, dir_okay=False), help="Prepare as for this model, instead.")
+@click.option("--labels", "names", help="Columns to take, such as teff,logg,feh=fe_h.  [default: the well-known ones]")
+@click.option("--key", help="Column with the id or file of the spectra.  [default: id, file, name, ...]")
+@click.option("--rv", help="Radial velocity to remove: km/s, header, auto or a column.")
+@click.option("--continuum", help="Divide by a fitted continuum, curve:order: spline:3, polynomial:4, ...")
+@click.option("--ignore", multiple=True, callback=_regions, help="first:last in Å, to leave out of that fit.")
+@click.option("--resolution", type=float, help="Resolving power to degrade sharper spectra to.")
+@click.option("--min-coverage", type=click.FloatRange(0, 1), help="Of the wavelengths.  [default: 0.99]")
+@click.option("--keep", multiple=True, help="Flag that is no reason to leave a spectrum out, such as not_normalized.")
+@click.option("--report", type=click.Path(dir_okay=False), help="What became of each spectrum.  [default: OUTPUT.csv]")
+@click.option("--medium", type=click.Choice(["air", "vacuum"]), help="Medium of the spectra.")
+@click.option("--frame", type=click.Choice(["topocentric", "barycentric", "rest"]), help="Frame of the spectra.")
+@click.option("--hdu", help="FITS extension to read, by number or name.")
+@click.option("--wave-unit", help="Unit of the wavelengths, such as nm.")
+@click.option("--columns", help="Columns of wavelength, flux and error, such as wave,flux,err.")
+@click.option("--merge-orders", is_flag=True, help="Merge echelle orders into one spectrum.")
+def pack(labels: str, files: tuple[str, ...], output: str, report: str | None, **options: Any) -> None:
+    """Build a training set from FILES of spectra and LABELS, a table (CSV, ECSV, FITS, VOTable).
+
+    A spectrum and a row of the table belong together by id or by file name;
+    columns hdu and row may say which spectrum of a file is meant. A label that is
+    not known may be empty.
+
+    \b
+    anna pack labels.csv spectra/*.fits -o train.h5 --wavelength 6625:6825:0.2
+    anna pack labels.csv spectra/*.fits -o train.h5 --like model.onnx --rv vhelio
+    """
+    from anna_onnx import packing
+
+    report = report or f"{output}.csv"
+    with progress_bar("packing") as progress:
+        found = packing.pack_files(labels, files, output, report=report, progress=progress, **options)
+    click.echo(found.summary(), err=True)
+    click.echo(f"{output}: {found.packed} spectra written; what became of each: {report}")
 
 
 @main.command()

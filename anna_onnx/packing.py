@@ -1,0 +1,583 @@
+"""Build a training set from files of spectra and a table of labels.
+
+A spectrum belongs to the row of the table that has its file (and, when the
+table says so, its row in the file), its id, or the name of its file. What is
+left out, and why, is written to a report: nothing disappears silently.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from anna_onnx._version import __version__
+from anna_onnx.continuum import Normalization
+from anna_onnx.errors import AnnaError, TrainingSetError
+from anna_onnx.flags import Flag, names
+from anna_onnx.labels import KNOWN, Label, canonical, nearest
+from anna_onnx.preparation import Preparation, Prepared, PrepareOptions
+from anna_onnx.progress import Progress, silent
+from anna_onnx.readers import ReadOptions, iter_spectra
+from anna_onnx.resampling import Grid
+from anna_onnx.spectrum import Frame, Source, Spectrum
+from anna_onnx.trainingset import TrainingSetWriter, blocks
+
+FloatArray = NDArray[np.float64]
+
+KEYS = ("id", "file", "filename", "file_name", "spectrum", "star", "name", "object", "source_id")
+"""Columns that name a spectrum, in the order of preference."""
+
+SENTINELS = (-9999.0, -999.0)
+"""Values that surveys write for a label that is not known."""
+
+FATAL = Flag.no_coverage | Flag.partial_coverage | Flag.not_normalized
+"""Flags for which a spectrum is left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelTable:
+    """A table of labels.
+
+    Attributes
+    ----------
+    name : str
+        Of its file.
+    label_names, label_units : tuple of str
+    labels : array of float64, shape (n, n_label)
+        NaN = not known.
+    key : str
+        The column that names the spectra.
+    keys : list of str, length n
+    places : list of (hdu, row), length n
+        Of the spectrum in its file; None where the table does not say.
+    columns : mapping of str to array, shape (n,)
+        Its other columns of numbers.
+    """
+
+    name: str
+    label_names: tuple[str, ...]
+    label_units: tuple[str, ...]
+    labels: FloatArray
+    key: str
+    keys: list[str]
+    places: list[tuple[int | None, int | None]]
+    columns: Mapping[str, FloatArray]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class Line:
+    """What became of one spectrum, or of one row of the table of labels."""
+
+    source: Source
+    id: str
+    packed: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of every spectrum.
+
+    Attributes
+    ----------
+    lines : list of Line
+    """
+
+    lines: list[Line] = field(default_factory=list)
+
+    @property
+    def packed(self) -> int:
+        """Number of spectra in the training set."""
+        return sum(line.packed for line in self.lines)
+
+    @property
+    def dropped(self) -> int:
+        """Number of spectra and table rows that are not in it."""
+        return len(self.lines) - self.packed
+
+    def summary(self) -> str:
+        """Return the numbers, and how often each reason came."""
+        reasons = Counter(line.why.split(":")[0] for line in self.lines if not line.packed)
+        counted = [f"  {count} × {reason}" for reason, count in reasons.most_common()]
+        return "\n".join([f"{self.packed} spectra packed, {self.dropped} left out", *counted])
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write one CSV line a spectrum: file, hdu, row, id, packed, why."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["file", "hdu", "row", "id", "packed", "why"])
+            for line in self.lines:
+                place = ("" if number is None else number for number in (line.source.hdu, line.source.row))
+                table.writerow([line.source.file, *place, line.id, int(line.packed), line.why])
+        temporary.replace(path)
+
+
+def pack_files(
+    labels: str | os.PathLike[str],
+    files: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    report: str | os.PathLike[str],
+    wavelength: str | None = None,
+    grid_medium: Literal["air", "vacuum"] = "air",
+    like: str | os.PathLike[str] | None = None,
+    names: str | None = None,
+    key: str | None = None,
+    rv: str | None = None,
+    continuum: str | None = None,
+    ignore: Sequence[tuple[float, float]] = (),
+    resolution: float | None = None,
+    min_coverage: float | None = None,
+    keep: Sequence[str] = (),
+    progress: Progress = silent,
+    **reading: Any,
+) -> Report:
+    """Build a training set as the command ``anna pack`` is asked to; see `pack`.
+
+    Parameters
+    ----------
+    labels, files, output, report : path-like
+    wavelength : str, optional
+        Grid, as ``first:last:step`` or a file.
+    grid_medium : {'air', 'vacuum'}
+    like : path-like, optional
+        A model whose preparation is taken instead.
+    names : str, optional
+        Labels to take, with commas between them.
+    key, keep, progress
+        As in `read_labels` and `pack`.
+    rv : str, optional
+        A number in km/s, header, auto, or a column of the table.
+    continuum : str, optional
+        See `Normalization.parse`.
+    ignore : sequence of (first, last)
+    resolution, min_coverage : float, optional
+        In place of those of the model.
+    **reading
+        Of `ReadOptions`.
+
+    Raises
+    ------
+    TrainingSetError
+        If neither or both of `wavelength` and `like` are given, or nothing is left.
+    """
+    preparation, template = _preparation(wavelength, grid_medium, like)
+    if continuum is not None:
+        preparation = replace(preparation, normalize=Normalization.parse(continuum, ignore))
+    if resolution is not None:
+        preparation = replace(preparation, resolution=resolution)
+    if min_coverage is not None:
+        preparation = replace(preparation, min_coverage=min_coverage)
+    velocity, rv_column = _parse_rv(rv)
+    return pack(
+        read_labels(labels, names.split(",") if names else None, key),
+        files,
+        output,
+        preparation,
+        options=PrepareOptions(rv=velocity, normalize=True if continuum else None),
+        rv_column=rv_column,
+        reading=ReadOptions(**reading),
+        template=template,
+        keep=keep,
+        report=report,
+        progress=progress,
+    )
+
+
+def pack(
+    table: LabelTable,
+    files: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    preparation: Preparation,
+    *,
+    options: PrepareOptions | None = None,
+    rv_column: str | None = None,
+    reading: ReadOptions | None = None,
+    template: ArrayLike | None = None,
+    keep: Sequence[str] = (),
+    report: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """Build a training set from files of spectra.
+
+    Spectra are left out when they cannot be read, have no row in the table or
+    no known label, or have one of the flags `FATAL` and not in `keep`. Pixels
+    without good flux become 1, masked. Errors are stored when any spectrum has
+    them; for the others then 1 / S/N, as estimated.
+
+    Parameters
+    ----------
+    table : LabelTable
+        See `read_labels`.
+    files : sequence of path-like
+    output : path-like
+        The training set (.h5) to write.
+    preparation : Preparation
+        The grid, and what the spectra are to be made like. It is stored in
+        the training set, attribute ``preparation``.
+    options : PrepareOptions, optional
+    rv_column : str, optional
+        Column of the table with the radial velocity to remove, km/s.
+    reading : ReadOptions, optional
+        Overrides of what the files say.
+    template : array, shape (n_pixel,), optional
+        Mean spectrum, for ``rv='auto'``.
+    keep : sequence of str
+        Names of flags that are no reason to leave a spectrum out.
+    report : path-like, optional
+        CSV file for what became of each spectrum.
+    progress : Progress
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    TrainingSetError
+        If no spectrum at all is left.
+    """
+    if rv_column is not None and rv_column not in table.columns:
+        raise TrainingSetError(
+            f"{table.name}: no column '{rv_column}' of numbers{nearest(rv_column, [*table.columns])}"
+        )
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    matcher, found = _Matcher(table), Report()
+    job = _Job(table, preparation, options or PrepareOptions(), rv_column, template, _fatal(keep))
+    with tempfile.TemporaryFile(dir=output.parent) as scratch:
+        stars = _Stars(preparation.grid, scratch)
+        for number, file in enumerate(files):
+            for line in _pack_file(file, job, matcher, stars, reading or ReadOptions()):
+                found.lines.append(line)
+            progress(number + 1, len(files), f"{len(stars.ids)} spectra")
+        found.lines.extend(matcher.unused())
+        if report is not None:
+            found.write(report)
+        if not stars.ids:
+            raise TrainingSetError(f"{output}: nothing to write: {found.summary()}")
+        stars.write(output, job)
+    return found
+
+
+def read_labels(
+    path: str | os.PathLike[str], labels: Sequence[str] | None = None, key: str | None = None
+) -> LabelTable:
+    """Read a table of labels: CSV, ECSV, FITS or VOTable, or any text table that astropy knows.
+
+    Values that are masked, not finite, -9999 or -999 are not known. Columns
+    ``hdu`` and ``row`` (from 0) say which spectrum of a file is meant.
+
+    Parameters
+    ----------
+    path : path-like
+    labels : sequence of str, optional
+        Columns to take, ``name=column`` to rename. Default: those with the name of a
+        well-known label, such as teff or logg; if there are none, all columns of numbers.
+    key : str, optional
+        Column with the id or the file of the spectra. Default: the first of `KEYS`.
+
+    Raises
+    ------
+    TrainingSetError
+        If the table cannot be read, or has not the columns.
+    """
+    table = _read_table(Path(path))
+    text = {name.lower(): name for name in table.colnames}
+    found = key or next((text[name] for name in KEYS if name in text), None)
+    if found is None or found not in table.colnames:
+        wanted = f"'{key}'" if key else f"one of {', '.join(KEYS)}"
+        raise TrainingSetError(f"{path}: columns {', '.join(table.colnames)}; to name the spectra needed {wanted}")
+    numbers = {name: _numbers(table[name]) for name in table.colnames if table[name].dtype.kind in "fiu"}
+    chosen = dict(_renamed(text) for text in labels or _likely_labels(numbers, skip={found}))
+    for name, column in chosen.items():
+        if column not in numbers:
+            raise TrainingSetError(f"{path}: no column '{column}' of numbers{nearest(column, [*numbers])}")
+        if not name.isidentifier():
+            raise TrainingSetError(f"{path}: '{name}' cannot name a label; rename it, such as feh={column}")
+    if not chosen:
+        raise TrainingSetError(f"{path}: no column of numbers to take as label, found {', '.join(table.colnames)}")
+    places = zip(*(_whole(numbers.get(text.get(name, "")), len(table)) for name in ("hdu", "row")), strict=True)
+    return LabelTable(
+        name=str(path),
+        label_names=tuple(chosen),
+        label_units=tuple(_unit(table[column], name) for name, column in chosen.items()),
+        labels=np.column_stack([numbers[column] for column in chosen.values()]),
+        key=found,
+        keys=[str(value).strip() for value in table[found]],
+        places=list(places),
+        columns=numbers,
+    )
+
+
+def _preparation(
+    wavelength: str | None, medium: Literal["air", "vacuum"], like: str | os.PathLike[str] | None
+) -> tuple[Preparation, FloatArray | None]:
+    """Return a preparation for a new grid, or that of a model with its mean training spectrum."""
+    if (wavelength is None) == (like is None):
+        raise TrainingSetError("the wavelengths of the training set: needed either --wavelength or --like")
+    if like is not None:
+        from anna_onnx.bundle import Bundle
+
+        sidecar = Bundle.load(like).sidecar
+        return sidecar.preparation, None if sidecar.novelty is None else sidecar.novelty.mean
+    from anna_onnx.synthesis import wavelength_grid
+
+    return Preparation(wavelength_grid(str(wavelength), medium)), None
+
+
+def _parse_rv(text: str | None) -> tuple[float | Literal["header", "auto"] | None, str | None]:
+    """Return a radial velocity option and, when `text` is none, the column that it names."""
+    if text is None or text in ("header", "auto"):
+        return text, None  # type: ignore[return-value]  # one of the literals
+    try:
+        return float(text), None
+    except ValueError:
+        return None, text
+
+
+def _fatal(keep: Sequence[str]) -> Flag:
+    """Return the flags for which a spectrum is left out."""
+    fatal = FATAL
+    for name in keep:
+        if name not in Flag.__members__:
+            raise TrainingSetError(f"no flag '{name}'{nearest(name, list(Flag.__members__))}")
+        fatal &= ~Flag[name]
+    return fatal
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What is the same for all files."""
+
+    table: LabelTable
+    preparation: Preparation
+    options: PrepareOptions
+    rv_column: str | None
+    template: ArrayLike | None
+    fatal: Flag
+
+    def prepare(self, spectrum: Spectrum, index: int) -> Prepared:
+        options = self.options
+        if self.rv_column is not None:
+            velocity = self.table.columns[self.rv_column][index]
+            spectrum, options = replace(spectrum, radial_velocity=float(velocity)), replace(options, rv="header")
+        return self.preparation.prepare(spectrum, options, template=self.template)
+
+    def why_not(self, prepared: Prepared, index: int) -> str:
+        """Return why a spectrum is to be left out; nothing if it is not."""
+        if np.isnan(self.table.labels[index]).all():
+            return "no label known"
+        flags = prepared.flags & self.fatal
+        return f"{names(flags)}: {'; '.join(prepared.notes)}" if flags else ""
+
+
+class _Matcher:
+    """Finds the row of the table that belongs to a spectrum."""
+
+    def __init__(self, table: LabelTable) -> None:
+        self._table = table
+        self._rows: dict[str, list[int]] = {}
+        for index, key in enumerate(table.keys):
+            self._rows.setdefault(key, []).append(index)
+        self._used: set[int] = set()
+
+    def find(self, spectrum: Spectrum) -> tuple[int | None, bool, str]:
+        """Return the row, whether only the name of the file led to it, and else why there is none."""
+        by_file = _names_of(spectrum.source.file)
+        for name in (spectrum.id, *by_file):
+            rows = [row for row in self._rows.get(name, ()) if name and self._fits(row, spectrum.source)]
+            if len(rows) > 1:
+                return None, False, f"ambiguous: the table has {len(rows)} rows for '{name}'"
+            if rows:
+                placed = self._table.places[rows[0]] != (None, None)
+                return rows[0], name != spectrum.id and not placed, ""
+        return None, False, f"no labels: the table has no '{spectrum.id or by_file[-1]}'"
+
+    def _fits(self, index: int, source: Source) -> bool:
+        hdu, row = self._table.places[index]
+        return hdu in (None, source.hdu) and row in (None, source.row)
+
+    def use(self, index: int) -> None:
+        self._used.add(index)
+
+    def unused(self) -> Iterator[Line]:
+        """Yield a line for every row of the table that no spectrum was packed for."""
+        for index, key in enumerate(self._table.keys):
+            if index not in self._used:
+                hdu, row = self._table.places[index]
+                yield Line(Source(self._table.name, hdu, row), key, False, "no spectrum for these labels")
+
+
+class _Stars:
+    """Prepared spectra in a scratch file, until their number is known."""
+
+    def __init__(self, grid: Grid, scratch: IO[bytes]) -> None:
+        shape = (grid.n_pixel,)
+        self._record = np.dtype([("flux", "f4", shape), ("sigma", "f4", shape), ("mask", "u1", shape)])
+        self._grid, self._scratch = grid, scratch
+        self.ids: list[str] = []
+        self.rows: list[int] = []
+        self.frames: set[Frame] = set()
+        self.rv: list[float] = []
+        self.snr: list[float] = []
+        self.with_errors = False
+
+    def add(self, spectrum: Spectrum, prepared: Prepared, row: int) -> None:
+        missing = np.isnan(prepared.flux)
+        record = np.zeros(1, dtype=self._record)
+        record["flux"] = np.where(missing, 1, prepared.flux)
+        noise = 1 / prepared.snr if prepared.sigma is None else prepared.sigma
+        record["sigma"] = np.where(missing, 1, np.nan_to_num(noise))
+        record["mask"] = missing
+        self._scratch.write(record.tobytes())
+        self.with_errors |= prepared.sigma is not None
+        self.ids.append(spectrum.id or _names_of(spectrum.source.file)[-1])
+        self.rows.append(row)
+        self.frames.add("rest" if prepared.rv is not None else spectrum.frame)
+        self.rv.append(np.nan if prepared.rv is None else prepared.rv)
+        self.snr.append(prepared.snr)
+
+    def write(self, output: Path, job: _Job) -> None:
+        """Write the training set."""
+        self._scratch.seek(0)
+        frame: Frame = self.frames.pop() if len(self.frames) == 1 else "unknown"
+        preparation = replace(job.preparation, frame=frame)
+        attrs: dict[str, Any] = {
+            "made_by": f"anna-onnx {__version__}, anna pack",
+            "labels_from": Path(job.table.name).name,
+            "preparation": json.dumps(preparation.to_dict()),
+        }
+        if preparation.resolution is not None:
+            attrs["resolution"] = preparation.resolution
+        aux = {"snr": np.array(self.snr), "rv_removed": np.array(self.rv)}
+        if np.isnan(aux["rv_removed"]).all():
+            del aux["rv_removed"]
+        with TrainingSetWriter(
+            output,
+            self._grid,
+            job.table.label_names,
+            job.table.label_units,
+            len(self.ids),
+            sigma=self.with_errors,
+            mask=True,
+            aux=dict.fromkeys(aux, "f8"),
+            id_dtype="str",
+            attrs=attrs,
+        ) as writer:
+            for part in blocks(len(self.ids), 256):
+                size = (part.stop - part.start) * self._record.itemsize
+                records = np.frombuffer(self._scratch.read(size), dtype=self._record)
+                writer.append(
+                    records["flux"],
+                    job.table.labels[self.rows[part]],
+                    self.ids[part],
+                    sigma=records["sigma"] if self.with_errors else None,
+                    mask=records["mask"],
+                    aux={name: values[part] for name, values in aux.items()},
+                )
+
+
+def _pack_file(
+    file: str | os.PathLike[str], job: _Job, matcher: _Matcher, stars: _Stars, reading: ReadOptions
+) -> Iterator[Line]:
+    """Pack what belongs to the table of one file, and say what became of each spectrum."""
+    found: list[tuple[Spectrum, Prepared, int]] = []
+    try:
+        for spectrum in iter_spectra(file, reading):
+            row, by_file_only, why = matcher.find(spectrum)
+            if row is None:
+                yield Line(spectrum.source, spectrum.id, False, why)
+                continue
+            prepared = job.prepare(spectrum, row)
+            if by_file_only:
+                found.append((spectrum, prepared, row))
+            else:
+                yield _pack_one(spectrum, prepared, row, job, matcher, stars)
+    except (AnnaError, OSError) as error:
+        yield Line(Source(os.fspath(file)), "", False, f"unreadable: {error}")
+    # Of several spectra that only the name of the file leads to, one may be the order that holds the grid.
+    there = [item for item in found if not item[1].flags & Flag.no_coverage]
+    for spectrum, prepared, row in found:
+        if len(there) > 1 and not prepared.flags & Flag.no_coverage:
+            why = (
+                f"ambiguous: {len(there)} spectra in the file and only its name in the table; add ids, or a column row"
+            )
+            yield Line(spectrum.source, spectrum.id, False, why)
+        else:
+            yield _pack_one(spectrum, prepared, row, job, matcher, stars)
+
+
+def _pack_one(spectrum: Spectrum, prepared: Prepared, row: int, job: _Job, matcher: _Matcher, stars: _Stars) -> Line:
+    why = job.why_not(prepared, row)
+    matcher.use(row)
+    if not why:
+        stars.add(spectrum, prepared, row)
+    return Line(spectrum.source, spectrum.id, not why, why or "; ".join(prepared.notes))
+
+
+def _names_of(file: str) -> tuple[str, str, str]:
+    """Return what a table may call a file: as it was given, without folders, and without suffixes."""
+    name = Path(file).name
+    stem = name.removesuffix(".gz")
+    return file, name, stem.rsplit(".", 1)[0] if "." in stem else stem
+
+
+def _read_table(path: Path) -> Any:
+    """Read a table with astropy, its format found by content or suffix."""
+    from astropy.table import Table
+
+    formats = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".vot": "votable", ".xml": "votable", ".fits": "fits"}
+    if not path.is_file():
+        raise TrainingSetError(f"{path}: no such file")
+    try:
+        kind = formats.get(path.suffix.lower())
+        return Table.read(path, format=kind) if kind else Table.read(path, format="ascii")
+    except Exception as error:  # whatever astropy raises for a table that is none
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TrainingSetError(f"{path}: cannot be read as a table ({reason})") from error
+
+
+def _numbers(column: Any) -> FloatArray:
+    values = np.array(np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan))
+    values[~np.isfinite(values) | np.isin(values, SENTINELS)] = np.nan
+    return values
+
+
+def _whole(values: FloatArray | None, n: int) -> list[int | None]:
+    if values is None:
+        return [None] * n
+    return [None if np.isnan(value) or value < 0 else int(value) for value in values]
+
+
+def _renamed(text: str) -> tuple[str, str]:
+    """Return name and column of ``name=column``, or of a column that keeps its name."""
+    name, _, column = text.partition("=")
+    return name.strip(), column.strip() or name.strip()
+
+
+def _likely_labels(names: Iterable[str], skip: set[str]) -> list[str]:
+    candidates = [name for name in names if name not in skip and name.lower() not in (*KEYS, "hdu", "row")]
+    return [name for name in candidates if canonical(name) in KNOWN and canonical(name) != "rv"] or candidates
+
+
+def _unit(column: Any, name: str) -> str:
+    """Return the unit that the table states, else that of a well-known label."""
+    if column.unit is not None:
+        return str(column.unit)
+    return Label(name, 0, 1).unit or ""
