@@ -90,12 +90,11 @@ class Inputs(nn.Module):
     def fit(self, mean: Tensor, spread: Tensor) -> None:
         """Standardise with the mean and the spread of the training spectra, shape (n_pixel,) each.
 
-        Pixels of the bare continuum vary little: dividing by their own spread would only
-        blow up their noise, so that the mean spread is the least divisor.
+        The spread has a floor, a tenth of its mean, for pixels that hardly vary.
         """
         self.fill.copy_(mean)
         self.offset.copy_(mean)
-        self.scale.copy_(torch.maximum(spread, spread.mean()))
+        self.scale.copy_(torch.maximum(spread, 0.1 * spread.mean()))
 
     def forward(self, flux: Tensor) -> Tensor:
         missing = torch.isnan(flux)
