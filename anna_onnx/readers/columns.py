@@ -260,7 +260,7 @@ def medium_of(column: Column, columns: Sequence[Column]) -> Literal["air", "vacu
     """
     if "obs.atmos" in column.ucd.lower() or column.key == "awav":
         return "air"
-    if column.key == "wavelength" and any(other.key == "wavelength_air" for other in columns):
+    if column.key in ("wave", "wavelength") and any(other.key == f"{column.key}_air" for other in columns):
         return "vacuum"
     found = medium_in(column.key)
     return found if found in ("air", "vacuum") else None

@@ -60,8 +60,9 @@ _RESOLUTION = ("SPEC_RES", "SPECRES", "RESOLUT", "SPEC_RP", "RESPOWER", "RP", "R
 _VELOCITY = ("ESO DRS CCF RV", "ESO QC CCF RV", "TNG DRS CCF RV", "VRAD", "RADVEL", "RV")
 _NAME = ("ESO OBS TARG NAME", "OBJECT", "TARGNAME", "TARGETID", "TARGET", "OBJNAME", "DESIG", "OBSID")
 _ORIGIN = ("INSTRUME", "INSTR", "TELESCOP", "DBTABLE", "ESO PRO REC1 ID")
+_BERV = ("ESO DRS BERV", "TNG DRS BERV", "OHP DRS BERV", "ESO QC BERV", "TNG QC BERV")
 _AXIS = ("VACUUM", "CTYPE1", "SPECSYS", "SPECSYS1", "HELCORR", "DOPCOR01", "DOPCOR")
-_KEYS = frozenset((*_MEDIUM, *_RESOLUTION, *_VELOCITY, *_NAME, *_ORIGIN, *_AXIS))
+_KEYS = frozenset((*_MEDIUM, *_RESOLUTION, *_VELOCITY, *_NAME, *_ORIGIN, *_BERV, *_AXIS))
 
 
 def from_headers(*headers: Keywords) -> Facts:
@@ -126,6 +127,8 @@ def _frame(stated: Sequence[Mapping[str, Any]]) -> tuple[Frame, str]:
             return "barycentric", "heliocentric wavelengths (HELCORR)"
     if any("DOPCOR01" in keys or "DOPCOR" in keys for keys in stated):
         return "unknown", "doppler-corrected by IRAF dopcor: the frame is not told"
+    if any(key in keys for key in _BERV for keys in stated):
+        return "barycentric", "frame barycentric, as the DRS of HARPS and its kin leaves merged spectra"
     for keys in stated:
         instrument = _text(keys, "INSTRUME").upper()
         if instrument in _TOPOCENTRIC and "ESO PRO REC1 ID" in keys:

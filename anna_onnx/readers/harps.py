@@ -16,7 +16,7 @@ from anna_onnx.errors import NoWavelengthError, ReadError
 from anna_onnx.spectrum import FloatArray, Source, Spectrum
 
 from .assembly import assemble
-from .facts import from_headers
+from .facts import Facts, from_headers
 from .fits import FitsFile, Header
 from .options import ReadOptions
 from .orders import merge
@@ -46,7 +46,8 @@ def _read_orders(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     header, (n_order, n_pixel) = fits.primary.header, fits.primary.shape
     coefficients = _coefficients(header, n_order, fits.path)
     stated = from_headers(header)
-    facts = stated.known(medium="air", frame="topocentric").noted("orders as observed, blaze not removed")
+    note = "orders of the HARPS DRS: air, as observed, blaze not removed"
+    facts = Facts("air", "topocentric", stated.id, (note,), stated.resolution)
     flux = fits.primary.image()
     pixel = np.arange(n_pixel, dtype=np.float64)
     for order in range(n_order):

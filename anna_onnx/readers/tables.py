@@ -96,6 +96,8 @@ def read_columns(
     facts = facts.noted(*roles.notes)
     if medium := medium_of(roles.wavelength, columns):
         facts = facts.known(medium=medium)
+    elif facts.medium == "unknown" and roles.wavelength.ucd == "em.wl" and roles.wavelength.utype:
+        facts = facts.known(medium="vacuum").noted("medium vacuum: UCD em.wl, which ESO's Phase 3 standard means so")
     spectra = _spectra(columns, roles, facts, Source(path, hdu), options, headers)
     if options.merge_orders and any(column.key in _ORDER for column in columns):
         return iter([merge(list(spectra))])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,18 +16,20 @@ from anna_onnx.errors import NoWavelengthError, ReadError
 from anna_onnx.spectrum import Source, Spectrum
 
 from .assembly import assemble
-from .columns import Column
+from .columns import Column, understand
 from .facts import Facts, from_headers, iraf_medium, medium_in
 from .fits import CARD, Header
 from .options import ReadOptions
 from .orders import merge
 from .tables import read_columns
+from .units import angstroms_per
 
 MAX_TEXT = 64 << 20
 MAX_HEADER_LINES = 5000
 _COMMENT = re.compile(r"^\s*(#|%|;|!|\\|//|\*|@)+\s?")
 _STATED = re.compile(r"^\W*(object|target|star|name)\s*[=:]\s*(.+?)\s*$", re.I)
 _MEDIUM = re.compile(r"wav|lambda|medium|air.*vac", re.I)
+_OTHER_AXIS = re.compile(r"vel(ocity|o)?\b|\bv_?(lsr|rad|hel\w*)\b|km/s|freq\w*|[kMGT]?Hz\b|pixel|channel", re.I)
 _MISSING = {"", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""'}
 
 
@@ -69,7 +72,7 @@ def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
         return _libre_esprit(path, layout, numbers, options)
     cards = _cards(layout.head)
     facts = (from_headers(cards) if cards else _comments(layout.head)).noted(*notes)
-    columns = _columns(path, layout, numbers, named=cards is None)
+    columns = _columns(path, layout, numbers, options) if cards is None else _by_position(layout, numbers)
     spectra = read_columns(columns, facts, path, None, options)
     if cards is None or "WAT0_001" not in cards or options.medium is not None:
         return spectra
@@ -177,42 +180,60 @@ def _comments(head: Sequence[str]) -> Facts:
     return facts
 
 
-def _columns(path: str, layout: _Layout, numbers: NDArray[np.float64], *, named: bool) -> list[Column]:
-    """Return the columns, named by the header or else by position."""
-    names, units = _names(layout) if named else ([], [])
-    if not names:
-        names = ["wavelength", "flux", "error", *(f"column{i}" for i in range(4, layout.n_column + 1))]
-        # A third column is taken as the error when it can be one.
-        if layout.n_column > 2 and not np.nanmin(np.where(np.isfinite(numbers[2]), numbers[2], np.inf)) >= 0:
-            names[2] = "column3"
-    units = units or [""] * layout.n_column
+def _columns(path: str, layout: _Layout, numbers: NDArray[np.float64], options: ReadOptions) -> list[Column]:
+    """Return the columns, named by the header or else by position.
+
+    Of the header lines with a word for each column the last one counts from
+    which the columns are understood.
+
+    Raises
+    ------
+    NoWavelengthError, ReadError
+        If the line above the numbers names something other than wavelengths.
+    """
+    lines = [_split(_COMMENT.sub("", line), layout.delimiter) for line in layout.head[-20:]]
+    wordy = [fields for fields in lines if len(fields) == layout.n_column and not all(map(_is_number, fields))]
+    for below, names in zip([None, *wordy[::-1]], wordy[::-1], strict=False):
+        columns = _named(names, _units(below), numbers)
+        if options.columns is not None:
+            return columns
+        try:
+            understand(columns, path)
+        except ReadError as error:
+            other = _OTHER_AXIS.search(" ".join(names))
+            if other:
+                raise NoWavelengthError(
+                    f"{path}: columns {', '.join(names)}: {other[0]}, needed wavelengths"
+                ) from error
+        else:
+            return columns
+    return _by_position(layout, numbers)
+
+
+def _named(names: Sequence[str], units: Sequence[str], numbers: NDArray[np.float64]) -> list[Column]:
     return [
-        Column(name, unit, "", "", numbers.shape[1], lambda values=values: values)  # type: ignore[misc]
-        for name, unit, values in zip(names, units, numbers, strict=False)
+        Column(name, unit, "", "", values.size, partial(np.asarray, values))
+        for name, unit, values in zip(names, units or [""] * len(names), numbers, strict=True)
     ]
 
 
-def _names(layout: _Layout) -> tuple[list[str], list[str]]:
-    """Return the names and units in the last header lines that have a word for each column."""
-    lines = [_split(_COMMENT.sub("", line), layout.delimiter) for line in layout.head[-20:]]
-    wordy = [fields for fields in lines if len(fields) == layout.n_column and not all(map(_is_number, fields))]
-    if not wordy:
-        return [], []
-    if len(wordy) > 1 and _looks_like_units(wordy[-1]) and not _looks_like_units(wordy[-2]):
-        return wordy[-2], [field.strip("()[]") for field in wordy[-1]]
-    return wordy[-1], []
+def _by_position(layout: _Layout, numbers: NDArray[np.float64]) -> list[Column]:
+    """Return wavelength, flux, and, when it can be one, error."""
+    names = ["wavelength", "flux", *(f"column{i}" for i in range(3, layout.n_column + 1))]
+    if layout.n_column > 2 and np.nanmin(np.where(np.isfinite(numbers[2]), numbers[2], np.inf)) >= 0:
+        names[2] = "error"
+    return _named(names, (), numbers)
 
 
-def _looks_like_units(fields: Sequence[str]) -> bool:
-    from .units import angstroms_per
-
-    for field in fields:
+def _units(fields: Sequence[str] | None) -> list[str]:
+    """Return the units in a line below the names, if they are units."""
+    for field in fields or ():
         try:
             angstroms_per(field, "")
         except ReadError:
             continue
-        return not any(re.fullmatch(r"(?i)flux(es)?|wave.*|lambda|err(or)?|intensity", other) for other in fields)
-    return False
+        return [unit.strip("()[]") for unit in fields or ()]
+    return []
 
 
 def _libre_esprit(path: str, layout: _Layout, numbers: NDArray[np.float64], options: ReadOptions) -> Iterator[Spectrum]:
