@@ -56,8 +56,8 @@ def estimate_snr(flux: Floats, sigma: Floats | None = None, bad: BoolArray | Non
 def continuum_level(flux: Floats) -> tuple[FloatArray, FloatArray]:
     """Return where the continuum of spectra lies, and by how much it changes along them.
 
-    The level is the 90th percentile of means over ten pixels, the tilt the
-    difference of the levels of the red and the blue half.
+    The level of a half of the spectrum is the 90th percentile of means over
+    ten pixels; that of the spectrum is the higher of the two, and the tilt is red minus blue.
 
     Parameters
     ----------
@@ -76,8 +76,8 @@ def continuum_level(flux: Floats) -> tuple[FloatArray, FloatArray]:
         means += flux[:, start : n_bin * size : size]
     means /= size
     half = n_bin // 2
-    level, blue, red = (_quantile(part, 0.9) for part in (means, means[:, :half], means[:, half:]))
-    return level, red - blue
+    blue, red = _quantile(means[:, :half], 0.9), _quantile(means[:, half:], 0.9)
+    return _quantile(np.stack([blue, red], axis=1), 1.0), red - blue
 
 
 def off_continuum(level: FloatArray, tilt: FloatArray) -> BoolArray:
@@ -88,6 +88,8 @@ def off_continuum(level: FloatArray, tilt: FloatArray) -> BoolArray:
 def _quantile(values: Floats, fraction: float) -> FloatArray:
     """Return a quantile of each row, by nearest rank, leaving NaN out; NaN for a row without values."""
     ordered = np.sort(values, axis=1)  # NaN last
+    if not np.isnan(ordered[:, -1]).any():
+        return ordered[:, round(fraction * (values.shape[1] - 1))].astype(np.float64)
     count = values.shape[1] - np.isnan(ordered).sum(axis=1)
     rank = np.maximum(np.rint(fraction * (count - 1)).astype(np.intp), 0)
     return np.asarray(ordered[np.arange(len(ordered)), rank], dtype=np.float64)

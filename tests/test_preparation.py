@@ -214,6 +214,38 @@ def test_a_block_is_the_same_as_its_rows_one_by_one() -> None:
         assert alone.snr == pytest.approx(here.snr, nan_ok=True)
 
 
+def test_many_spectra_of_any_kind_are_the_same_as_one_by_one() -> None:
+    shifted = WIDE + 0.01
+    kinds = [
+        star(),
+        star(seed=1, medium="vacuum"),
+        star(seed=2, sigma=None),
+        replace(star(seed=3), wavelength=shifted),
+        star(seed=4, resolution=30000.0),
+        star(seed=5, frame="barycentric", radial_velocity=20.0),
+        Spectrum([4000.0, 4001.0], [1, 1]),
+        star(seed=6),
+    ]
+    for options in (PrepareOptions(), PrepareOptions(rv="header", normalize=True)):
+        block = MODEL.prepare_many(kinds, options)
+        for row, spectrum in enumerate(kinds):
+            alone, here = MODEL.prepare(spectrum, options), block[row]
+            np.testing.assert_array_equal(alone.flux, here.flux)
+            assert (alone.flags, alone.notes, alone.rv) == (here.flags, here.notes, here.rv)
+            assert alone.snr == pytest.approx(here.snr, nan_ok=True)
+            assert np.isnan(block.sigma[row]).all() if alone.sigma is None else (alone.sigma == here.sigma).all()
+
+
+def test_gaps_between_orders_are_no_bad_pixels_even_after_degrading() -> None:
+    wavelength = np.arange(6600.0, 6850.0, 0.02)
+    kept = (wavelength < 6700) | (wavelength > 6720)
+    sharp = Spectrum(wavelength[kept], flux_at(wavelength[kept], 60000), medium="air", frame="rest", resolution=60000)
+    for spectrum in (sharp, replace(sharp, resolution=11000.0)):
+        ready = MODEL.prepare(spectrum)
+        assert ready.flags == Flag.partial_coverage
+        assert ready.coverage == pytest.approx(0.9, abs=0.005)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.floats(0.001, 300), min_size=1, max_size=40),
