@@ -1,0 +1,269 @@
+"""The steps from spectra as they came to the wavelength grid, for any number of spectra at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anna_onnx.continuum import Normalization, fit_continuum
+from anna_onnx.medium import convert, doppler
+from anna_onnx.quality import continuum_level, estimate_snr, off_continuum
+from anna_onnx.resampling import FWHM, Degrader, Floats, Grid, Resampler, pixel_width, resampler
+from anna_onnx.spectrum import BoolArray, FloatArray, Medium
+
+
+@dataclass(frozen=True, eq=False)
+class Spectra:
+    """Spectra that share their wavelengths, as they came.
+
+    Attributes
+    ----------
+    wavelength : array of float64, shape (n_in,)
+    flux, sigma : arrays, shape (n, n_in)
+    bad : array of bool, shape (n, n_in)
+    medium : str
+    """
+
+    wavelength: FloatArray
+    flux: Floats
+    sigma: Floats | None
+    bad: BoolArray | None
+    medium: Medium
+
+    def take(self, rows: NDArray[np.intp]) -> Spectra:
+        """Return some of the spectra."""
+        sigma = None if self.sigma is None else self.sigma[rows]
+        bad = None if self.bad is None else self.bad[rows]
+        return Spectra(self.wavelength, self.flux[rows], sigma, bad, self.medium)
+
+    def cut(self, columns: slice) -> tuple[Floats, Floats | None, BoolArray | None]:
+        """Return flux, sigma and bad pixels of a range of pixels; None when no pixel is bad."""
+        flux = self.flux[:, columns]
+        sigma = None if self.sigma is None else self.sigma[:, columns]
+        good = np.isfinite(flux)
+        if sigma is not None:
+            good &= np.isfinite(sigma) & (sigma > 0)
+        if self.bad is not None:
+            good &= ~self.bad[:, columns]
+        return flux, sigma, None if good.all() else ~good
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What is to be done to spectra on their way.
+
+    Attributes
+    ----------
+    recipe : Normalization or None
+        To divide by the continuum with.
+    only_if_needed : bool
+        Whether spectra that look normalised are left as they are.
+    degrade : (from, to) or None
+        Resolving powers.
+    """
+
+    recipe: Normalization | None
+    only_if_needed: bool
+    degrade: tuple[float, float] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Gridded:
+    """Spectra on the grid, and what became known on the way.
+
+    Attributes
+    ----------
+    flux, sigma : arrays, shape (n, n_pixel)
+        NaN where there is no good flux.
+    n_good, n_covered : arrays of int, shape (n,)
+        Pixels with good flux, and with any.
+    snr : array, shape (n,)
+        Per pixel of the grid.
+    normalized : array of int, shape (n,)
+        1 where the continuum was divided by, -1 where none could be found.
+    """
+
+    flux: Floats
+    sigma: Floats | None
+    n_good: NDArray[np.intp]
+    n_covered: NDArray[np.intp]
+    snr: FloatArray
+    normalized: NDArray[np.int8]
+
+    @property
+    def coverage(self) -> FloatArray:
+        """Fraction of the grid with good flux."""
+        return np.asarray(self.n_good / self.flux.shape[1])
+
+    @property
+    def n_bad(self) -> NDArray[np.intp]:
+        """Pixels that are covered, but not by good flux."""
+        return self.n_covered - self.n_good
+
+    @classmethod
+    def join(cls, parts: list[Gridded], rows: list[NDArray[np.intp]]) -> Gridded:
+        """Put parts together, `rows` being the places of their rows."""
+        if len(parts) == 1:
+            return parts[0]
+        order = np.argsort(np.concatenate(rows))
+        sigma = [part.sigma for part in parts if part.sigma is not None]
+        return cls(
+            flux=np.concatenate([part.flux for part in parts])[order],
+            sigma=np.concatenate(sigma)[order] if sigma else None,
+            n_good=np.concatenate([part.n_good for part in parts])[order],
+            n_covered=np.concatenate([part.n_covered for part in parts])[order],
+            snr=np.concatenate([part.snr for part in parts])[order],
+            normalized=np.concatenate([part.normalized for part in parts])[order],
+        )
+
+
+class Gridder:
+    """Brings spectra onto a grid, and remembers the way for the next that share their wavelengths."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._roads: list[Road] = []
+
+    def bring(self, spectra: Spectra, treatment: Treatment, rv: FloatArray | None) -> Gridded:
+        """Bring spectra onto the grid.
+
+        Parameters
+        ----------
+        spectra : Spectra
+        treatment : Treatment
+        rv : array of float64, shape (n,), or None
+            Velocities to remove, km/s; nothing is removed where it is NaN.
+        """
+        if rv is None:
+            return self._along(self._road(spectra, 0.0, treatment.degrade), spectra, treatment)
+        velocity = np.nan_to_num(rv)
+        if (velocity == velocity[0]).all():
+            return self._along(self._road(spectra, float(velocity[0]), treatment.degrade), spectra, treatment)
+        parts, places = [], []
+        for value in np.unique(velocity):
+            rows = np.flatnonzero(velocity == value)
+            road = self._road(spectra, float(value), treatment.degrade)
+            parts.append(self._along(road, spectra.take(rows), treatment))
+            places.append(rows)
+        return Gridded.join(parts, places)
+
+    def _road(self, spectra: Spectra, velocity: float, degrade: tuple[float, float] | None) -> Road:
+        """Return the way for these wavelengths, one of the last two from memory: files of a night share theirs."""
+        key = (spectra.medium, velocity, degrade)
+        for road in self._roads:
+            same = road.source is spectra.wavelength or np.array_equal(road.source, spectra.wavelength)
+            if road.key == key and same:
+                return road
+        road = Road(spectra.wavelength, self._grid, *key)
+        self._roads = [road, *self._roads[:1]]
+        return road
+
+    def _along(self, road: Road, spectra: Spectra, treatment: Treatment) -> Gridded:
+        n = len(spectra.flux)
+        if road.resampler is None:
+            return self._nothing(n, spectra.sigma is not None)
+        flux, sigma, bad = spectra.cut(road.columns)
+        snr = estimate_snr(flux, sigma, bad) * road.gain
+        normalized = np.zeros(n, dtype=np.int8)
+        if treatment.recipe is not None:
+            flux, sigma, bad, normalized = _normalize(road.wavelength, flux, sigma, bad, treatment)
+        if road.degrader is not None:
+            flux, sigma, valid = road.degrader.apply(flux, sigma, bad)
+            bad = ~valid
+        flux, sigma, valid = road.resampler.apply(flux, sigma, bad)
+        return Gridded(
+            flux=flux,
+            sigma=sigma,
+            n_good=np.count_nonzero(valid, axis=1),
+            n_covered=np.full(n, road.n_covered),
+            snr=snr,
+            normalized=normalized,
+        )
+
+    def _nothing(self, n: int, with_sigma: bool) -> Gridded:
+        empty = np.full((n, self._grid.n_pixel), np.nan, dtype=np.float32)
+        none = np.zeros(n, dtype=np.intp)
+        sigma = empty if with_sigma else None
+        return Gridded(empty, sigma, none, none, np.full(n, np.nan), np.zeros(n, dtype=np.int8))
+
+
+class Road:
+    """The way from a wavelength vector to the grid, worked out once for all spectra that share it.
+
+    Parameters
+    ----------
+    source : array of float64, shape (n_in,)
+        Wavelengths of the input.
+    grid : Grid
+    medium : str
+        Of the input.
+    velocity : float
+        To remove, km/s.
+    degrade : (from, to), optional
+        Resolving powers.
+
+    Attributes
+    ----------
+    columns : slice
+        Pixels of the input that matter.
+    wavelength : array of float64
+        Theirs, in the medium of the grid and with the velocity removed.
+    resampler : Resampler or None
+        None when input and grid share no wavelengths.
+    degrader : Degrader or None
+    n_covered : int
+        Pixels of the grid that the input covers, gaps in it left out.
+    gain : float
+        Signal-to-noise ratio per pixel of the grid over that per pixel of the input.
+    """
+
+    resampler: Resampler | None = None
+    degrader: Degrader | None = None
+
+    def __init__(
+        self, source: FloatArray, grid: Grid, medium: Medium, velocity: float, degrade: tuple[float, float] | None
+    ) -> None:
+        self.source, self.key = source, (medium, velocity, degrade)
+        first, last = grid.wavelength[[0, -1]]
+        # Four standard deviations of the Gaussian, and a few pixels to interpolate between.
+        margin = 0.0 if degrade is None else 4 * np.sqrt(degrade[1] ** -2 - degrade[0] ** -2) / FWHM
+        shift = float(doppler(velocity))
+        needed = np.array([first * (1 - margin), last * (1 + margin)]) * shift
+        if medium != "unknown":
+            needed = convert(needed, grid.medium, medium)
+        low, high = np.searchsorted(source, needed)
+        self.columns = slice(max(int(low) - 3, 0), int(high) + 3)
+        self.wavelength = convert(source[self.columns], medium, grid.medium) / shift
+        if self.wavelength.size < 2 or last < self.wavelength[0] or first > self.wavelength[-1]:
+            return
+        direct = resampler(self.wavelength, grid.wavelength)
+        self.n_covered = int(np.count_nonzero(direct.covers))
+        if degrade is None:
+            self.resampler = direct
+        else:
+            self.degrader = Degrader(self.wavelength, *degrade)
+            self.resampler = resampler(self.degrader.wavelength, grid.wavelength)
+        width = pixel_width(self.wavelength, first, last)
+        self.gain = np.sqrt(max(1.0, pixel_width(grid.wavelength, first, last) / width))
+
+
+def _normalize(
+    wavelength: FloatArray, flux: Floats, sigma: Floats | None, bad: BoolArray | None, treatment: Treatment
+) -> tuple[Floats, Floats | None, BoolArray, NDArray[np.int8]]:
+    """Divide spectra by their continuum; the last array is 1 where that was done, -1 where none was found."""
+    assert treatment.recipe is not None
+    bad = np.zeros(flux.shape, dtype=np.bool_) if bad is None else bad
+    done = np.ones(len(flux), dtype=np.int8)
+    if treatment.only_if_needed:
+        done[~off_continuum(*continuum_level(np.where(bad, np.nan, flux)))] = 0
+    continuum = np.ones(flux.shape)
+    for row in np.flatnonzero(done):
+        fitted = fit_continuum(wavelength, flux[row].astype(np.float64), ~bad[row], treatment.recipe)
+        if np.isfinite(fitted).any():
+            continuum[row] = fitted
+        else:
+            done[row] = -1
+    sigma = None if sigma is None else sigma / continuum
+    return flux / continuum, sigma, bad | np.isnan(continuum), done
