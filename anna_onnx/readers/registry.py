@@ -116,6 +116,8 @@ def _unpack(path: str, data: Any) -> bytes:
 def _read_fits(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     if options.hdu is not None:
         return _read_hdu(fits, options)
+    if options.columns is not None:
+        return _module("tables").read(fits, options)  # type: ignore[no-any-return]  # every family's does
     single = len(fits.hdus) == 1 and len(fits.primary.shape) == 1
     for family in map(_module, IMAGE_FAMILIES if single else FITS_FAMILIES):
         if family.matches(fits):

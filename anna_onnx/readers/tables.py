@@ -36,8 +36,14 @@ def reads(fits: FitsFile, hdu: Hdu) -> bool:
 
 
 def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
-    """Read the first table that is understood, and those with the same name after it."""
-    first = _find(fits)
+    """Read the first table that is understood, and those with the same name after it.
+
+    Raises
+    ------
+    ReadError
+        If the user chooses columns that no table has.
+    """
+    first = _find(fits) if options.columns is None else _chosen(fits, options.columns)
     assert first is not None  # `matches` has seen it
     for hdu in fits.hdus[first.index :]:
         if hdu.is_table and hdu.name == first.name and [c.name for c in hdu.columns] == [c.name for c in first.columns]:
@@ -48,7 +54,7 @@ def _find(fits: FitsFile) -> Hdu | None:
     for hdu in fits.hdus:
         if hdu.is_table:
             try:
-                roles = understand(hdu.columns, "")
+                roles = understand(gaia.with_wavelength(hdu.columns, fits.path), "")
             except ReadError:
                 continue
             if _is_spectrum(roles):
@@ -56,10 +62,23 @@ def _find(fits: FitsFile) -> Hdu | None:
     return None
 
 
+def _chosen(fits: FitsFile, columns: tuple[str | int, ...]) -> Hdu:
+    """Return the first table that has the columns that the user names."""
+    problem = ReadError(f"{fits.path}: no table to choose columns from; found {fits.describe()}")
+    for hdu in (hdu for hdu in fits.hdus if hdu.is_table):
+        try:
+            understand(hdu.columns, fits.path, columns)
+        except ReadError as error:
+            problem = error
+        else:
+            return hdu
+    raise problem
+
+
 def _is_spectrum(roles: Roles) -> bool:
     """Return whether the wavelengths are more than a number that a catalogue keeps for each object."""
     values = roles.wavelength.load() if roles.wavelength.n_row else []
-    return np.ndim(values) != 1 or isinstance(values, list) or len(np.unique(values)) > 4
+    return isinstance(values, list) or np.ndim(values) != 1 or len(np.unique(values)) > 4
 
 
 def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
@@ -133,7 +152,7 @@ def _rows(roles: Roles, where: str) -> Iterator[tuple[int | None, tuple[Any, ...
     """Return the arrays of each spectrum, and its row when a row holds a whole one."""
     columns = (roles.wavelength, roles.flux, roles.error, roles.mask)
     values: list[Any] = [None if column is None else values_of(column, where) for column in columns]
-    if all(v is None or (np.ndim(v) == 1 and not isinstance(v, list)) for v in values):
+    if all(v is None or (not isinstance(v, list) and np.ndim(v) == 1) for v in values):
         yield None, tuple(values)
         return
     for row in range(len(values[1])):

@@ -200,11 +200,8 @@ def _columns(path: str, layout: _Layout, numbers: NDArray[np.float64], options: 
         try:
             understand(columns, path)
         except ReadError as error:
-            other = _OTHER_AXIS.search(" ".join(names))
-            if other:
-                raise NoWavelengthError(
-                    f"{path}: columns {', '.join(names)}: {other[0]}, needed wavelengths"
-                ) from error
+            if _OTHER_AXIS.search(" ".join(names)):
+                raise NoWavelengthError(f"{path}: columns {', '.join(names)}: needed wavelengths") from error
         else:
             return columns
     return _by_position(layout, numbers)

@@ -195,17 +195,15 @@ VALUES = st.one_of(
     st.booleans(),
     st.integers(-(10**9), 10**9),
     st.floats(-1e30, 1e30).filter(lambda x: x == 0 or abs(x) > 1e-30),
-    st.text(st.sampled_from("abc XYZ'/=&123.,-"), max_size=60),
+    st.text(st.sampled_from("abc XYZ/=&123.,-"), max_size=60),
+    st.text(st.sampled_from("abc XYZ'=&123.,-"), max_size=60),  # astropy cuts a string at a quote before a slash
 )
 KEYS = st.text(st.sampled_from("ABCDEXYZ0123456789-_"), min_size=1, max_size=8)
-UNQUOTED = VALUES.filter(lambda value: "'" not in str(value))  # which astropy cuts short in HIERARCH cards
-LONG_KEYS = st.sampled_from(["ESO A BC D", "ESO LONG KEY 1"])
+LONG_KEYS = st.sampled_from(["ESO A B", "ESO LONG KEY 1"])
 
 
 @settings(max_examples=120, deadline=None)
-@given(
-    st.dictionaries(KEYS, VALUES, max_size=12), st.dictionaries(st.sampled_from(["ESO A B", "ESO LONG KEY 1"]), VALUES)
-)
+@given(st.dictionaries(KEYS, VALUES, max_size=12), st.dictionaries(LONG_KEYS, VALUES))
 def test_the_header_read_by_hand_agrees_with_astropy(cards, hierarchs):
     hdu = fits.PrimaryHDU(FLUX)
     with warnings.catch_warnings():

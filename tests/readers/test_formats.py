@@ -1,0 +1,381 @@
+"""Files of surveys and instruments, written from the descriptions of their formats."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from anna_onnx.errors import NoWavelengthError, ReadError
+from anna_onnx.readers import read_spectra
+from tests.readers.files import image, image_bytes, table, write_hdus
+
+N = 50
+WAVE = 5000 + 0.5 * np.arange(N)
+LOGLAM = 3.6 + 1e-4 * np.arange(N)
+FLUX = np.linspace(0.5, 1.5, N)
+IVAR = np.where(np.arange(N) == 3, 0.0, 100.0)
+MASK = np.where(np.arange(N) == 5, 1 << 23, 0)
+
+
+def bad_pixels(spectrum):
+    return np.flatnonzero(spectrum.bad).tolist()
+
+
+@pytest.mark.parametrize("names", [("flux", "loglam", "ivar", "and_mask"), ("FLUX", "LOGLAM", "IVAR", "AND_MASK")])
+def test_sdss_spec_gives_the_coadd_only(tmp_path, names):
+    columns = dict(zip(names, (FLUX, LOGLAM, IVAR, MASK | 1), strict=True))
+    info = table("SPECOBJ", CLASS=np.array(["STAR"]), Z=np.array([1e-4]))
+    exposure = table("B1-1", flux=FLUX, loglam=LOGLAM, ivar=IVAR)
+    path = write_hdus(tmp_path / "a", table("COADD", **columns), info, exposure, PLATEID=1, MJD=2, FIBERID=3)
+    (star,) = read_spectra(path)
+    np.testing.assert_allclose(star.wavelength, 10**LOGLAM)
+    assert (star.medium, star.frame, star.id) == ("vacuum", "barycentric", "1-2-3")
+    assert star.radial_velocity == pytest.approx(29.98, abs=0.01)
+    assert bad_pixels(star) == [3, 5]  # the bit that flags the whole fibre does not count
+    assert star.sigma[0] == pytest.approx(0.1)
+
+
+def test_a_single_exposure_is_read_when_it_is_asked_for(tmp_path):
+    coadd = table("COADD", flux=FLUX, loglam=LOGLAM, ivar=IVAR, and_mask=MASK)
+    exposure = table("B1-1", flux=2 * FLUX, loglam=LOGLAM, ivar=IVAR)
+    path = write_hdus(tmp_path / "a", coadd, exposure, VACUUM=True)
+    for hdu in (2, "b1-1"):
+        (spectrum,) = read_spectra(path, hdu=hdu)
+        np.testing.assert_allclose(spectrum.flux, 2 * FLUX)
+        assert spectrum.medium == "vacuum"
+    with pytest.raises(ReadError, match="no HDU 7"):
+        read_spectra(path, hdu=7)
+
+
+def test_sdss_spplate_gives_every_fibre(tmp_path):
+    cards = {"CRVAL1": 3.6, "CD1_1": 1e-4, "CRPIX1": 1, "DC-FLAG": 1, "TELESCOP": "SDSS 2.5-M", "PLATEID": 7, "MJD": 8}
+    flux = fits.PrimaryHDU(np.stack([FLUX, 2 * FLUX]))
+    flux.header.update(cards)
+    ivar, mask = image(np.stack([IVAR, IVAR])), image(np.stack([MASK, MASK]).astype("i4"))
+    fits.HDUList([flux, ivar, mask]).writeto(tmp_path / "a")
+    spectra = read_spectra(tmp_path / "a")
+    assert [spectrum.id for spectrum in spectra] == ["7-8-1", "7-8-2"]
+    assert bad_pixels(spectra[1]) == [3, 5]
+
+
+def test_sdss_spspec_has_error_and_mask_rows(tmp_path):
+    cards = {"COEFF0": 3.6, "COEFF1": 1e-4, "TELESCOP": "SDSS 2.5-M", "PLATEID": 7, "MJD": 8, "FIBERID": 9}
+    rows = np.stack([FLUX, 0 * FLUX, np.sqrt(1 / np.maximum(IVAR, 1e-9)) * (IVAR > 0), MASK, 0 * FLUX]).astype("f4")
+    (tmp_path / "a").write_bytes(image_bytes(rows, cards))
+    (star,) = read_spectra(tmp_path / "a")
+    np.testing.assert_allclose(star.wavelength, 10**LOGLAM)
+    assert bad_pixels(star) == [3, 5]
+
+
+@pytest.mark.parametrize("has_wavelength", [True, False])
+def test_mwm_files_give_every_row_of_every_telescope(tmp_path, has_wavelength):
+    def hdu(name, n_row):
+        columns = {"flux": np.tile(FLUX, (n_row, 1)), "ivar": np.tile(IVAR, (n_row, 1))}
+        if has_wavelength:
+            columns["wavelength"] = np.tile(10**LOGLAM, (n_row, 1))
+        flags = np.tile(MASK if name.startswith("BOSS") else MASK >> 23 << 14, (n_row, 1))
+        header = {"CRVAL": 3.6, "CDELT": 1e-4, "NPIXELS": N}
+        return table(name, header, sdss_id=np.arange(n_row), pixel_flags=flags, **columns)
+
+    path = write_hdus(tmp_path / "a", hdu("BOSS/APO", 1), hdu("BOSS/LCO", 0), hdu("APOGEE/APO", 2), SDSS_ID=5)
+    spectra = read_spectra(path)
+    assert [spectrum.source.hdu for spectrum in spectra] == [1, 3, 3]
+    assert {(spectrum.medium, spectrum.frame) for spectrum in spectra} == {("vacuum", "rest")}
+    np.testing.assert_allclose(spectra[2].wavelength, 10**LOGLAM)
+    assert bad_pixels(spectra[0]) == bad_pixels(spectra[1]) == [3, 5]
+
+
+def apogee(data, **header):
+    return image(data, CRVAL1=4.179, CDELT1=6e-6, CRPIX1=1, CTYPE1="LOG-LINEAR", **header)
+
+
+def test_apstar_gives_the_combined_spectrum(tmp_path):
+    flux, error = np.stack([FLUX, 2 * FLUX, 3 * FLUX]), np.tile(np.where(np.arange(N) == 3, 1e10, 0.01), (3, 1))
+    mask = np.tile(np.where(np.arange(N) == 5, 1, 0) | 1 << 9, (3, 1)).astype("i4")
+    path = write_hdus(tmp_path / "a", apogee(flux), apogee(error), apogee(mask), OBJID="2M1")
+    (star,) = read_spectra(path)
+    np.testing.assert_allclose(star.wavelength, 10 ** (4.179 + 6e-6 * np.arange(N)))
+    np.testing.assert_array_equal(star.flux, FLUX)
+    assert (star.medium, star.frame, star.id) == ("vacuum", "rest", "2M1")
+    assert bad_pixels(star) == [3, 5]
+
+
+def test_aspcapstar_gives_the_normalised_spectrum_not_the_model(tmp_path):
+    path = write_hdus(tmp_path / "a", apogee(FLUX), apogee(0.01 + 0 * FLUX), apogee(9 * FLUX))
+    (star,) = read_spectra(path)
+    np.testing.assert_array_equal(star.flux, FLUX)
+    assert not star.bad.any()
+
+
+def test_apvisit_chips_are_kept_apart_or_merged(tmp_path):
+    wave = np.stack([16900 - WAVE * 0.02, 16400 - WAVE * 0.02, 15800 - WAVE * 0.02])
+    hdus = [np.tile(FLUX, (3, 1)), np.full((3, N), 0.1), np.zeros((3, N), dtype="i2"), wave]
+    path = write_hdus(tmp_path / "a", *(image(data, CTYPE2="Chip") for data in hdus), VRAD=-20.0)
+    assert [spectrum.radial_velocity for spectrum in read_spectra(path)] == [-20.0] * 3
+    (merged,) = read_spectra(path, merge_orders=True)
+    assert merged.n_pixel == 3 * N + 4  # two bad pixels in each gap
+    assert merged.bad.sum() == 4
+
+
+def test_lamost_image_takes_the_wavelengths_of_the_header(tmp_path):
+    cards = {"COEFF0": 3.6, "COEFF1": 1e-4, "CRVAL1": 3.6, "CD1_1": 1e-4, "CRPIX1": 1, "DC-FLAG": 1}
+    more = {"TELESCOP": "LAMOST", "CLASS": "STAR", "Z": -1e-4, "OBJNAME": "name"}
+    rows = np.stack([FLUX, IVAR, 0 * FLUX, MASK, MASK]).astype("f4")
+    (tmp_path / "a").write_bytes(image_bytes(rows, cards | more))
+    (star,) = read_spectra(tmp_path / "a")
+    np.testing.assert_allclose(star.wavelength, 10**LOGLAM)
+    assert (star.medium, star.frame, star.id, star.resolution) == ("vacuum", "barycentric", "name", 1800)
+    assert star.radial_velocity == pytest.approx(-29.98, abs=0.01)
+    assert bad_pixels(star) == [3, 5]
+
+
+def test_lamost_tables_of_one_row_are_read(tmp_path):
+    cells = {"FLUX": FLUX[None], "IVAR": IVAR[None], "WAVELENGTH": WAVE[None].astype("f4"), "ANDMASK": MASK[None] >> 20}
+    path = write_hdus(tmp_path / "a", table("COADD", **cells, ORMASK=MASK[None] + 1), TELESCOP="LAMOST")
+    (star,) = read_spectra(path)
+    assert bad_pixels(star) == [3, 5]
+    assert star.medium == "vacuum"
+
+
+def test_lamost_medium_resolution_gives_the_coadds(tmp_path):
+    blue = table("COADD_B", FLUX=FLUX, IVAR=IVAR, LOGLAM=LOGLAM, ANDMASK=MASK >> 20)
+    red = table("COADD_R", FLUX=FLUX, IVAR=IVAR, LOGLAM=LOGLAM + 0.1, ANDMASK=MASK >> 20)
+    path = write_hdus(
+        tmp_path / "a", blue, red, table("B-1", FLUX=FLUX, IVAR=IVAR, LOGLAM=LOGLAM), ORIGIN="NAOC-LAMOST"
+    )
+    assert [spectrum.source.hdu for spectrum in read_spectra(path)] == [1, 2]
+    assert len(read_spectra(path, merge_orders=True)) == 1
+
+
+def test_galah_dr3_has_relative_errors(tmp_path):
+    flux = fits.PrimaryHDU(100 * FLUX)
+    flux.header.update({"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 0, "OBJECT": "150101"})
+    names = ("input_sigma", "no_sky_spectrum", "no_sky_sigma", "normalised_spectrum")
+    fits.HDUList([flux, *(image(0.02 + 0 * FLUX, name, CRVAL1=1.0) for name in names)]).writeto(tmp_path / "a")
+    (star,) = read_spectra(tmp_path / "a")
+    np.testing.assert_allclose(star.sigma, 2 * FLUX)
+    assert (star.medium, star.frame, star.id) == ("air", "barycentric", "150101")
+    assert any("HDU 4" in note for note in star.notes)
+
+
+def test_galah_dr4_has_the_relative_errors_two_hdus_later(tmp_path):
+    flux = fits.PrimaryHDU(100 * FLUX)
+    flux.header.update({"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1, "SLITMASK": "OUT", "CCD": 1, "OBJECT": "x"})
+    more = [image(np.full(N, value)) for value in (9.0, 0.02, 9.0, 9.0, 9.0, 9.0, 9.0)]
+    fits.HDUList([flux, *more]).writeto(tmp_path / "a")
+    np.testing.assert_allclose(read_spectra(tmp_path / "a")[0].sigma, 2 * FLUX)
+
+
+def test_the_fit_of_galah_dr4_is_in_the_rest_frame(tmp_path):
+    used = np.arange(N) != 4
+    hdu = table(wave=WAVE, sob=FLUX, uob=0.1 + 0 * FLUX, smod=FLUX, mob=used)
+    (star,) = read_spectra(write_hdus(tmp_path / "a", hdu))
+    assert (star.medium, star.frame, bad_pixels(star)) == ("air", "rest", [4])
+
+
+@pytest.mark.parametrize("prefix", ["ESO", "TNG"])
+def test_harps_orders_have_polynomials(tmp_path, prefix):
+    hdu = fits.PrimaryHDU(np.stack([FLUX, FLUX]))
+    coefficients = [4000.0, 0.01, 1e-6, 4100.0, 0.01, 0.0]
+    hdu.header[f"HIERARCH {prefix} DRS CAL TH DEG LL"] = 2
+    for i, value in enumerate(coefficients):
+        hdu.header[f"HIERARCH {prefix} DRS CAL TH COEFF LL{i}"] = value
+    hdu.writeto(tmp_path / "a")
+    first, second = read_spectra(tmp_path / "a")
+    x = np.arange(N)
+    np.testing.assert_allclose(first.wavelength, 4000 + 0.01 * x + 1e-6 * x**2)
+    np.testing.assert_allclose(second.wavelength, 4100 + 0.01 * x)
+    assert (first.medium, first.frame) == ("air", "topocentric")
+    with fits.open(tmp_path / "a", mode="update") as opened:
+        del opened[0].header[f"{prefix} DRS CAL TH COEFF LL5"]
+    with pytest.raises(NoWavelengthError, match="coefficients"):
+        read_spectra(tmp_path / "a")
+
+
+def eso_table(**header):
+    """Return a table of ESO's Phase 3 standard: one row of arrays, with utypes."""
+    err = np.where(np.arange(N) == 3, np.nan, 0.1)
+    cells = {"LAM": WAVE[None] / 10, "RED": 9 * FLUX[None], "CAL": FLUX[None], "DEV": err[None], "Q": MASK[None] >> 23}
+    hdu = table("SPECTRUM", header, **cells)
+    axes = ("SpectralAxis.Value", "FluxAxis.Value", "FluxAxis.Value")
+    axes += ("FluxAxis.Accuracy.StatError", "FluxAxis.Accuracy.QualityStatus")
+    for i, axis in enumerate(axes, 1):
+        hdu.header[f"TUTYP{i}"] = f"{'eso' if i == 2 else 'spec'}:Data.{axis}"
+    hdu.header["TUNIT1"] = "nm"
+    return hdu
+
+
+def test_eso_phase_3_columns_are_found_by_utype(tmp_path):
+    path = write_hdus(
+        tmp_path / "a", eso_table(TUCD1="em.wl;obs.atmos"), OBJECT="HD 1", SPECSYS="BARYCENT", SPEC_RES=80000.0
+    )
+    (star,) = read_spectra(path)
+    np.testing.assert_allclose(star.wavelength, WAVE)
+    np.testing.assert_allclose(star.flux, FLUX)
+    assert (star.medium, star.frame, star.id, star.resolution) == ("air", "barycentric", "HD 1", 80000)
+    assert bad_pixels(star) == [3, 5]
+
+
+def test_eso_phase_3_without_the_atmosphere_in_the_ucd_is_vacuum(tmp_path):
+    (star,) = read_spectra(write_hdus(tmp_path / "a", eso_table(TUCD1="em.wl")))
+    assert star.medium == "vacuum"
+
+
+def test_errors_that_are_all_missing_are_left_out(tmp_path):
+    hdu = table(WAVE=WAVE[None], FLUX=FLUX[None], ERR=np.full((1, N), np.nan))
+    (star,) = read_spectra(write_hdus(tmp_path / "a", hdu))
+    assert star.sigma is None
+    assert not star.bad.any()
+
+
+def test_espresso_s1d_is_in_vacuum_beside_its_air_column(tmp_path):
+    hdu = table(wavelength=WAVE, wavelength_air=WAVE - 1.4, flux=FLUX, error=0.1 + 0 * FLUX, quality=MASK >> 23)
+    (star,) = read_spectra(write_hdus(tmp_path / "a", hdu, HIERARCH__ESO__QC__BERV=1.0))
+    assert (star.wavelength[0], star.medium, star.frame) == (5000.0, "vacuum", "barycentric")
+    assert bad_pixels(star) == [5]
+
+
+def test_espresso_s2d_gives_orders_in_the_barycentric_vacuum_frame(tmp_path):
+    wave = np.stack([WAVE, WAVE + 20])
+    hdus = [
+        image(np.stack([FLUX, FLUX]), "SCIDATA"),
+        image(np.full((2, N), 0.1), "ERRDATA"),
+        image(np.stack([MASK, 0 * MASK]).astype("i4"), "QUALDATA"),
+        image(wave, "WAVEDATA_VAC_BARY"),
+        image(wave - 1.4, "WAVEDATA_AIR_BARY"),
+    ]
+    path = write_hdus(tmp_path / "a", *hdus)
+    spectra = read_spectra(path)
+    assert [(s.wavelength[0], s.medium, s.frame, s.source.row) for s in spectra] == [
+        (5000.0, "vacuum", "barycentric", 0),
+        (5020.0, "vacuum", "barycentric", 1),
+    ]
+    assert bad_pixels(spectra[0]) == [5]
+    (merged,) = read_spectra(path, merge_orders=True)
+    assert merged.n_pixel == N + 40
+
+
+def test_goldilocks_gives_28_orders_with_errors_from_variances(tmp_path):
+    wave = 8000 + 100 * np.arange(28)[:, None] + 0.05 * np.arange(N)
+    names = {"Sci Flux": np.tile(FLUX, (28, 1)), "Sky Flux": wave, "Sci Variance": np.full((28, N), 0.04)}
+    hdus = [image(data, name) for name, data in (names | {"Sci Wavl": wave, "Sky Wavl": 0 * wave}).items()]
+    spectra = read_spectra(write_hdus(tmp_path / "a", *hdus, INSTRUME="HPF"))
+    assert len(spectra) == 28
+    assert (spectra[0].medium, spectra[0].frame, spectra[0].sigma[0]) == ("vacuum", "topocentric", pytest.approx(0.2))
+
+
+def test_xshooter_errors_and_flags_are_in_extensions(tmp_path):
+    flux = fits.PrimaryHDU(FLUX)
+    flux.header.update({"CRVAL1": 550.0, "CDELT1": 0.02, "CRPIX1": 1.0, "CTYPE1": "WAVE", "INSTRUME": "XSHOOTER"})
+    flux.header["CUNIT1"], flux.header["HIERARCH ESO PRO REC1 ID"] = "nm", "xsh_scired_slit_stare"
+    more = [image(0.1 + 0 * FLUX, "ERRS"), image((MASK >> 23).astype("i4"), "QUAL")]
+    fits.HDUList([flux, *more]).writeto(tmp_path / "a")
+    (star,) = read_spectra(tmp_path / "a")
+    assert (star.wavelength[1], star.medium, star.frame) == (pytest.approx(5500.2), "air", "topocentric")
+    assert star.sigma[0] == pytest.approx(0.1)
+    assert bad_pixels(star) == [5]
+
+
+def test_crires_plus_has_three_columns_an_order(tmp_path):
+    def detector(i):
+        wave = 2100 + 10 * i + 0.01 * np.arange(N)
+        one = {"01_02_WL": wave, "01_02_SPEC": FLUX, "01_02_ERR": 0.1 + 0 * FLUX}
+        two = {"01_03_WL": wave - 50, "01_03_SPEC": FLUX, "01_03_ERR": 0.1 + 0 * FLUX}
+        return table(f"CHIP{i}.INT1", **one, **two)
+
+    spectra = read_spectra(write_hdus(tmp_path / "a", detector(1), detector(2), detector(3)))
+    assert len(spectra) == 6
+    assert (spectra[0].wavelength[0], spectra[0].medium) == (pytest.approx(21100), "vacuum")
+
+
+@pytest.mark.parametrize("shape", [(3, N), (2, 3, N), (2, 4, N)])
+def test_spextool_has_one_plane_an_order(tmp_path, shape):
+    rows = np.stack([WAVE / 1e4, FLUX, 0.1 + 0 * FLUX, MASK >> 23][: shape[-2]]).astype("f8")
+    data = np.broadcast_to(rows, shape) if len(shape) == 3 else rows
+    (tmp_path / "a").write_bytes(image_bytes(np.ascontiguousarray(data), {"XUNITS": "um", "YUNITS": "Wm-2um-1"}))
+    spectra = read_spectra(tmp_path / "a")
+    assert len(spectra) == (shape[0] if len(shape) == 3 else 1)
+    np.testing.assert_allclose(spectra[0].wavelength, WAVE)
+    assert spectra[0].medium == "vacuum"
+    assert bad_pixels(spectra[0]) == ([5] if shape[-2] == 4 else [])
+
+
+def test_calspec_marks_good_pixels_with_one(tmp_path):
+    hdu = table(
+        "SCI", {"TUNIT1": "ANGSTROMS"}, WAVELENGTH=WAVE, FLUX=FLUX, STATERROR=0.1 * FLUX, DATAQUAL=1 - (MASK > 0)
+    )
+    (star,) = read_spectra(write_hdus(tmp_path / "a", hdu, DBTABLE="CRSPECTRUM", TARGETID="VEGA"))
+    assert (star.medium, star.id, bad_pixels(star)) == ("vacuum", "VEGA", [5])
+
+
+def test_hst_flags_count_when_they_are_serious(tmp_path):
+    flags = np.zeros((2, N), dtype="i2")
+    flags[:, 5], flags[:, 7] = 16, 1024
+    cells = {"WAVELENGTH": np.stack([WAVE + 20, WAVE]), "FLUX": np.stack([FLUX, FLUX]), "ERROR": np.full((2, N), 0.1)}
+    hdu = table("SCI", {"SDQFLAGS": 31743 & ~1024, "HELCORR": "COMPLETE"}, SPORDER=np.arange(2), **cells, DQ=flags)
+    path = write_hdus(tmp_path / "a", hdu, TELESCOP="HST", TARGNAME="HD 2")
+    spectra = read_spectra(path)
+    assert [bad_pixels(spectrum) for spectrum in spectra] == [[5], [5]]
+    assert (spectra[0].medium, spectra[0].id) == ("vacuum", "HD 2")
+    assert len(read_spectra(path, merge_orders=True)) == 1
+
+
+def test_gaia_rvs_is_recognised_by_its_grid(tmp_path):
+    hdu = table(wavelength=846 + 0.01 * np.arange(2401), flux=np.ones(2401), flux_error=np.full(2401, 0.1))
+    hdu.header["TUNIT1"] = "nm"
+    (star,) = read_spectra(write_hdus(tmp_path / "a", hdu))
+    assert (star.medium, star.frame, star.resolution) == ("vacuum", "rest", 11500)
+
+
+def test_gaia_rvs_in_bulk_has_no_wavelength_column(tmp_path):
+    hdu = table(source_id=np.arange(3), flux=np.ones((3, 2401)), flux_error=np.full((3, 2401), 0.1))
+    spectra = read_spectra(write_hdus(tmp_path / "a", hdu))
+    assert [spectrum.id for spectrum in spectra] == ["0", "1", "2"]
+    assert spectra[2].wavelength[[0, -1]] == pytest.approx([8460, 8700])
+
+
+def test_ispec_tables_are_in_nm(tmp_path):
+    (star,) = read_spectra(write_hdus(tmp_path / "a", table(waveobs=WAVE / 10, flux=FLUX, err=0.1 * FLUX)))
+    np.testing.assert_allclose(star.wavelength, WAVE)
+
+
+def test_columns_can_be_chosen(tmp_path):
+    path = write_hdus(tmp_path / "a", table(a=FLUX, b=WAVE, c=0.1 * FLUX))
+    for columns in (("b", "a", "c"), (2, 1, 3), "b, a, c"):
+        (star,) = read_spectra(path, columns=columns)
+        np.testing.assert_array_equal(star.wavelength, WAVE)
+        assert star.sigma[0] == pytest.approx(0.05)
+    with pytest.raises(ReadError, match="no column"):
+        read_spectra(path, columns=("b", "z"))
+
+
+def test_ragged_cells_are_read(tmp_path):
+    def cells(*values):
+        return np.array(list(values), dtype=object)
+
+    columns = [
+        fits.Column("WAVE", "PD()", array=cells(WAVE, WAVE[:9])),
+        fits.Column("FLUX", "PD()", array=cells(FLUX, FLUX[:9])),
+    ]
+    spectra = read_spectra(write_hdus(tmp_path / "a", fits.BinTableHDU.from_columns(columns)))
+    assert [spectrum.n_pixel for spectrum in spectra] == [N, 9]
+
+
+def test_a_catalogue_is_no_spectrum(tmp_path):
+    hdu = table(LAMBDA_REF=np.full(9, 5400.0), FLUX=np.ones(9))
+    with pytest.raises(ReadError, match="LAMBDA_REF"):
+        read_spectra(write_hdus(tmp_path / "a", hdu))
+
+
+def test_a_table_without_wavelengths_is_refused(tmp_path):
+    path = write_hdus(tmp_path / "a", table(VELOCITY=WAVE, FLUX=FLUX))
+    with pytest.raises(ReadError):
+        read_spectra(path)
+    with pytest.raises(NoWavelengthError):
+        read_spectra(path, hdu=1)
+
+
+def test_a_velocity_column_is_refused_by_its_unit(tmp_path):
+    with pytest.raises(ReadError, match="velocit"):
+        read_spectra(write_hdus(tmp_path / "a", table("S", {"TUNIT1": "km/s"}, wave=WAVE, flux=FLUX)))

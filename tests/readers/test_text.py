@@ -1,0 +1,192 @@
+"""Text, CSV, ECSV, VOTable, HDF5, the old ANNA's binary files, and gzip of any."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+from astropy.io.votable import from_table
+from astropy.table import Column, Table
+
+from anna_onnx.errors import NoWavelengthError, ReadError
+from anna_onnx.readers import ReadOptions, iter_spectra, read_spectra
+from anna_onnx.resampling import Grid
+from anna_onnx.trainingset import TrainingSetWriter
+from tests.readers.files import image_bytes
+
+N = 30
+WAVE = 5000 + 0.5 * np.arange(N)
+FLUX = np.linspace(0.5, 1.5, N)
+ERROR = 0.01 * FLUX
+
+
+def lines(*columns, separator=" "):
+    return "\n".join(separator.join(repr(float(value)) for value in row) for row in zip(*columns, strict=True)) + "\n"
+
+
+@pytest.fixture
+def read(tmp_path):
+    def reader(text, **options):
+        path = tmp_path / "star.txt"
+        path.write_text(text, encoding="utf-8")
+        return read_spectra(path, **options)
+
+    return reader
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lines(WAVE, FLUX, ERROR),
+        lines(WAVE, FLUX, ERROR, separator="\t"),
+        lines(WAVE, FLUX, ERROR, separator=", "),
+        lines(WAVE, FLUX, ERROR, separator=";"),
+        "# wavelength flux error\n" + lines(WAVE, FLUX, ERROR),
+        "# Teff 5777\n% another comment\n" + lines(WAVE, FLUX, ERROR),
+        "wave,flux,err\n" + lines(WAVE, FLUX, ERROR, separator=","),
+        '"wave","flux","err"\n' + lines(WAVE, FLUX, ERROR, separator=","),
+        "waveobs\tflux\terr\n" + lines(WAVE / 10, FLUX, ERROR, separator="\t"),
+        "wavelength (nm), flux, sigma\n" + lines(WAVE / 10, FLUX, ERROR, separator=","),
+        "# wavelength flux error\n# nm none none\n" + lines(WAVE / 10, FLUX, ERROR),
+        "flux,err,lambda\n" + lines(FLUX, ERROR, WAVE, separator=","),
+        "index,wave,flux,err\n" + lines(np.arange(N), WAVE, FLUX, ERROR, separator=","),
+        "wave ivar flux\n" + lines(WAVE, ERROR**-2.0, FLUX),
+        "\ufeff" + lines(WAVE / 1e4, FLUX, ERROR).replace("\n", "\r\n"),
+        lines(WAVE[::-1], FLUX[::-1], ERROR[::-1]),
+        lines(WAVE, FLUX, ERROR).replace("e", "E"),
+    ],
+)
+def test_columns_are_understood_with_and_without_a_header(read, text):
+    (star,) = read(text)
+    np.testing.assert_allclose(star.wavelength, WAVE, rtol=1e-12)
+    np.testing.assert_allclose(star.flux, FLUX)
+    np.testing.assert_allclose(star.sigma, ERROR)
+
+
+def test_two_columns_have_no_errors_and_an_unknown_medium(read):
+    (star,) = read(lines(WAVE, FLUX))
+    assert (star.sigma, star.medium, star.frame) == (None, "unknown", "unknown")
+
+
+def test_comments_may_state_the_medium_and_the_name(read):
+    (star,) = read("# vacuum wavelengths\n# object: HD 140283\n" + lines(WAVE, FLUX))
+    assert (star.medium, star.id) == ("vacuum", "HD 140283")
+
+
+def test_missing_values_become_bad_pixels(read):
+    text = "wave,flux,err\n" + lines(WAVE, FLUX, ERROR, separator=",").replace(repr(float(FLUX[4])), "", 1)
+    (star,) = read(text)
+    assert np.flatnonzero(star.bad).tolist() == [4]
+
+
+def test_a_third_column_with_negative_values_is_no_error(read):
+    (star,) = read(lines(WAVE, FLUX, FLUX - 1))
+    assert star.sigma is None
+
+
+def test_libre_esprit_orders_are_sorted_or_merged(read):
+    wave = np.concatenate([WAVE, WAVE + 10.25]) / 10
+    flux = np.tile(FLUX, 2)
+    text = f"***Reduced spectrum of 'HD 1'\n {2 * N} 2\n" + lines(wave, flux, 0.01 * flux)
+    (star,) = read(text)
+    assert (star.n_pixel, star.medium, star.id) == (2 * N, "air", "HD 1")
+    assert (np.diff(star.wavelength) > 0).all()
+    (merged,) = read(text, merge_orders=True)
+    assert N < merged.n_pixel < 2 * N
+
+
+def test_equal_wavelengths_are_kept_apart_by_less_than_a_billionth(read):
+    (star,) = read(lines(np.repeat(WAVE, 2), np.repeat(FLUX, 2)))
+    np.testing.assert_allclose(star.wavelength, np.repeat(WAVE, 2), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lines(np.arange(N), FLUX),
+        lines(np.arange(1, N + 1), FLUX),
+        lines(FLUX),
+        lines(np.linspace(-300, 300, N), FLUX),
+        "velocity,flux\n" + lines(WAVE, FLUX, separator=","),
+        "# v_lsr T\n" + lines(WAVE, FLUX),
+        "pixel flux\n" + lines(WAVE, FLUX),
+    ],
+)
+def test_text_without_wavelengths_is_refused(read, text):
+    with pytest.raises(NoWavelengthError):
+        read(text)
+
+
+@pytest.mark.parametrize("text", ["hello world\n", "{}\n", "1 2\nx y\n3 4\n" * 50, "\n"])
+def test_other_text_is_refused(read, text):
+    with pytest.raises(ReadError):
+        read(text)
+
+
+def test_gzip_is_recognised_under_any_name(tmp_path):
+    for name, data in (
+        ("star.fits", image_bytes(FLUX.astype("f4"), {"CRVAL1": 5000.0, "CDELT1": 0.5})),
+        ("star.txt", lines(WAVE, FLUX).encode()),
+    ):
+        (tmp_path / name).write_bytes(gzip.compress(data))
+        np.testing.assert_allclose(read_spectra(tmp_path / name)[0].wavelength, WAVE)
+
+
+def quantities():
+    return Table([Column(WAVE / 10, "lam", unit="nm"), Column(FLUX, "a"), Column(ERROR, "b")], meta={"object": "HD 1"})
+
+
+def test_ecsv_is_read_with_its_units(tmp_path):
+    table = quantities()
+    table.rename_columns(("a", "b"), ("flux", "flux_error"))
+    table.write(tmp_path / "star.csv", format="ascii.ecsv")
+    (star,) = read_spectra(tmp_path / "star.csv")
+    np.testing.assert_allclose(star.wavelength, WAVE)
+    np.testing.assert_allclose(star.sigma, ERROR)
+    assert star.id == "HD 1"
+
+
+def test_votable_columns_are_found_by_ucd_and_utype(tmp_path):
+    votable = from_table(quantities())
+    fields = votable.get_first_table().fields
+    fields[0].ucd = "em.wl"
+    fields[1].ucd = "phot.flux.density"
+    fields[2].utype = "spec:Spectrum.Data.FluxAxis.Accuracy.StatError"
+    votable.to_xml(str(tmp_path / "star.xml"))
+    (star,) = read_spectra(tmp_path / "star.xml")
+    np.testing.assert_allclose(star.wavelength, WAVE)
+    np.testing.assert_allclose(star.sigma, ERROR)
+
+
+def test_our_training_sets_are_read_row_by_row(tmp_path):
+    path = tmp_path / "set.h5"
+    with TrainingSetWriter(path, Grid(WAVE, "vacuum"), ["teff"], ["K"], 3, sigma=True, mask=True) as writer:
+        mask = np.zeros((3, N), dtype="u1")
+        mask[1, 4] = 1
+        writer.append(np.tile(FLUX, (3, 1)), np.ones((3, 1)), [7, 8, 9], sigma=np.tile(ERROR, (3, 1)), mask=mask)
+    spectra = read_spectra(path)
+    assert [(spectrum.id, spectrum.medium, spectrum.bad.sum()) for spectrum in spectra] == [
+        ("7", "vacuum", 0),
+        ("8", "vacuum", 1),
+        ("9", "vacuum", 0),
+    ]
+    np.testing.assert_allclose(spectra[2].sigma, ERROR, rtol=1e-6)
+
+
+def test_another_hdf5_file_is_refused(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = 1
+    with pytest.raises(ReadError, match="anna-trainingset"):
+        read_spectra(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_old_binary_files_are_read(tmp_path, order):
+    stars = [[star, 5000.0, 4.5, 0.1, *(star * FLUX)] for star in (1.0, 2.0)]
+    numbers = np.concatenate([[N, 2], WAVE, *stars]).astype(f"{order}f8")
+    numbers.tofile(tmp_path / "old.bin")
+    spectra = list(iter_spectra(tmp_path / "old.bin", ReadOptions(medium="air")))
+    assert [(spectrum.id, spectrum.medium) for spectrum in spectra] == [("1", "air"), ("2", "air")]
+    np.testing.assert_array_equal(spectra[1].flux, 2 * FLUX)
