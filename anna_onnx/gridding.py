@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from anna_onnx.continuum import Normalization, fit_continuum
 from anna_onnx.medium import convert, doppler
 from anna_onnx.quality import continuum_level, estimate_snr, off_continuum
-from anna_onnx.resampling import FWHM, Degrader, Floats, Grid, Resampler, pixel_width, resampler
+from anna_onnx.resampling import FWHM, Degrader, Floats, Grid, Resampler, resampler
 from anna_onnx.spectrum import BoolArray, FloatArray, Medium
 
 
@@ -239,14 +239,13 @@ class Road:
         if self.wavelength.size < 2 or last < self.wavelength[0] or first > self.wavelength[-1]:
             return
         direct = resampler(self.wavelength, grid.wavelength)
+        self.gain = np.sqrt(max(1.0, direct.ratio))
         self.n_covered = int(np.count_nonzero(direct.covers))
         if degrade is None:
             self.resampler = direct
         else:
             self.degrader = Degrader(self.wavelength, *degrade)
             self.resampler = resampler(self.degrader.wavelength, grid.wavelength)
-        width = pixel_width(self.wavelength, first, last)
-        self.gain = np.sqrt(max(1.0, pixel_width(grid.wavelength, first, last) / width))
 
 
 def _normalize(

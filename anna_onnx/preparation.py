@@ -30,6 +30,9 @@ from anna_onnx.resampling import Floats, Grid
 from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Spectrum
 from anna_onnx.velocity import measure_rv
 
+CACHED_ROWS = 32
+"""Single spectra that are taken together: so many stay in the processor's cache."""
+
 ROW_FLAGS = Flag.no_coverage | Flag.partial_coverage | Flag.bad_pixels | Flag.low_snr | Flag.not_normalized
 """Flags that differ from row to row."""
 
@@ -180,9 +183,9 @@ class Preparation:
 
     Notes
     -----
-    Flag `frame_unknown` means that nothing tells the velocity between the
-    spectrum and the training spectra: the frame of the spectrum is not known, or the
-    network was trained at rest and the star moves with a velocity that was not given.
+    Flag `frame_unknown` means that nothing tells the velocity between the spectrum and
+    the training spectra: the frame of the spectrum is not known, or it is
+    another than theirs and the velocity of the star was not given.
     A network trained over at least ±30 km/s, the motion of the Earth, has
     learned not to mind: there it is never set.
     """
@@ -412,9 +415,9 @@ class Preparation:
 
     def _motion_unknown(self, frame: str) -> bool:
         """Whether a spectrum in this frame may be shifted against the training spectra by an unknown velocity."""
-        if self.tolerates_motion:
+        if self.tolerates_motion or frame == "rest":
             return False
-        return frame == "unknown" or (self.frame == "rest" and frame != "rest")
+        return frame == "unknown" or (self.frame != "unknown" and frame != self.frame)
 
     def _notes(
         self,
@@ -457,7 +460,8 @@ class Preparation:
             return ()
         if frame == "unknown":
             return ("frame of the wavelengths not known",)
-        return (f"{frame} wavelengths, the model was trained at rest: the star's velocity is needed (rv)",)
+        trained = "at rest" if self.frame == "rest" else f"on {self.frame} ones"
+        return (f"{frame} wavelengths, the model was trained {trained}: the star's velocity is needed (rv)",)
 
     def _row_notes(self, gridded: Gridded, row: int, flags: Flag) -> Iterator[str]:
         if gridded.normalized[row]:
@@ -489,7 +493,7 @@ def _alike(spectra: Sequence[Spectrum]) -> list[list[int]]:
         ends = (star.n_pixel, star.wavelength[0], star.wavelength[-1])
         key = (*ends, star.medium, star.frame, star.resolution, star.sigma is None)
         for rows in groups.setdefault(key, []):
-            if np.array_equal(spectra[rows[0]].wavelength, star.wavelength):
+            if len(rows) < CACHED_ROWS and np.array_equal(spectra[rows[0]].wavelength, star.wavelength):
                 rows.append(row)
                 break
         else:

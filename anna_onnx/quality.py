@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anna_onnx.resampling import Floats
 from anna_onnx.spectrum import BoolArray, FloatArray
@@ -37,20 +38,25 @@ def estimate_snr(flux: Floats, sigma: Floats | None = None, bad: BoolArray | Non
         0 or more; NaN without good pixels, infinite without noise.
     """
     n_pixel = flux.shape[1]
-    if bad is not None:
-        flux = np.where(bad, np.nan, flux)
     step = -(-n_pixel // 512)
+
+    def sample(offset: int, end: int) -> NDArray[np.float32]:
+        columns = slice(offset, end or None, step)
+        values = flux[:, columns].astype(np.float32)
+        return values if bad is None else np.where(bad[:, columns], np.float32(np.nan), values)
+
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        signal = sample(0, 0)
         if sigma is not None:
-            return np.asarray(np.maximum(_quantile((flux[:, ::step] / sigma[:, ::step]).astype(np.float32), 0.5), 0))
+            return np.asarray(np.maximum(_quantile(signal / sigma[:, ::step].astype(np.float32), 0.5), 0))
         if n_pixel < 5:
             return np.full(len(flux), np.nan)
-        center, around = flux[:, 2:-2:step], flux[:, :-4:step] + flux[:, 4::step]
+        center, around = sample(2, -2), sample(0, -4) + sample(4, 0)
         total = center + around
         bright = total >= _quantile(total, 0.5)[:, None]
-        third = np.where(bright, np.abs(2 * center - around), np.nan)
+        third = np.where(bright, np.abs(2 * center - around), np.float32(np.nan))
         noise = 1.482602 / np.sqrt(6) * _quantile(third, 0.5)
-        return np.asarray(np.maximum(_quantile(flux[:, ::step], 0.5) / noise, 0))
+        return np.asarray(np.maximum(_quantile(signal, 0.5) / noise, 0))
 
 
 def continuum_level(flux: Floats) -> tuple[FloatArray, FloatArray]:

@@ -134,9 +134,9 @@ def pixel_edges(wavelength: ArrayLike) -> FloatArray:
 
 def pixel_width(wavelength: FloatArray, first: float, last: float) -> float:
     """Return the usual width of the pixels between two wavelengths."""
-    low = int(np.clip(np.searchsorted(wavelength, first), 0, wavelength.size - 2))
-    high = int(np.clip(np.searchsorted(wavelength, last, side="right"), low + 2, wavelength.size))
-    inside = wavelength[low:high]
+    low, high = np.searchsorted(wavelength, [first, last]).tolist()
+    low = min(low, wavelength.size - 2)
+    inside = wavelength[low : max(high + 1, low + 2)]
     if find_gaps(inside).size:
         return float(np.median(np.diff(inside)))
     return float((inside[-1] - inside[0]) / (inside.size - 1))
@@ -171,12 +171,14 @@ def resampler(wavelength: FloatArray, target: FloatArray) -> Resampler:
         Ascending, same unit, medium and frame as `target`.
     target : array of float64, shape (n_out,)
     """
-    width_out = pixel_width(target, target[0], target[-1])
+    first, last = target[[0, -1]]
+    width_out = pixel_width(target, first, last)
     if wavelength.size == target.size and np.abs(wavelength - target).max() < 1e-4 * width_out:
         return Identity(target.size)
-    if width_out > 1.0001 * pixel_width(wavelength, target[0], target[-1]):
-        return Average(wavelength, target)
-    return Interpolation(wavelength, target)
+    ratio = width_out / pixel_width(wavelength, first, last)
+    way = Average(wavelength, target) if ratio > 1.0001 else Interpolation(wavelength, target)
+    way.ratio = ratio
+    return way
 
 
 class Resampler:
@@ -192,11 +194,14 @@ class Resampler:
         Sum of the weights of the input pixels, 1 where covered wholly.
     enough : float
         Smallest share of good pixels that makes an output pixel usable.
+    ratio : float
+        Usual width of an output pixel in input pixels.
     """
 
     covers: BoolArray
     share: FloatArray
     enough: float
+    ratio: float = 1.0
 
     def mean(self, values: Floats) -> Floats:
         """Return the weighted sums of `values` (n, n_in), shape (n, n_out)."""

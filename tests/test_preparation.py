@@ -112,6 +112,15 @@ def test_the_frame_matters_to_a_network_that_was_trained_at_rest_only() -> None:
         assert Flag.frame_unknown not in LENIENT.prepare(star(frame=frame)).flags
 
 
+def test_the_motion_of_the_earth_matters_to_a_network_that_was_trained_without_it() -> None:
+    model = replace(MODEL, frame="barycentric")
+    assert model.prepare(star(frame="barycentric")).flags == 0
+    assert model.prepare(star(frame="rest")).flags == 0
+    ready = model.prepare(star(frame="topocentric"))
+    assert ready.flags == Flag.frame_unknown
+    assert "trained on barycentric ones" in ready.notes[0]
+
+
 def test_a_higher_resolution_is_degraded() -> None:
     wavelength = np.arange(6600.0, 6850.0, 0.02)
     sharp = Spectrum(wavelength, flux_at(wavelength, 60000), medium="air", frame="rest", resolution=60000)
