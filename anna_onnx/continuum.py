@@ -141,10 +141,11 @@ def fit_continuum(wavelength: FloatArray, flux: FloatArray, good: BoolArray, rec
 def _fit_piece(wavelength: FloatArray, flux: FloatArray, use: BoolArray, recipe: Normalization) -> FloatArray:
     basis = _basis(wavelength, recipe)
     enough = 2 * basis.shape[1]
+    # Least squares must not lose the digits of a flux of 1e-17, nor meet damaged pixels of 1e29.
+    unit = float(np.median(np.abs(flux[use]))) if use.any() else 0.0
+    use = use & (np.abs(flux) < 1e6 * unit)
     if use.sum() < enough:
         return np.full(wavelength.shape, np.nan)
-    # Least squares must not lose the digits of a flux of 1e-17.
-    unit = np.median(np.abs(flux[use])) or 1.0
     scaled = np.where(use, flux, 0.0) / unit
     curve = _first_guess(basis, scaled, use)
     keep = np.zeros_like(use)

@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 from anna_onnx.continuum import Normalization, fit_continuum
 from anna_onnx.medium import convert, doppler
-from anna_onnx.quality import continuum_level, estimate_snr, off_continuum
+from anna_onnx.quality import estimate_snr, off_continuum
 from anna_onnx.resampling import FWHM, Degrader, Floats, Grid, Resampler, resampler
 from anna_onnx.spectrum import BoolArray, FloatArray, Medium
+
+LARGEST_FLUX = 1e30
+"""What is not smaller is padding or damage; float32 ends at 3e38."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +25,7 @@ class Spectra:
     ----------
     wavelength : array of float64, shape (n_in,)
     flux, sigma : arrays, shape (n, n_in)
-    bad : array of bool, shape (n, n_in)
+    bad : array of bool or int, shape (n, n_in)
     medium : str
     """
 
@@ -42,11 +45,11 @@ class Spectra:
         """Return flux, sigma and bad pixels of a range of pixels; None when no pixel is bad."""
         flux = self.flux[:, columns]
         sigma = None if self.sigma is None else self.sigma[:, columns]
-        good = np.isfinite(flux)
+        good = np.abs(flux) < LARGEST_FLUX
         if sigma is not None:
-            good &= np.isfinite(sigma) & (sigma > 0)
+            good &= (sigma > 0) & (sigma < LARGEST_FLUX)
         if self.bad is not None:
-            good &= ~self.bad[:, columns]
+            good &= self.bad[:, columns] == 0
         return flux, sigma, None if good.all() else ~good
 
 
@@ -75,7 +78,7 @@ class Gridded:
 
     Attributes
     ----------
-    flux, sigma : arrays, shape (n, n_pixel)
+    flux, sigma : arrays of float32, shape (n, n_pixel)
         NaN where there is no good flux.
     n_good, n_covered : arrays of int, shape (n,)
         Pixels with good flux, and with any.
@@ -85,8 +88,8 @@ class Gridded:
         1 where the continuum was divided by, -1 where none could be found.
     """
 
-    flux: Floats
-    sigma: Floats | None
+    flux: NDArray[np.float32]
+    sigma: NDArray[np.float32] | None
     n_good: NDArray[np.intp]
     n_covered: NDArray[np.intp]
     snr: FloatArray
@@ -168,14 +171,14 @@ class Gridder:
         snr = estimate_snr(flux, sigma, bad) * road.gain
         normalized = np.zeros(n, dtype=np.int8)
         if treatment.recipe is not None:
-            flux, sigma, bad, normalized = _normalize(road.wavelength, flux, sigma, bad, treatment)
+            flux, sigma, bad, normalized = _normalize(road.wavelength, flux, sigma, bad, snr, treatment)
         if road.degrader is not None:
             flux, sigma, valid = road.degrader.apply(flux, sigma, bad)
             bad = ~valid
         flux, sigma, valid = road.resampler.apply(flux, sigma, bad)
         return Gridded(
-            flux=flux,
-            sigma=sigma,
+            flux=flux.astype(np.float32, copy=False),
+            sigma=None if sigma is None else sigma.astype(np.float32, copy=False),
             n_good=np.count_nonzero(valid, axis=1),
             n_covered=np.full(n, road.n_covered),
             snr=snr,
@@ -249,14 +252,19 @@ class Road:
 
 
 def _normalize(
-    wavelength: FloatArray, flux: Floats, sigma: Floats | None, bad: BoolArray | None, treatment: Treatment
+    wavelength: FloatArray,
+    flux: Floats,
+    sigma: Floats | None,
+    bad: BoolArray | None,
+    snr: FloatArray,
+    treatment: Treatment,
 ) -> tuple[Floats, Floats | None, BoolArray, NDArray[np.int8]]:
     """Divide spectra by their continuum; the last array is 1 where that was done, -1 where none was found."""
     assert treatment.recipe is not None
     bad = np.zeros(flux.shape, dtype=np.bool_) if bad is None else bad
     done = np.ones(len(flux), dtype=np.int8)
     if treatment.only_if_needed:
-        done[~off_continuum(*continuum_level(np.where(bad, np.nan, flux)))] = 0
+        done[~off_continuum(np.where(bad, np.nan, flux), snr)] = 0
     continuum = np.ones(flux.shape)
     for row in np.flatnonzero(done):
         fitted = fit_continuum(wavelength, flux[row].astype(np.float64), ~bad[row], treatment.recipe)
@@ -264,5 +272,6 @@ def _normalize(
             continuum[row] = fitted
         else:
             done[row] = -1
+    flux = flux / continuum
     sigma = None if sigma is None else sigma / continuum
-    return flux / continuum, sigma, bad | np.isnan(continuum), done
+    return flux, sigma, bad | ~(np.abs(flux) < LARGEST_FLUX), done

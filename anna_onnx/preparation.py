@@ -296,8 +296,8 @@ class Preparation:
         common = (*self._medium_note(medium), *self._resolution_note(resolution))
         motion = self._frame_note(frame)
         return PreparedBlock(
-            flux=gridded.flux.astype(np.float32, copy=False),
-            sigma=None if gridded.sigma is None else gridded.sigma.astype(np.float32, copy=False),
+            flux=gridded.flux,
+            sigma=gridded.sigma,
             coverage=gridded.coverage,
             snr=gridded.snr,
             flags=flags,
@@ -394,7 +394,7 @@ class Preparation:
             (Flag.bad_pixels, gridded.n_bad > missing * gridded.n_covered),
             (Flag.low_snr, gridded.snr < self._snr_limit(gridded)),
             (Flag.frame_unknown, self._motion_unknown(frame) & (np.True_ if rv is None else np.isnan(rv))),
-            (Flag.not_normalized, off_continuum(*continuum_level(gridded.flux))),
+            (Flag.not_normalized, off_continuum(gridded.flux, gridded.snr)),
         )
         flags = np.full(len(gridded.flux), int(common), dtype=np.int64)
         for flag, rows in found:

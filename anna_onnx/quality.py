@@ -48,7 +48,8 @@ def estimate_snr(flux: Floats, sigma: Floats | None = None, bad: BoolArray | Non
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         signal = sample(0, 0)
         if sigma is not None:
-            return np.asarray(np.maximum(_quantile(signal / sigma[:, ::step].astype(np.float32), 0.5), 0))
+            ratio = np.divide(signal, sigma[:, ::step], dtype=np.float32)
+            return np.asarray(np.maximum(_quantile(ratio, 0.5), 0))
         if n_pixel < 5:
             return np.full(len(flux), np.nan)
         center, around = sample(2, -2), sample(0, -4) + sample(4, 0)
@@ -86,9 +87,19 @@ def continuum_level(flux: Floats) -> tuple[FloatArray, FloatArray]:
     return _quantile(np.stack([blue, red], axis=1), 1.0), red - blue
 
 
-def off_continuum(level: FloatArray, tilt: FloatArray) -> BoolArray:
-    """Return whether spectra of such level and tilt are not normalised."""
-    return np.asarray((np.abs(level - 1) > CONTINUUM_TOLERANCE) | (np.abs(tilt) > CONTINUUM_TOLERANCE))
+def off_continuum(flux: Floats, snr: FloatArray) -> BoolArray:
+    """Return whether spectra are not normalised, with the allowance that their noise needs.
+
+    Parameters
+    ----------
+    flux : array, shape (n, n_pixel)
+        NaN where not valid.
+    snr : array, shape (n,)
+        Per pixel; noise lifts the brightest means by 0.4 / snr.
+    """
+    level, tilt = continuum_level(flux)
+    tolerance = CONTINUUM_TOLERANCE + 0.5 / np.clip(np.nan_to_num(snr, nan=1.0), 1, 1e6)
+    return np.asarray((np.abs(level - 1) > tolerance) | (np.abs(tilt) > tolerance))
 
 
 def _quantile(values: Floats, fraction: float) -> FloatArray:

@@ -16,9 +16,11 @@ from anna_onnx.errors import AnnaError
 from anna_onnx.flags import Flag
 from anna_onnx.medium import air_to_vacuum, doppler
 from anna_onnx.preparation import Preparation, PrepareOptions
-from anna_onnx.quality import continuum_level, estimate_snr, off_continuum
+from anna_onnx.quality import estimate_snr, off_continuum
+from anna_onnx.readers import read_spectra
 from anna_onnx.resampling import Grid
 from anna_onnx.spectrum import FloatArray, Spectrum
+from anna_onnx.velocity import measure_rv
 
 GRID = Grid(np.arange(6625.0, 6825.1, 0.2), "air")
 WIDE = np.arange(6600.0, 6850.0, 0.05)
@@ -265,12 +267,12 @@ def test_gaps_between_orders_are_no_bad_pixels_even_after_degrading() -> None:
     st.sampled_from([None, 5000.0, 40000.0]),
     st.randoms(use_true_random=False),
 )
-def test_nothing_that_is_a_spectrum_raises(steps, first, medium, rv, normalize, resolution, random) -> None:
+def test_nothing_that_is_a_spectrum_raises_or_warns(steps, first, medium, rv, normalize, resolution, random) -> None:
     wavelength = first + np.concatenate([[0.0], np.cumsum(steps)])
-    flux = [random.choice([0.0, 1.0, -1.0, 1e300, -1e-300, np.nan, np.inf, 1e40]) for _ in wavelength]
+    flux = [random.choice([0.0, 1.0, -1.0, 1e300, -1e-300, np.nan, np.inf, 1e40, 1e29]) for _ in wavelength]
     spectrum = Spectrum(wavelength, flux, medium=medium, radial_velocity=random.choice([None, 5.0]))
     options = PrepareOptions(rv=rv, normalize=normalize, resolution=resolution)
-    with np.errstate(all="ignore"):
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
         ready = MODEL.prepare(spectrum, options, template=flux_at(GRID.wavelength))
     assert ready.flux.shape == (GRID.n_pixel,)
     assert 0 <= ready.coverage <= 1
@@ -303,11 +305,11 @@ def training(shared: Path) -> tuple[FloatArray, FloatArray]:
     return np.array(values[2 : 2 + n_pixel]), np.array(rows[:, 2 + n_label :])
 
 
-@pytest.mark.parametrize("snr", [20, 100])
+@pytest.mark.parametrize("snr", [5, 20, 100])
 def test_clean_normalised_stars_raise_no_false_alarm(training: tuple[FloatArray, FloatArray], snr: int) -> None:
     _, flux = training
     noisy = flux + np.random.default_rng(0).standard_normal(flux.shape) / snr
-    assert off_continuum(*continuum_level(noisy)).mean() == 0
+    assert off_continuum(noisy, np.full(len(noisy), snr)).mean() == 0
 
 
 def test_the_snr_of_stars_is_estimated_without_errors(training: tuple[FloatArray, FloatArray]) -> None:
@@ -317,3 +319,20 @@ def test_the_snr_of_stars_is_estimated_without_errors(training: tuple[FloatArray
         found = estimate_snr(noisy)
         assert np.median(found) == pytest.approx(snr, rel=0.1)
         assert (found > least).mean() > 0.99
+
+
+def test_the_stated_error_of_a_velocity_is_the_scatter_that_is_found() -> None:
+    rng = np.random.default_rng(8)
+    template = flux_at(GRID.wavelength)
+    moved = np.interp(GRID.wavelength, WIDE * doppler(33.3), flux_at(WIDE))
+    found = np.array([measure_rv(moved + 0.03 * rng.standard_normal(moved.size), template, GRID) for _ in range(200)])
+    assert found[:, 0].mean() == pytest.approx(33.3, abs=0.1)
+    assert found[:, 0].std() == pytest.approx(found[:, 1].mean(), rel=0.4)
+
+
+def test_the_observed_sun_raises_no_false_alarm(shared: Path) -> None:
+    spectra = read_spectra(shared / "fits" / "jun2011_3133.fits")
+    block = LENIENT.prepare_many(spectra)
+    assert len(block) == 90
+    assert not (block.flags & ~Flag.low_snr).any()
+    assert (block.coverage == 1).all()
