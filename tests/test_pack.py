@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,18 @@ from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 from click.testing import CliRunner
 
+from anna_onnx.bundle import Sidecar
+from anna_onnx.bundle import write as write_bundle
 from anna_onnx.errors import TrainingSetError
+from anna_onnx.labels import Label
 from anna_onnx.medium import doppler
+from anna_onnx.novelty import Novelty
 from anna_onnx.packing import Report, pack, read_labels
 from anna_onnx.preparation import Preparation, PrepareOptions
 from anna_onnx.resampling import Grid
 from anna_onnx.spectrum import FloatArray
 from anna_onnx.trainingset import TrainingSet
+from anna_onnx.wire import encode_bytes
 from anna_onnx_cli.anna import main
 
 GRID = Grid(np.arange(5000.0, 5050.05, 0.1), "air")
@@ -235,3 +241,24 @@ def test_the_command_needs_wavelengths_from_somewhere(folder: Path) -> None:
     result = CliRunner().invoke(main, ["pack", str(table(folder)), "x.txt", "-o", str(folder / "train.h5")])
     assert result.exit_code == 1
     assert "either --wavelength or --like" in result.output
+
+
+def test_spectra_can_be_prepared_as_for_a_model(folder: Path) -> None:
+    """A model brings its grid, resolving power and mean spectrum; the velocity is measured against that."""
+    wavelength = np.arange(4990, 5060, 0.05)
+    for name, rv in zip(STARS, (50.0, -120.0, 0.0), strict=True):
+        flux = flux_of(5000, wavelength) - 0.5 * np.exp(-0.5 * ((wavelength - 5010) / 0.4) ** 2)
+        np.savetxt(folder / f"{name}.txt", np.column_stack([wavelength * doppler(rv), flux]))
+    mean = flux_of(5000, GRID.wavelength) - 0.5 * np.exp(-0.5 * ((GRID.wavelength - 5010) / 0.4) ** 2)
+    novelty = Novelty(mean, np.zeros((1, GRID.n_pixel)), np.array([0.01]), np.array([0.01]), 0.01)
+    sidecar = Sidecar((Label("teff", 4000, 7000),), replace(MODEL, frame="rest", resolution=9000.0), novelty=novelty)
+    write_bundle(folder / "model.onnx", encode_bytes(7, b""), sidecar)
+    files = [str(path) for path in sorted(folder.glob("*.txt"))]
+    arguments = ["pack", str(table(folder)), *files, "-o", str(folder / "train.h5"), "--rv", "auto"]
+    result = CliRunner().invoke(main, [*arguments, "--like", str(folder / "model.onnx")])
+    assert result.exit_code == 0, result.output
+    packed = TrainingSet.open(folder / "train.h5")
+    assert packed.grid == GRID
+    assert packed.attrs["resolution"] == 9000
+    np.testing.assert_allclose(packed.aux["rv_removed"], [50, -120, 0], atol=0.5)
+    np.testing.assert_allclose(packed.flux, np.tile(mean, (3, 1)), atol=0.02)
