@@ -263,13 +263,12 @@ def pack(
     with tempfile.TemporaryFile(dir=output.parent) as scratch:
         stars = _Stars(preparation.grid, scratch)
         for number, file in enumerate(files):
-            for line in _pack_file(file, job, matcher, stars, reading or ReadOptions()):
-                found.lines.append(line)
-            progress(number + 1, len(files), f"{len(stars.ids)} spectra")
+            found.lines.extend(_pack_file(file, job, matcher, stars, reading or ReadOptions()))
+            progress(number + 1, len(files), f"{found.packed} spectra")
         found.lines.extend(matcher.unused())
         if report is not None:
             found.write(report)
-        if not stars.ids:
+        if not found.packed:
             raise TrainingSetError(f"{output}: nothing to write: {found.summary()}")
         stars.write(output, job)
     return found
@@ -397,17 +396,16 @@ class _Matcher:
             self._rows.setdefault(key, []).append(index)
         self._used: set[int] = set()
 
-    def find(self, spectrum: Spectrum) -> tuple[int | None, bool, str]:
-        """Return the row, whether only the name of the file led to it, and else why there is none."""
+    def find(self, spectrum: Spectrum) -> tuple[int | None, str]:
+        """Return the row, or why there is none."""
         by_file = _names_of(spectrum.source.file)
-        for name in (spectrum.id, *by_file):
-            rows = [row for row in self._rows.get(name, ()) if name and self._fits(row, spectrum.source)]
-            if len(rows) > 1:
-                return None, False, f"ambiguous: the table has {len(rows)} rows for '{name}'"
+        for name in filter(None, (spectrum.id, *by_file)):
+            rows = [row for row in self._rows.get(name, ()) if self._fits(row, spectrum.source)]
+            if len(rows) == 1:
+                return rows[0], ""
             if rows:
-                placed = self._table.places[rows[0]] != (None, None)
-                return rows[0], name != spectrum.id and not placed, ""
-        return None, False, f"no labels: the table has no '{spectrum.id or by_file[-1]}'"
+                return None, f"ambiguous: the table has {len(rows)} rows for '{name}'"
+        return None, f"no labels: the table has no '{spectrum.id or by_file[-1]}'"
 
     def _fits(self, index: int, source: Source) -> bool:
         hdu, row = self._table.places[index]
@@ -424,6 +422,18 @@ class _Matcher:
                 yield Line(Source(self._table.name, hdu, row), key, False, "no spectrum for these labels")
 
 
+@dataclass(frozen=True)
+class _Star:
+    """What is kept in memory of a prepared spectrum."""
+
+    id: str
+    row: int
+    frame: Frame
+    rv: float
+    snr: float
+    has_errors: bool
+
+
 class _Stars:
     """Prepared spectra in a scratch file, until their number is known."""
 
@@ -431,104 +441,115 @@ class _Stars:
         shape = (grid.n_pixel,)
         self._record = np.dtype([("flux", "f4", shape), ("sigma", "f4", shape), ("mask", "u1", shape)])
         self._grid, self._scratch = grid, scratch
-        self.ids: list[str] = []
-        self.rows: list[int] = []
-        self.frames: set[Frame] = set()
-        self.rv: list[float] = []
-        self.snr: list[float] = []
-        self.with_errors = False
+        self._stars: list[_Star] = []
+        self._kept: list[bool] = []
 
-    def add(self, spectrum: Spectrum, prepared: Prepared, row: int) -> None:
+    def add(self, spectrum: Spectrum, prepared: Prepared, row: int) -> int:
+        """Add a star; return its number."""
         missing = np.isnan(prepared.flux)
+        noise = 1 / max(prepared.snr, 1e-3) if prepared.sigma is None else prepared.sigma
         record = np.zeros(1, dtype=self._record)
         record["flux"] = np.where(missing, 1, prepared.flux)
-        noise = 1 / prepared.snr if prepared.sigma is None else prepared.sigma
         record["sigma"] = np.where(missing, 1, np.nan_to_num(noise))
         record["mask"] = missing
         self._scratch.write(record.tobytes())
-        self.with_errors |= prepared.sigma is not None
-        self.ids.append(spectrum.id or _names_of(spectrum.source.file)[-1])
-        self.rows.append(row)
-        self.frames.add("rest" if prepared.rv is not None else spectrum.frame)
-        self.rv.append(np.nan if prepared.rv is None else prepared.rv)
-        self.snr.append(prepared.snr)
+        self._stars.append(
+            _Star(
+                id=spectrum.id or _name_of(spectrum.source),
+                row=row,
+                frame=spectrum.frame if prepared.rv is None else "rest",
+                rv=np.nan if prepared.rv is None else prepared.rv,
+                snr=prepared.snr,
+                has_errors=prepared.sigma is not None,
+            )
+        )
+        self._kept.append(True)
+        return len(self._kept) - 1
+
+    def drop(self, number: int) -> None:
+        """Leave out a star that was added."""
+        self._kept[number] = False
 
     def write(self, output: Path, job: _Job) -> None:
         """Write the training set."""
-        self._scratch.seek(0)
-        frame: Frame = self.frames.pop() if len(self.frames) == 1 else "unknown"
-        preparation = replace(job.preparation, frame=frame)
-        attrs: dict[str, Any] = {
-            "made_by": f"anna-onnx {__version__}, anna pack",
-            "labels_from": Path(job.table.name).name,
-            "preparation": json.dumps(preparation.to_dict()),
-        }
-        if preparation.resolution is not None:
-            attrs["resolution"] = preparation.resolution
-        aux = {"snr": np.array(self.snr), "rv_removed": np.array(self.rv)}
-        if np.isnan(aux["rv_removed"]).all():
-            del aux["rv_removed"]
+        stars = [star for star, kept in zip(self._stars, self._kept, strict=True) if kept]
+        with_errors = any(star.has_errors for star in stars)
+        aux = {"snr": [star.snr for star in stars]}
+        if not all(np.isnan(star.rv) for star in stars):
+            aux["rv_removed"] = [star.rv for star in stars]
         with TrainingSetWriter(
             output,
             self._grid,
             job.table.label_names,
             job.table.label_units,
-            len(self.ids),
-            sigma=self.with_errors,
+            len(stars),
+            sigma=with_errors,
             mask=True,
             aux=dict.fromkeys(aux, "f8"),
             id_dtype="str",
-            attrs=attrs,
+            attrs=_provenance(stars, job),
         ) as writer:
-            for part in blocks(len(self.ids), 256):
-                size = (part.stop - part.start) * self._record.itemsize
-                records = np.frombuffer(self._scratch.read(size), dtype=self._record)
+            for records in self._records():
+                part = slice(writer.written, writer.written + len(records))
                 writer.append(
                     records["flux"],
-                    job.table.labels[self.rows[part]],
-                    self.ids[part],
-                    sigma=records["sigma"] if self.with_errors else None,
+                    job.table.labels[[star.row for star in stars[part]]],
+                    [star.id for star in stars[part]],
+                    sigma=records["sigma"] if with_errors else None,
                     mask=records["mask"],
                     aux={name: values[part] for name, values in aux.items()},
                 )
 
+    def _records(self) -> Iterator[NDArray[Any]]:
+        """Yield blocks of what was kept."""
+        self._scratch.seek(0)
+        kept = np.array(self._kept)
+        for part in blocks(kept.size, 256):
+            size = (part.stop - part.start) * self._record.itemsize
+            yield np.frombuffer(self._scratch.read(size), dtype=self._record)[kept[part]]
+
+
+def _provenance(stars: Sequence[_Star], job: _Job) -> dict[str, Any]:
+    """Return what the training set says of its making; the frame is stated when all stars share it."""
+    frames = {star.frame for star in stars}
+    frame: Frame = frames.pop() if len(frames) == 1 else "unknown"
+    preparation = replace(job.preparation, frame=frame)
+    resolution = {} if preparation.resolution is None else {"resolution": preparation.resolution}
+    return {
+        "made_by": f"anna-onnx {__version__}, anna pack",
+        "labels_from": Path(job.table.name).name,
+        "preparation": json.dumps(preparation.to_dict()),
+        **resolution,
+    }
+
 
 def _pack_file(
     file: str | os.PathLike[str], job: _Job, matcher: _Matcher, stars: _Stars, reading: ReadOptions
-) -> Iterator[Line]:
+) -> list[Line]:
     """Pack what belongs to the table of one file, and say what became of each spectrum."""
-    found: list[tuple[Spectrum, Prepared, int]] = []
+    lines: list[Line] = []
+    packed: dict[int, list[tuple[int, int]]] = {}  # row of the table -> lines and stars
     try:
         for spectrum in iter_spectra(file, reading):
-            row, by_file_only, why = matcher.find(spectrum)
+            row, why = matcher.find(spectrum)
             if row is None:
-                yield Line(spectrum.source, spectrum.id, False, why)
+                lines.append(Line(spectrum.source, spectrum.id, False, why))
                 continue
+            matcher.use(row)
             prepared = job.prepare(spectrum, row)
-            if by_file_only:
-                found.append((spectrum, prepared, row))
-            else:
-                yield _pack_one(spectrum, prepared, row, job, matcher, stars)
+            why = job.why_not(prepared, row)
+            if not why:
+                packed.setdefault(row, []).append((len(lines), stars.add(spectrum, prepared, row)))
+            lines.append(Line(spectrum.source, spectrum.id, not why, why or "; ".join(prepared.notes)))
     except (AnnaError, OSError) as error:
-        yield Line(Source(os.fspath(file)), "", False, f"unreadable: {error}")
-    # Of several spectra that only the name of the file leads to, one may be the order that holds the grid.
-    there = [item for item in found if not item[1].flags & Flag.no_coverage]
-    for spectrum, prepared, row in found:
-        if len(there) > 1 and not prepared.flags & Flag.no_coverage:
-            why = (
-                f"ambiguous: {len(there)} spectra in the file and only its name in the table; add ids, or a column row"
-            )
-            yield Line(spectrum.source, spectrum.id, False, why)
-        else:
-            yield _pack_one(spectrum, prepared, row, job, matcher, stars)
-
-
-def _pack_one(spectrum: Spectrum, prepared: Prepared, row: int, job: _Job, matcher: _Matcher, stars: _Stars) -> Line:
-    why = job.why_not(prepared, row)
-    matcher.use(row)
-    if not why:
-        stars.add(spectrum, prepared, row)
-    return Line(spectrum.source, spectrum.id, not why, why or "; ".join(prepared.notes))
+        lines.append(Line(Source(os.fspath(file)), "", False, f"unreadable: {error}"))
+    for pairs in packed.values():
+        if len(pairs) > 1:
+            for line, star in pairs:
+                why = f"ambiguous: {len(pairs)} spectra of the file lead to one row of the table; add a column row"
+                lines[line] = replace(lines[line], packed=False, why=why)
+                stars.drop(star)
+    return lines
 
 
 def _names_of(file: str) -> tuple[str, str, str]:
@@ -536,6 +557,11 @@ def _names_of(file: str) -> tuple[str, str, str]:
     name = Path(file).name
     stem = name.removesuffix(".gz")
     return file, name, stem.rsplit(".", 1)[0] if "." in stem else stem
+
+
+def _name_of(source: Source) -> str:
+    stem = _names_of(source.file)[-1]
+    return stem if source.row is None else f"{stem}:{source.row}"
 
 
 def _read_table(path: Path) -> Any:

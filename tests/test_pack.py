@@ -220,6 +220,19 @@ def test_many_spectra_never_share_one_row_because_of_their_file_name(tmp_path: P
     assert not (tmp_path / "train.h5").exists()
 
 
+def test_many_spectra_never_share_one_row_because_of_their_header(tmp_path: Path) -> None:
+    path = multispec(tmp_path / "many.fits", 3)
+    with fits.open(path, mode="update") as hdus:
+        hdus[0].header["OBJECT"] = "sky"
+    good = write_text(tmp_path / "good.txt", 5000)
+    Table({"id": ["sky", "good"], "teff": [4000, 5000]}).write(tmp_path / "labels.csv")
+    report = pack(read_labels(tmp_path / "labels.csv"), [path, good], tmp_path / "train.h5", MODEL)
+    packed = TrainingSet.open(tmp_path / "train.h5")
+    assert list(packed.id) == ["good"]
+    np.testing.assert_allclose(packed.flux[0], flux_of(5000, GRID.wavelength), atol=2e-3)
+    assert "3 × ambiguous" in report.summary()
+
+
 def test_the_command_packs_and_says_what_it_did(folder: Path) -> None:
     for name, (teff, _) in STARS.items():
         write_text(folder / f"{name}.txt", teff, scale=500)
@@ -251,7 +264,9 @@ def test_spectra_can_be_prepared_as_for_a_model(folder: Path) -> None:
         np.savetxt(folder / f"{name}.txt", np.column_stack([wavelength * doppler(rv), flux]))
     mean = flux_of(5000, GRID.wavelength) - 0.5 * np.exp(-0.5 * ((GRID.wavelength - 5010) / 0.4) ** 2)
     novelty = Novelty(mean, np.zeros((1, GRID.n_pixel)), np.array([0.01]), np.array([0.01]), 0.01)
-    sidecar = Sidecar((Label("teff", 4000, 7000),), replace(MODEL, frame="rest", resolution=9000.0), novelty=novelty)
+    sidecar = Sidecar(
+        (Label("teff", 4000.0, 7000.0),), replace(MODEL, frame="rest", resolution=9000.0), novelty=novelty
+    )
     write_bundle(folder / "model.onnx", encode_bytes(7, b""), sidecar)
     files = [str(path) for path in sorted(folder.glob("*.txt"))]
     arguments = ["pack", str(table(folder)), *files, "-o", str(folder / "train.h5"), "--rv", "auto"]
