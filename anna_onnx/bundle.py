@@ -20,18 +20,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx import wire
 from anna_onnx.calibration import Calibration, Trends
-from anna_onnx.errors import AnnaError, BundleError, SidecarMismatchError
+from anna_onnx.errors import AnnaError, BundleError, SidecarMismatchError, VersionError
+from anna_onnx.guard import bounded_memory
 from anna_onnx.labels import Label
+from anna_onnx.network import check_network, split_metadata
 from anna_onnx.novelty import Novelty
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
+from anna_onnx.spectrum import Frame
 from anna_onnx.trainingset import check_version
 
 if TYPE_CHECKING:
@@ -41,11 +44,13 @@ if TYPE_CHECKING:
 FORMAT = "anna-sidecar"
 FORMAT_VERSION = "1.0"
 METADATA_KEY = b"anna_sidecar"
-MAX_NETWORK = 2**30  # bytes
-MAX_SIDECAR = 2**26
+MAX_NETWORK = 200_000_000  # bytes: twenty e-mails
+MAX_SIDECAR = 50_000_000
+MAX_LABELS = 1000
+MODELS = Path(__file__).parent / "models"
 
-# Field numbers of onnx.proto.
-_METADATA_PROPS, _GRAPH, _INITIALIZER, _DATA_LOCATION = 14, 7, 5, 14
+_METADATA_PROPS = 14  # field number in onnx.proto
+_FILTERS = (None, "gzip")
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,12 +137,43 @@ class Sidecar:
         import h5py
 
         try:
-            with h5py.File(io.BytesIO(content), "r") as file:
-                return _read_sidecar(file, where)
-        except AnnaError:
+            # Compressed data may unpack to any size, whatever the header says.
+            with bounded_memory(len(content)), h5py.File(io.BytesIO(content), "r") as file:
+                sidecar = _read_sidecar(file, where)
+            sidecar.check()
+        except VersionError:
             raise
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-            raise BundleError(f"{where}: the sidecar is damaged ({error})") from error
+        except AnnaError as error:
+            raise BundleError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from error
+        except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, MemoryError) as error:
+            raise BundleError(f"{where}: the sidecar is damaged ({_one_line(error)})") from error
+        return sidecar
+
+    def check(self) -> None:
+        """Refuse parts that do not fit together.
+
+        Raises
+        ------
+        BundleError
+        """
+        names = [label.name for label in self.labels]
+        if not 0 < len(names) == len(set(names)) <= MAX_LABELS:
+            raise BundleError(f"{len(names)} labels, {len(set(names))} different ones")
+        n_label, n_pixel = len(names), self.grid.n_pixel
+        shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}  # found and needed
+        if self.calibration is not None:
+            shapes["calibration"] = self.calibration.factors.shape[1:2], (n_label,)
+        if self.trends is not None:
+            shapes["trends"] = self.trends.coefficients.shape[:1], (n_label,)
+        if self.novelty is not None:
+            shapes["novelty"] = self.novelty.mean.shape, (n_pixel,)
+        if (test := self.selftest) is not None:
+            shapes["selftest flux"] = test.flux.shape, (len(test.flux), n_pixel)
+            shapes["selftest labels"] = test.labels.shape, (len(test.flux), n_label)
+            shapes["selftest sigma"] = test.sigma.shape, (len(test.flux), n_label)
+        for part, (found, needed) in shapes.items():
+            if found != needed or 0 in found:
+                raise BundleError(f"{part} of shape {found}, needed {needed}")
 
 
 _PARTS: Mapping[str, type[Any]] = {
@@ -158,45 +194,129 @@ def _store(group: h5py.Group, part: Any) -> None:
             group.attrs[item.name] = value
 
 
-def _fetch(group: h5py.Group, kind: type[Any]) -> Any:
-    values: dict[str, Any] = {}
-    for item in dataclasses.fields(kind):
-        if item.name in group.attrs:
-            values[item.name] = group.attrs[item.name].item()
-            continue
-        dataset = group[item.name]
-        if dataset.nbytes > MAX_SIDECAR:
-            raise BundleError(f"{dataset.name} would take {dataset.nbytes / 1e6:.0f} MB")
-        values[item.name] = dataset[...]
-    return kind(**values)
-
-
 def _read_sidecar(file: h5py.File, where: str) -> Sidecar:
-    if file.attrs.get("format") != FORMAT:
-        raise BundleError(f"{where}: format '{file.attrs.get('format')}', needed '{FORMAT}'")
-    check_version(str(file.attrs["format_version"]), FORMAT_VERSION, where)
-    if max(file["wavelength"].nbytes, file["labels/low"].nbytes) > MAX_SIDECAR:
-        raise BundleError(f"{where}: a wavelength grid of {file['wavelength'].size} pixels is no network's")
-    grid = Grid(file["wavelength"][:], str(file["wavelength"].attrs["medium"]))  # type: ignore[arg-type]  # Grid checks it
-    columns = file["labels"]
+    found = _attribute(file, "format")
+    if found != FORMAT:
+        raise BundleError(f"{where}: format '{found}', needed '{FORMAT}'")
+    check_version(_attribute(file, "format_version"), FORMAT_VERSION, where)
+    reader = _Reader(file)
+    columns = {name: reader.numbers(f"labels/{name}") for name in ("low", "high")}
+    texts = {name: reader.texts(f"labels/{name}") for name in ("name", "unit", "ucd")}
     labels = tuple(
         Label(name, float(low), float(high), unit, ucd)
         for name, low, high, unit, ucd in zip(
-            columns["name"].asstr()[:],
-            columns["low"][:],
-            columns["high"][:],
-            columns["unit"].asstr()[:],
-            columns["ucd"].asstr()[:],
-            strict=True,
+            texts["name"], columns["low"], columns["high"], texts["unit"], texts["ucd"], strict=True
         )
     )
+    wavelength = reader.numbers("wavelength")
+    grid = Grid(wavelength, _attribute(file["wavelength"], "medium"))  # type: ignore[arg-type]  # Grid checks it
     return Sidecar(
         labels=labels,
-        preparation=Preparation.from_dict(json.loads(file.attrs["preparation"]), grid),
-        provenance=json.loads(file.attrs["provenance"]),
-        sha256=str(file.attrs["sha256"]),
-        **{part: _fetch(file[part], kind) for part, kind in _PARTS.items() if part in file},
+        preparation=_preparation(_json(file, "preparation"), grid),
+        provenance=_provenance(_json(file, "provenance")),
+        sha256=_attribute(file, "sha256"),
+        **{part: reader.part(part, kind) for part, kind in _PARTS.items() if part in file},
     )
+
+
+class _Reader:
+    """Read datasets of a file that need not be honest."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+        self._left = MAX_SIDECAR
+
+    def part(self, name: str, kind: type[Any]) -> Any:
+        """Return a dataclass that `_store` wrote."""
+        values: dict[str, Any] = {}
+        for item in dataclasses.fields(kind):
+            attributes = self._file[name].attrs
+            if item.name in attributes:
+                if attributes.get_id(item.name).shape != ():
+                    raise BundleError(f"{name}/{item.name} is an array, needed a number")
+                values[item.name] = attributes[item.name].item()
+            else:
+                values[item.name] = self.numbers(f"{name}/{item.name}")
+        return kind(**values)
+
+    def numbers(self, name: str) -> NDArray[Any]:
+        """Return a dataset of floating-point numbers."""
+        dataset = self._dataset(name)
+        if dataset.dtype.kind != "f":
+            raise BundleError(f"{name} holds {dataset.dtype}, needed floating-point numbers")
+        return np.asarray(dataset[...])
+
+    def texts(self, name: str) -> list[str]:
+        """Return a dataset of texts."""
+        dataset = self._dataset(name)
+        if dataset.ndim != 1 or dataset.size > MAX_LABELS:
+            raise BundleError(f"{name} of shape {dataset.shape}, needed at most {MAX_LABELS} texts")
+        return [str(text)[:200] for text in dataset.asstr()[:]]
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        import h5py
+
+        group = self._file
+        for step in name.split("/"):
+            if not isinstance(group.get(step, getlink=True), h5py.HardLink):
+                raise BundleError(f"{name} is a link, or missing")
+            group = group[step]
+        if not isinstance(group, h5py.Dataset) or group.is_virtual or group.external:
+            raise BundleError(f"{name} is not a dataset of this file")
+        chunk = 0 if group.chunks is None else int(np.prod(group.chunks, dtype=object)) * group.dtype.itemsize
+        self._left -= max(group.nbytes, chunk)
+        if self._left < 0:
+            raise BundleError(f"{name} of shape {group.shape} would take too much memory")
+        if group.compression not in _FILTERS:
+            raise BundleError(f"{name} is compressed with {group.compression}, needed gzip")
+        return group
+
+
+def _attribute(holder: Any, name: str) -> str:
+    """Return an attribute that is one text."""
+    if name not in holder.attrs or holder.attrs.get_id(name).shape != ():
+        raise BundleError(f"no text '{name}'")
+    return str(holder.attrs[name])
+
+
+def _json(file: h5py.File, name: str) -> dict[str, Any]:
+    try:
+        values = json.loads(_attribute(file, name))
+    except RecursionError as error:
+        raise BundleError(f"'{name}' is nested too deeply") from error
+    if not isinstance(values, dict):
+        raise BundleError(f"'{name}' is no table of names and values")
+    return values
+
+
+def _preparation(values: Mapping[str, Any], grid: Grid) -> Preparation:
+    preparation = Preparation.from_dict(values, grid)
+    pairs = [pair for pair in (preparation.velocity_range, preparation.snr_range) if pair is not None]
+    numbers = [preparation.min_coverage, *(number for pair in pairs for number in pair)]
+    if preparation.resolution is not None:
+        numbers.append(preparation.resolution)
+    if not all(isinstance(number, (int, float)) and np.isfinite(number) for number in numbers):
+        raise BundleError("preparation: ranges must be finite numbers")
+    if preparation.frame not in get_args(Frame) or any(low > high for low, high in pairs):
+        raise BundleError(f"preparation: frame {preparation.frame!r}, ranges {pairs}")
+    if preparation.resolution is not None and not 1 < preparation.resolution < 1e7:
+        raise BundleError(f"preparation: resolving power {preparation.resolution}")
+    return preparation
+
+
+def _provenance(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the provenance, whose tables the model card relies on."""
+    for name in ("versions", "data", "metrics"):
+        if not isinstance(values.get(name, {}), dict):
+            raise BundleError(f"provenance: '{name}' is no table of names and values")
+    for name in ("data", "metrics"):
+        if not all(isinstance(entry, dict) for entry in values.get(name, {}).values()):
+            raise BundleError(f"provenance: '{name}' is no table of tables")
+    return values
+
+
+def _one_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,18 +354,11 @@ class Bundle:
             If a newer major version wrote it.
         """
         path = Path(path)
-        try:
-            size = path.stat().st_size
-            if size > MAX_NETWORK:
-                raise BundleError(
-                    f"{path}: {size / 1e6:.0f} MB, the largest network taken has {MAX_NETWORK / 1e6:.0f} MB"
-                )
-            content = path.read_bytes()
-        except OSError as error:
-            raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+        content = _load(path, MAX_NETWORK)
         network, embedded = _split(content, str(path))
+        check_network(network, str(path))
         beside = path.with_suffix(".h5")
-        detached = beside.read_bytes() if beside.is_file() and beside.stat().st_size <= MAX_SIDECAR else None
+        detached = _load(beside, MAX_SIDECAR) if beside.exists() else None
         if embedded is None and detached is None:
             raise BundleError(
                 f"{path}: an ONNX network, but not one of anna-onnx: no sidecar in it, and no {beside.name}"
@@ -263,23 +376,67 @@ class Bundle:
             )
         return cls(path.stem, network, sidecar)
 
-    def infer(self, spectra: Any, **options: Any) -> QTable:
-        """Infer labels.
+    def infer(
+        self,
+        spectra: Any,
+        *,
+        level: float | None = None,
+        correct_trends: bool = False,
+        rv: float | Literal["header", "auto"] | None = None,
+        normalize: bool | None = None,
+        resolution: float | None = None,
+        device: str = "cpu",
+        threads: int = 0,
+        **read: Any,
+    ) -> QTable:
+        """Infer the labels of spectra.
 
         Parameters
         ----------
-        spectra : Spectrum, file name, (wavelength, flux[, sigma]) arrays, specutils object, or a list of such
-        **options
-            See `anna_onnx.inference.InferOptions`.
+        spectra : object, or iterable of objects
+            Each a `Spectrum`, a file name, a tuple of arrays or quantities
+            (wavelength, flux) or (wavelength, flux, sigma), whose fluxes may have a row for each
+            spectrum, or an object of specutils. Plain wavelengths are in Angstrom.
+        level : float, optional
+            Also give intervals that hold the truth with this probability.
+        correct_trends : bool
+            Take out the residual trends that `anna test` stored.
+        rv : float, 'header' or 'auto', optional
+            Radial velocity to remove, km/s.
+        normalize : bool, optional
+            Divide by a fitted continuum.
+        resolution : float, optional
+            Resolving power of the spectra.
+        device : {'cpu', 'cuda', 'coreml', 'directml'}
+        threads : int
+            0: as many as the process may use.
+        **read
+            `medium` and `frame` of the wavelengths, and the other options
+            of `read_spectra`, for files.
 
         Returns
         -------
         astropy.table.QTable
             One row a spectrum, with units.
+
+        Raises
+        ------
+        AnnaError
+            If something given makes no spectrum.
+
+        Examples
+        --------
+        >>> bundle = Bundle.load("model.onnx")  # doctest: +SKIP
+        >>> table = bundle.infer("spectra.fits", rv="header")  # doctest: +SKIP
+        >>> table["teff", "e_teff", "flags"]  # doctest: +SKIP
         """
         from anna_onnx.inference import InferOptions, infer_table
+        from anna_onnx.preparation import PrepareOptions
+        from anna_onnx.readers import ReadOptions
 
-        return infer_table(self, spectra, InferOptions(**options))
+        prepare = PrepareOptions(rv, normalize, resolution)
+        options = InferOptions(level, correct_trends, prepare, ReadOptions(**read), device, threads)
+        return infer_table(self, spectra, options)
 
 
 def write(path: str | os.PathLike[str], network: bytes, sidecar: Sidecar) -> Bundle:
@@ -309,6 +466,7 @@ def write(path: str | os.PathLike[str], network: bytes, sidecar: Sidecar) -> Bun
         raise BundleError(f"{path}: a model's name ends in .onnx")
     if _split(network, str(path))[1] is not None:
         raise BundleError(f"{path}: the network already carries a sidecar")
+    check_network(network, str(path))
     sidecar = dataclasses.replace(sidecar, sha256=hashlib.sha256(network).hexdigest())
     attached = sidecar.to_bytes()
     entry = wire.encode_bytes(1, METADATA_KEY) + wire.encode_bytes(2, base64.b64encode(attached))
@@ -327,44 +485,59 @@ def _beside(path: Path) -> Path:
 
 def _split(content: bytes, where: str) -> tuple[bytes, bytes | None]:
     """Part a network file into the network and the sidecar it carries, if any."""
-    sidecar, kept, has_graph = None, [], False
     try:
-        for item in wire.fields(content):
-            if item.number == _METADATA_PROPS and (found := _sidecar_of(item.value)) is not None:
-                sidecar = found
-                continue
-            if item.number == _GRAPH and isinstance(item.value, memoryview):
-                has_graph = True
-                _refuse_external_data(item.value, where)
-            kept.append((item.start, item.end))
-    except wire.WireError as error:
-        raise BundleError(f"{where}: not a whole ONNX file ({error})") from error
-    if not has_graph:
-        raise BundleError(f"{where}: not an ONNX file (no graph in it)")
-    network = b"".join(memoryview(content)[start:end] for start, end in kept)
-    return network, sidecar
-
-
-def _sidecar_of(entry: int | memoryview) -> bytes | None:
-    """Return the sidecar if a metadata entry holds it."""
-    if not isinstance(entry, memoryview):
-        return None
-    parts = {item.number: item.value for item in wire.fields(entry)}
-    key, value = parts.get(1), parts.get(2)
-    if not isinstance(key, memoryview) or bytes(key[:64]) != METADATA_KEY or not isinstance(value, memoryview):
-        return None
-    if len(value) > MAX_SIDECAR:
-        raise wire.WireError(f"a sidecar of {len(value) / 1e6:.0f} MB")
-    try:
-        return base64.b64decode(value, validate=True)
+        network, value = split_metadata(content, METADATA_KEY)
+        if value is None:
+            return network, None
+        if len(value) > 4 * MAX_SIDECAR // 3 + 4:
+            raise BundleError(f"{where}: carries a sidecar of {len(value) / 1e6:.0f} MB, too large")
+        return network, base64.b64decode(value, validate=True)
     except ValueError as error:
-        raise wire.WireError(f"the sidecar in it is damaged: {error}") from error
+        raise BundleError(f"{where}: not a whole ONNX file ({error})") from error
 
 
-def _refuse_external_data(graph: memoryview, where: str) -> None:
-    """Refuse tensors kept in another file: a model from a mail must not name paths."""
-    for item in wire.fields(graph):
-        if item.number == _INITIALIZER and isinstance(item.value, memoryview):
-            for part in wire.fields(item.value):
-                if part.number == _DATA_LOCATION and part.value:
-                    raise BundleError(f"{where}: keeps weights in another file, which a model must not")
+def _load(path: Path, largest: int) -> bytes:
+    """Return the bytes of a file.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be read or is larger than `largest`.
+    """
+    try:
+        if not path.is_file():
+            raise BundleError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+        size = path.stat().st_size
+        if size > largest:
+            raise BundleError(f"{path}: {size / 1e6:.0f} MB, the largest taken has {largest / 1e6:.0f} MB")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def find_model(name: str | os.PathLike[str]) -> Path:
+    """Return the file of a model: a path, or the short name of a released one.
+
+    Parameters
+    ----------
+    name : path-like
+        Such as ``model.onnx``, or ``fgk-6625-6825``.
+
+    Raises
+    ------
+    BundleError
+        If there is neither; the message lists the released models.
+    """
+    path = Path(name)
+    if path.exists() or path.suffix == ".onnx" or path.parent != Path():
+        return path
+    released = released_models()
+    if path.name not in released:
+        have = f"released models: {', '.join(released)}" if released else "and no models are released with this version"
+        raise BundleError(f"{name}: no such file; {have}")
+    return released[path.name]
+
+
+def released_models() -> dict[str, Path]:
+    """Return the models that come with the package, by short name."""
+    return {path.stem: path for path in sorted(MODELS.glob("*.onnx"))}

@@ -41,8 +41,23 @@ class Calibration:
 
     def __post_init__(self) -> None:
         shape = (self.snr.size, self.factors.shape[1] if self.factors.ndim == 3 else -1, self.levels.size)
-        if self.factors.shape != shape or not (np.isfinite(self.factors).all() and (self.factors >= 0).all()):
+        if self.factors.shape != shape or 0 in shape:
             raise BundleError(f"calibration: factors of shape {self.factors.shape} do not fit {shape}")
+        if not (np.isfinite(self.factors).all() and (self.factors >= 0).all()):
+            raise BundleError("calibration: factors must be finite and not negative")
+        for name, axis in (("levels", self.levels), ("snr", self.snr)):
+            if axis.ndim != 1 or not np.isfinite(axis).all() or (np.diff(axis) < 0).any():
+                raise BundleError(f"calibration: {name} must be finite and ascend")
+
+    def check_level(self, level: float) -> None:
+        """Refuse a level that the calibration does not reach.
+
+        Raises
+        ------
+        BundleError
+        """
+        if not self.levels[0] <= level <= self.levels[-1]:
+            raise BundleError(f"level {level}: the model is calibrated from {self.levels[0]:g} to {self.levels[-1]:g}")
 
     def half_width(self, sigma: ArrayLike, snr: ArrayLike, level: float = ONE_SIGMA) -> FloatArray:
         """Return the half width of the interval that holds the truth with a probability.
@@ -60,10 +75,10 @@ class Calibration:
         -------
         half_width : array, shape (n, n_label)
         """
-        if not self.levels[0] <= level <= self.levels[-1]:
-            raise BundleError(f"level {level}: the model is calibrated from {self.levels[0]} to {self.levels[-1]}")
+        self.check_level(level)
         factors = np.stack([[np.interp(level, self.levels, row) for row in table] for table in self.factors])
-        where = np.where(np.isnan(snr), np.median(self.snr), np.asarray(snr, dtype=np.float64))
+        middle = self.snr[self.snr.size // 2]
+        where = np.where(np.isnan(snr), middle, np.asarray(snr, dtype=np.float64))
         of_label = [np.interp(where, self.snr, column) for column in factors.T]
         return np.asarray(np.asarray(sigma, dtype=np.float64) * np.stack(of_label, axis=-1))
 
@@ -79,6 +94,12 @@ class Trends:
     """
 
     coefficients: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.coefficients.ndim != 2 or not np.isfinite(self.coefficients).all():
+            raise BundleError(
+                f"trends: coefficients of shape {self.coefficients.shape}, needed (label, order + 1), finite"
+            )
 
     def correct(self, scaled: ArrayLike) -> FloatArray:
         """Return scaled labels, shape (n, n_label), with the trends taken out.

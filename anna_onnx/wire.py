@@ -11,10 +11,35 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+MAX_FIELDS = 200_000
 
 
 class WireError(ValueError):
     """Bytes that are not a protocol buffer message."""
+
+
+class Budget:
+    """How many fields may still be read of a file; a network has a few thousand.
+
+    Parameters
+    ----------
+    fields : int
+    """
+
+    def __init__(self, fields: int = MAX_FIELDS) -> None:
+        self.left = fields
+
+    def spend(self) -> None:
+        """Count a field.
+
+        Raises
+        ------
+        WireError
+            If there have been too many.
+        """
+        self.left -= 1
+        if self.left < 0:
+            raise WireError("more fields than a network has")
 
 
 class Field(NamedTuple):
@@ -30,8 +55,21 @@ class Field(NamedTuple):
     start: int
     end: int
 
+    @property
+    def message(self) -> memoryview:
+        """The value as bytes.
 
-def fields(message: memoryview | bytes) -> Iterator[Field]:
+        Raises
+        ------
+        WireError
+            If it is a number.
+        """
+        if isinstance(self.value, int):
+            raise WireError(f"field {self.number} at byte {self.start} is a number, needed bytes")
+        return self.value
+
+
+def fields(message: memoryview | bytes, budget: Budget | None = None) -> Iterator[Field]:
     """Yield the fields of a message.
 
     Raises
@@ -40,8 +78,10 @@ def fields(message: memoryview | bytes) -> Iterator[Field]:
         If the bytes end inside a field or hold an unknown wire type.
     """
     view = memoryview(message)
+    budget = budget or Budget()
     position = 0
     while position < len(view):
+        budget.spend()
         start = position
         key, position = _varint(view, position)
         number, kind = key >> 3, key & 7
@@ -58,6 +98,21 @@ def fields(message: memoryview | bytes) -> Iterator[Field]:
         else:
             raise WireError(f"wire type {kind} at byte {start}")
         yield Field(number, kind, value, start, position)
+
+
+def varints(packed: memoryview, budget: Budget) -> Iterator[int]:
+    """Yield the numbers of a packed field.
+
+    Raises
+    ------
+    WireError
+        If the bytes end inside a number.
+    """
+    position = 0
+    while position < len(packed):
+        budget.spend()
+        value, position = _varint(packed, position)
+        yield value
 
 
 def encode_bytes(number: int, payload: bytes) -> bytes:

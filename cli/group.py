@@ -24,7 +24,16 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except AnnaError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(printable(str(error))) from error
+        except KeyboardInterrupt as error:
+            raise click.Abort from error
+
+
+def printable(text: str) -> str:
+    """Return a text without the control characters with which a file could write to the terminal."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 @contextmanager

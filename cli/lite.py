@@ -2,29 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from anna_onnx import __version__
 
-from .group import Group, progress_bar
+from .group import Group, printable, progress_bar
+
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda", "coreml", "directml"]),
+    default="cpu",
+    show_default=True,
+    help="Where to run the network; never another place than this.",
+)
+
+
+def reading_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what a file does not say itself."""
+    options = (
+        click.option("--medium", type=click.Choice(["air", "vacuum"]), help="Medium of the wavelengths."),
+        click.option(
+            "--frame", type=click.Choice(["topocentric", "barycentric", "rest"]), help="Frame of the wavelengths."
+        ),
+        click.option("--hdu", help="FITS extension to read, by number (the primary is 0) or name."),
+        click.option("--wave-unit", help="Unit of the wavelengths, such as nm."),
+        click.option("--columns", help="Columns of wavelength, flux and error, such as wave,flux,err or 1,2,3."),
+        click.option("--merge-orders", is_flag=True, help="Merge echelle orders into one spectrum."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="anna-lite")
 def main() -> None:
-    """Infer stellar labels from spectra with a trained network."""
+    """Infer stellar labels from spectra with a trained network.
+
+    \b
+    Examples:
+      anna-lite inspect star.fits               what a file holds
+      anna-lite info model.onnx                 what a model infers, and how well
+      anna-lite infer model.onnx star.fits      the labels, as CSV
+      anna-lite infer model.onnx night/*.fits -o labels.fits
+    """
 
 
 @main.command()
-@click.argument("model", type=click.Path(dir_okay=False))
+@click.argument("model")
 @click.argument("files", nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
+    type=click.Path(dir_okay=False),
     help="Table to write: .csv, .ecsv, .fits, .vot, .h5 or .parquet (default: CSV on standard output).",
 )
+@click.option("--resume", is_flag=True, help="Go on with a table that an interrupted run began.")
 @click.option(
     "--level",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -33,24 +69,30 @@ def main() -> None:
 @click.option(
     "--correct-trends", is_flag=True, help="Take out the residual trends that 'anna test --store-trends' found."
 )
-@click.option("--rv", help="Radial velocity to remove: km/s, header or auto.")
+@click.option("--rv", metavar="KM/S|header|auto", help="Radial velocity to remove.")
 @click.option("--normalize", is_flag=True, help="Divide by a fitted continuum.")
-@click.option("--resolution", type=float, help="Resolving power of the spectra.")
-@click.option("--medium", type=click.Choice(["air", "vacuum"]), help="Medium of the wavelengths.")
-@click.option("--frame", type=click.Choice(["topocentric", "barycentric", "rest"]), help="Frame of the wavelengths.")
-@click.option("--hdu", help="FITS extension to read, by number or name.")
-@click.option("--wave-unit", help="Unit of the wavelengths, such as nm.")
-@click.option("--columns", help="Columns of wavelength, flux and error, such as wave,flux,err.")
-@click.option("--merge-orders", is_flag=True, help="Merge echelle orders into one spectrum.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, coreml or directml.")
-@click.option("--threads", default=0, help="CPU threads (default: all this process may use).")
+@click.option("--resolution", type=click.FloatRange(min=1, min_open=True), help="Resolving power of the spectra.")
+@reading_options
+@DEVICE
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads (default: all cores).")
+@click.option("--processes", type=click.IntRange(min=0), default=0, help="Processes (default: as many as pay).")
+@click.option("--scheduler", metavar="tcp://...", help="Run on the Dask cluster with this scheduler.")
 def infer(model: str, files: tuple[str, ...], output: str | None, **options: Any) -> None:
     """Infer the labels of every spectrum in FILES with MODEL.
 
+    MODEL is a file, or the short name of a released model. A file that cannot be
+    read becomes a row whose message says why; the others are inferred, and the
+    exit status is 1.
+
     \b
-    anna-lite infer model.onnx spectra/*.fits -o results.csv
+    Examples:
+      anna-lite infer model.onnx star.fits
+      anna-lite infer model.onnx spectra/*.fits -o labels.csv --level 0.95
+      anna-lite infer model.onnx star.txt --medium vacuum --rv -23.4
+      find . -name '*.fits' | anna-lite infer model.onnx - -o labels.fits
+      anna-lite infer model.onnx @night.txt -o labels.ecsv --resume
     """
-    from anna_onnx.inference import infer_to_table
+    from anna_onnx.pipeline import infer_to_table
 
     with progress_bar("inferring") as report:
         summary = infer_to_table(model, files, output, report=report, **options)
@@ -60,20 +102,51 @@ def infer(model: str, files: tuple[str, ...], output: str | None, **options: Any
 
 
 @main.command()
-@click.argument("model", type=click.Path(dir_okay=False))
+@click.argument("model")
 def info(model: str) -> None:
-    """Show the card of MODEL: what it infers, from what, how well, who made it."""
-    from anna_onnx.bundle import Bundle
+    """Show the card of MODEL: what it infers, from what, how well, who made it.
+
+    \b
+    Example:
+      anna-lite info model.onnx
+    """
+    from anna_onnx.bundle import Bundle, find_model
     from anna_onnx.card import model_card
 
-    click.echo(model_card(Bundle.load(model)))
+    click.echo(printable(model_card(Bundle.load(find_model(model)))))
 
 
 @main.command()
-@click.argument("model", type=click.Path(dir_okay=False))
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, coreml or directml.")
+@click.argument("files", nargs=-1, required=True)
+@reading_options
+def inspect(files: tuple[str, ...], **options: Any) -> None:
+    """Show the spectra in FILES and what was assumed about them.
+
+    \b
+    Examples:
+      anna-lite inspect star.fits
+      anna-lite inspect orders.fits --merge-orders
+    """
+    from anna_onnx.inspection import inspect_files
+
+    failed = 0
+    for report in inspect_files(files, **options):
+        click.echo(printable(report.text), err=report.failed)
+        failed += report.failed
+    if failed:
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("model")
+@DEVICE
 def selftest(model: str, device: str) -> None:
-    """Check that this machine gives the answers of the machine that trained MODEL."""
+    """Check that this machine gives the answers of the machine that trained MODEL.
+
+    \b
+    Example:
+      anna-lite selftest model.onnx
+    """
     from anna_onnx.inference import selftest_text
 
     click.echo(selftest_text(model, device))

@@ -1,0 +1,437 @@
+"""Blocks: spectra that share their wavelengths, taken together from whatever files hold them.
+
+Preparing and inferring a hundred spectra at once costs a fraction of doing
+so one by one. Consecutive spectra on the same wavelengths, of one file or
+of several, become one block, small enough to stay in the processor's cache.
+Training sets, HDF5 or legacy binary, come as blocks from the disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice, pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anna_onnx.errors import AnnaError
+from anna_onnx.readers import ReadOptions, iter_spectra
+from anna_onnx.readers.series import Series
+from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Source, Spectrum
+
+ROWS = 128  # measured: 32 to 256 are as good, 1024 takes a third longer in preparation
+PIXELS = 1 << 20  # of one block: 8 MB of float64
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+HUGE_ERROR = 1e10  # written for "no measurement"
+_F8 = np.dtype("<f8")
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What the spectra of a block have in common.
+
+    Attributes
+    ----------
+    wavelength : array of float64, shape (n_pixel,)
+    medium, frame : str
+    resolution : float or None
+    """
+
+    wavelength: FloatArray
+    medium: Medium = "unknown"
+    frame: Frame = "unknown"
+    resolution: float | None = None
+
+    def equals(self, other: Setting) -> bool:
+        """Whether spectra of both fit into one block."""
+        if self is other:
+            return True
+        known = (self.medium, self.frame, self.resolution)
+        return known == (other.medium, other.frame, other.resolution) and (
+            self.wavelength is other.wavelength or np.array_equal(self.wavelength, other.wavelength)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Spectra that share their wavelengths.
+
+    Attributes
+    ----------
+    setting : Setting
+    flux : array of float32 or float64, shape (n, n_pixel)
+    sigma : array, shape (n, n_pixel), or None
+    bad : array of bool, shape (n, n_pixel), or None
+    radial_velocity : array, shape (n,), or None
+        km/s, NaN = not stated.
+    ids : sequence of str
+    sources : sequence of Source
+    notes : sequence of tuple of str
+        What the reader assumed.
+    """
+
+    setting: Setting
+    flux: NDArray[np.floating[Any]]
+    sigma: NDArray[np.floating[Any]] | None
+    bad: BoolArray | None
+    radial_velocity: FloatArray | None
+    ids: Sequence[str]
+    sources: Sequence[Source]
+    notes: Sequence[tuple[str, ...]]
+
+    def __len__(self) -> int:
+        return len(self.flux)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file, or the rest of it, that could not be read."""
+
+    file: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file, or some of its spectra.
+
+    Attributes
+    ----------
+    file : str
+    first : int
+        Spectra to leave out.
+    last : int or None
+        Where to stop; None: at the end.
+    """
+
+    file: str
+    first: int = 0
+    last: int | None = None
+
+
+def read_blocks(parts: Iterable[Part], options: ReadOptions) -> Iterator[Block | Failure]:
+    """Read the spectra of files, in their order; a file that cannot be read becomes a `Failure`.
+
+    Parameters
+    ----------
+    parts : iterable of Part
+    options : ReadOptions
+
+    Yields
+    ------
+    Block or Failure
+    """
+    for is_stack, run in groupby(_open(parts, options), key=lambda item: isinstance(item, _Stack)):
+        if is_stack:
+            for stack in run:
+                yield from _guarded(stack.part.file, stack.blocks())  # type: ignore[union-attr]  # grouped so
+        else:
+            yield from _gathered(run)  # type: ignore[arg-type]  # grouped so
+
+
+def as_blocks(spectra: Iterable[Spectrum]) -> Iterator[Block]:
+    """Put consecutive spectra on the same wavelengths together."""
+    return (item for item in _gathered(spectra) if isinstance(item, Block))
+
+
+def count_rows(file: str) -> int | None:
+    """Return the number of spectra of a training set, which can be read from the middle; None for other files."""
+    try:
+        stack = _stack(Part(file), ReadOptions())
+        return None if stack is None else stack.n
+    except (OSError, ValueError, KeyError, AnnaError):
+        return None  # whoever reads it says what is wrong
+
+
+def _open(parts: Iterable[Part], options: ReadOptions) -> Iterator[Spectrum | Failure | _Stack]:
+    """Yield the spectra of files, and training sets as a whole."""
+    series = Series(options)
+    for part in parts:
+        if (spectrum := series.read(part.file)) is not None:
+            yield from islice([spectrum], part.first, part.last)
+            continue
+        try:
+            stack = _stack(part, options)
+        except (OSError, ValueError, KeyError, AnnaError):
+            stack = None  # the reader says what is wrong
+        if stack is not None:
+            yield stack
+        else:
+            yield from _guarded(part.file, islice(_first(series, part.file, options), part.first, part.last))
+
+
+def _first(series: Series, file: str, options: ReadOptions) -> Iterator[Spectrum]:
+    """Yield the spectra of a file, and let the series learn from it."""
+    found = list(islice(spectra := iter_spectra(file, options), 2))
+    if len(found) == 1:
+        series.learn(file, found[0])
+    yield from found
+    yield from spectra
+
+
+def _guarded(file: str, items: Iterable[Any]) -> Iterator[Any]:
+    """Yield items until an error, which becomes a `Failure`: one bad file never stops the others."""
+    iterator = iter(items)
+    while True:
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        except AnnaError as error:
+            yield Failure(file, str(error))
+            return
+        except Exception as error:  # a bug, or a disk that fails: the other files are still wanted
+            yield Failure(file, f"{file}: cannot be read ({type(error).__name__}: {error})")
+            return
+        yield item
+
+
+def _gathered(items: Iterable[Spectrum | Failure]) -> Iterator[Block | Failure]:
+    """Put consecutive spectra on the same wavelengths together."""
+    waiting: list[Spectrum] = []
+    setting: Setting | None = None
+    for item in items:
+        if isinstance(item, Failure):
+            if setting is not None and waiting:
+                yield _join(setting, waiting)
+            yield item
+            waiting = []
+            continue
+        own = Setting(item.wavelength, item.medium, item.frame, item.resolution)
+        full = len(waiting) >= max(1, min(ROWS, PIXELS // item.n_pixel))
+        if setting is None or full or not _fits(setting, own, waiting, item):
+            if setting is not None and waiting:
+                yield _join(setting, waiting)
+            waiting, setting = [], own
+        waiting.append(item)
+    if setting is not None and waiting:
+        yield _join(setting, waiting)
+
+
+def _fits(setting: Setting, own: Setting, waiting: Sequence[Spectrum], item: Spectrum) -> bool:
+    return setting.equals(own) and (not waiting or (waiting[0].sigma is None) == (item.sigma is None))
+
+
+def _join(setting: Setting, spectra: Sequence[Spectrum]) -> Block:
+    bad = None
+    if any(one.bad.any() for one in spectra):
+        bad = np.stack([one.bad for one in spectra])
+    velocity = None
+    if any(one.radial_velocity is not None for one in spectra):
+        velocity = np.array([np.nan if one.radial_velocity is None else one.radial_velocity for one in spectra])
+    return Block(
+        setting,
+        # float32, as the network's input will be, halves what goes through the memory.
+        flux=np.stack([one.flux for one in spectra], dtype=np.float32, casting="same_kind"),
+        sigma=None if spectra[0].sigma is None else np.stack([one.sigma for one in spectra]),  # type: ignore[misc]  # all or none
+        bad=bad,
+        radial_velocity=velocity,
+        ids=[one.id for one in spectra],
+        sources=[one.source for one in spectra],
+        notes=[one.notes for one in spectra],
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Stack:
+    """Some rows of a training set, HDF5 or legacy binary.
+
+    Attributes
+    ----------
+    part : Part
+    n : int
+        Rows of the whole file.
+    setting : Setting
+    notes : tuple of str
+    n_label : int or None
+        Of a legacy binary file; None for HDF5.
+    """
+
+    part: Part
+    n: int
+    setting: Setting
+    notes: tuple[str, ...]
+    n_label: int | None
+
+    def blocks(self) -> Iterator[Block]:
+        """Read the rows, a block at a time."""
+        last = self.n if self.part.last is None else min(self.part.last, self.n)
+        size = max(1, min(ROWS, PIXELS // self.setting.wavelength.size))
+        slices = [slice(first, min(first + size, last)) for first in range(self.part.first, last, size)]
+        if self.n_label is None:
+            return self._from_hdf5(slices)
+        return self._from_binary(slices, self.n_label)
+
+    def _from_hdf5(self, slices: Sequence[slice]) -> Iterator[Block]:
+        import h5py
+
+        with h5py.File(self.part.file, "r", locking=False) as file:
+            flux, others = file["flux"], {name: file[name] for name in ("sigma", "mask") if name in file}
+            if any(dataset.shape != flux.shape for dataset in others.values()):
+                raise AnnaError(f"{self.part.file}: sigma or mask differ from flux in shape")
+            aux = file.get("aux", {})
+            for rows in slices:
+                sigma = others["sigma"][rows] if "sigma" in others else None
+                bad = others["mask"][rows] != 0 if "mask" in others else None
+                velocity = aux["rv"][rows].astype(np.float64) if "rv" in aux else None
+                ids = file.get("id")
+                names = [""] * (rows.stop - rows.start) if ids is None else _names(ids, rows)
+                yield from self._made(rows, flux[rows], sigma, bad, velocity, names)
+
+    def _from_binary(self, slices: Sequence[slice], n_label: int) -> Iterator[Block]:
+        n_pixel = self.setting.wavelength.size
+        width = n_label + 2 + n_pixel
+        with Path(self.part.file).open("rb") as file:
+            for rows in slices:
+                file.seek(_F8.itemsize * (2 + n_pixel + rows.start * width))
+                stars = np.fromfile(file, _F8, (rows.stop - rows.start) * width).reshape(-1, width)
+                names = [_number_name(star) for star in stars[:, 0].tolist()]
+                yield from self._made(rows, stars[:, n_label + 2 :], None, None, None, names)
+
+    def _made(
+        self,
+        rows: slice,
+        flux: NDArray[np.floating[Any]],
+        sigma: NDArray[np.floating[Any]] | None,
+        bad: BoolArray | None,
+        velocity: FloatArray | None,
+        names: Sequence[str],
+    ) -> Iterator[Block]:
+        """Yield the block, in two or more where only some of the rows have errors."""
+        bad = _padding(flux, bad)
+        whole = Block(
+            self.setting,
+            flux,
+            None,
+            bad,
+            velocity,
+            names,
+            [Source(self.part.file, None, row) for row in range(rows.start, rows.stop)],
+            [self.notes] * len(flux),
+        )
+        if sigma is None:
+            yield whole
+            return
+        sigma = np.where((sigma > 0) & (sigma < HUGE_ERROR), sigma, np.nan)
+        has_errors = np.isfinite(sigma).any(axis=1)
+        edges = [0, *(np.flatnonzero(np.diff(has_errors)) + 1).tolist(), len(flux)]
+        for first, last in pairwise(edges):
+            yield _cut(whole, slice(first, last), sigma if has_errors[first] else None)
+
+
+def _cut(block: Block, rows: slice, sigma: NDArray[np.floating[Any]] | None) -> Block:
+    return replace(
+        block,
+        flux=block.flux[rows],
+        sigma=None if sigma is None else sigma[rows],
+        bad=None if block.bad is None else block.bad[rows],
+        radial_velocity=None if block.radial_velocity is None else block.radial_velocity[rows],
+        ids=block.ids[rows],
+        sources=block.sources[rows],
+        notes=block.notes[rows],
+    )
+
+
+def _padding(flux: NDArray[np.floating[Any]], bad: BoolArray | None) -> BoolArray | None:
+    """Add exact zeros at the ends and in runs, which stand for missing flux, to the bad pixels."""
+    zeros = np.flatnonzero((flux == 0).any(axis=1))
+    if not zeros.size:
+        return bad
+    from anna_onnx.readers.assembly import padding
+
+    bad = np.zeros(flux.shape, dtype=np.bool_) if bad is None else bad
+    for row in zeros:
+        bad[row] |= padding(flux[row])
+    return bad
+
+
+def _stack(part: Part, options: ReadOptions) -> _Stack | None:
+    """Return a file as a training set, None when it is something else."""
+    if not Path(part.file).is_file():
+        return None  # a pipe would wait for ever
+    with Path(part.file).open("rb") as file:
+        head = file.read(16)
+        if head.startswith(HDF5_SIGNATURE):
+            return _hdf5_stack(part, options)
+        size = file.seek(0, os.SEEK_END)
+        counts = _counts(head, size)
+        return None if counts is None else _binary_stack(part, options, file, size, *counts)
+
+
+def _hdf5_stack(part: Part, options: ReadOptions) -> _Stack | None:
+    import h5py
+
+    from anna_onnx.readers.units import to_angstrom
+
+    with h5py.File(part.file, "r", locking=False) as file:
+        if file.attrs.get("format") != "anna-trainingset":
+            return None
+        stored, flux = file["wavelength"], file["flux"]
+        if stored.ndim != 1 or flux.ndim != 2 or flux.shape[1] != stored.size or stored.nbytes > 8 * PIXELS:
+            return None
+        unit = str(stored.attrs.get("units", "Angstrom"))
+        wavelength, notes = to_angstrom(stored[:].astype(np.float64), unit, options.wave_unit, part.file)
+        medium, frame = str(stored.attrs.get("medium", "unknown")), str(file.attrs.get("frame", "unknown"))
+        return _made_stack(part, options, flux.shape[0], wavelength, medium, frame, notes, None)
+
+
+def _counts(head: bytes, size: int) -> tuple[int, int] | None:
+    """Return n_pixel and n_label if a file begins as a binary file of the old ANNA and is as long."""
+    if len(head) < 16 or size % 8:
+        return None
+    n_pixel, n_label = np.frombuffer(head, _F8, 2).tolist()
+    if not (2 <= n_pixel <= PIXELS and 0 <= n_label < 10_000 and n_pixel.is_integer() and n_label.is_integer()):
+        return None
+    stars = size // 8 - 2 - int(n_pixel)
+    whole = stars > 0 and stars % (int(n_pixel) + int(n_label) + 2) == 0
+    return (int(n_pixel), int(n_label)) if whole else None
+
+
+def _binary_stack(
+    part: Part, options: ReadOptions, file: BinaryIO, size: int, n_pixel: int, n_label: int
+) -> _Stack | None:
+    from anna_onnx.readers.units import to_angstrom
+
+    file.seek(16)
+    stored = np.fromfile(file, _F8, n_pixel)
+    wavelength, notes = to_angstrom(stored, None, options.wave_unit, part.file, default="Angstrom")
+    n = (size // 8 - 2 - n_pixel) // (n_pixel + n_label + 2)
+    notes = ("binary training file of the old ANNA: it does not state the medium", *notes)
+    return _made_stack(part, options, n, wavelength, "unknown", "unknown", notes, n_label)
+
+
+def _made_stack(
+    part: Part,
+    options: ReadOptions,
+    n: int,
+    wavelength: FloatArray,
+    medium: str,
+    frame: str,
+    notes: tuple[str, ...],
+    n_label: int | None,
+) -> _Stack | None:
+    """Return the training set, with what the user says about it; None when its wavelengths are out of order."""
+    if not (np.isfinite(wavelength).all() and wavelength[0] > 0 and (np.diff(wavelength) > 0).all()):
+        return None
+    for name, asked, stated in (("medium", options.medium, medium), ("frame", options.frame, frame)):
+        if asked is not None:
+            notes = (*notes, f"{name} {asked} as requested (file: {stated})")
+    setting = Setting(wavelength, options.medium or _known(medium), options.frame or _known(frame))
+    return _Stack(part, n, setting, notes, n_label)
+
+
+def _known(word: str) -> Any:
+    return word if word in ("air", "vacuum", "topocentric", "barycentric", "rest") else "unknown"
+
+
+def _names(ids: Any, rows: slice) -> list[str]:
+    values = ids.asstr()[rows] if ids.dtype.kind == "O" else ids[rows]
+    return [_number_name(value) if isinstance(value, float) else str(value) for value in values.tolist()]
+
+
+def _number_name(value: float) -> str:
+    return f"{value:.0f}" if value.is_integer() else f"{value:g}"

@@ -1,0 +1,303 @@
+"""The pipeline: from file names to a result table, in bounded memory, on one core or on many machines.
+
+Files are read in the main thread while others prepare and infer. Where
+reading is the slow part and there is enough of it, several processes share the files; a
+Dask cluster does when one is named. In every case the rows come in the order of the
+files, go to the disk as they come, and an interrupted run can be resumed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from anna_onnx.blocks import Part, count_rows, read_blocks
+from anna_onnx.bundle import Bundle, find_model
+from anna_onnx.errors import AnnaError, ResultError
+from anna_onnx.flags import Flag
+from anna_onnx.inference import Inference, InferOptions, model_info
+from anna_onnx.preparation import PrepareOptions
+from anna_onnx.progress import Progress, silent
+from anna_onnx.readers import ReadOptions
+from anna_onnx.results import ResultWriter, Rows, join
+from anna_onnx.session import usable_cores
+
+SHARD_FILES = 200
+SHARD_ROWS = 10_000
+TRIAL_FILES = 50
+STARTING = 1.0  # seconds that a process takes to start, on a busy machine
+UNUSABLE = Flag.unreadable | Flag.no_coverage
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a run over files.
+
+    Attributes
+    ----------
+    rows : int
+        Rows of the table.
+    failed : int
+        Of these, spectra that could not be inferred; those of an interrupted run are not counted.
+    flagged : int
+        Rows with a flag, likewise.
+    output : str or None
+    """
+
+    rows: int
+    failed: int
+    flagged: int
+    output: str | None
+
+    @property
+    def text(self) -> str:
+        """A line for a person to read."""
+        noun = "spectrum" if self.rows == 1 else "spectra"
+        where = f" to {self.output}" if self.output else ""
+        failed = f", {self.failed} could not be inferred (see their messages)" if self.failed else ""
+        return f"{self.rows} {noun}{where}, {self.flagged} with flags{failed}"
+
+
+def infer_to_table(
+    model: str,
+    files: Sequence[str],
+    output: str | None = None,
+    *,
+    level: float | None = None,
+    correct_trends: bool = False,
+    rv: str | None = None,
+    normalize: bool = False,
+    resolution: float | None = None,
+    device: str = "cpu",
+    threads: int = 0,
+    processes: int = 0,
+    scheduler: str | None = None,
+    resume: bool = False,
+    report: Progress = silent,
+    **read: Any,
+) -> Summary:
+    """Infer every spectrum of some files and write the table; the work of ``anna-lite infer``.
+
+    Parameters
+    ----------
+    model : str
+        File name of the bundle, or the name of a released one.
+    files : sequence of str
+        ``-`` stands for a list of files on standard input, ``@list.txt`` for one in a file.
+    output : str, optional
+        Table to write; CSV on standard output by default.
+    level, correct_trends, device, threads
+        See `anna_onnx.inference.InferOptions`.
+    rv : str, optional
+        A number in km/s, ``header`` or ``auto``.
+    normalize : bool
+        Divide by a fitted continuum.
+    resolution : float, optional
+        Resolving power of the spectra, in place of the header's.
+    processes : int
+        0: as many as pay.
+    scheduler : str, optional
+        Address of a Dask scheduler to run on.
+    resume : bool
+        Go on where an interrupted run stopped.
+    report : Progress
+    **read
+        See `anna_onnx.readers.ReadOptions`; None where the file decides.
+
+    Raises
+    ------
+    AnnaError
+        If the model, the table or what was asked for is not right. A file
+        that cannot be read becomes a row instead.
+    """
+    if resume and output is None:
+        raise AnnaError("--resume goes on with a table that was begun: needs -o")
+    bundle = Bundle.load(find_model(model))
+    options = InferOptions(
+        level,
+        correct_trends,
+        PrepareOptions(_velocity(rv), normalize or None, resolution),
+        ReadOptions(**read),
+        device,
+        threads,
+    )
+    parts = [Part(file) for file in expand(files)]
+    if not parts:
+        raise AnnaError("no files to infer: the list is empty")
+    inference = Inference(bundle, options)
+    columns = {"intervals": level is not None, "rv": rv is not None}
+    counts = _Counts(report, len(parts))
+    with ResultWriter(output, bundle.sidecar.labels, model_info(bundle), resume=resume, **columns) as writer:
+        left = _not_done(parts, writer.done()) if resume else parts
+        for rows in _run(inference, left, processes, scheduler):
+            writer.write(rows)
+            counts.add(rows)
+    return Summary(writer.rows_done, counts.failed, counts.flagged, output)
+
+
+def expand(files: Iterable[str]) -> Iterator[str]:
+    """Yield file names, those in lists included."""
+    for file in files:
+        if file == "-":
+            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        elif file.startswith("@"):
+            try:
+                lines = Path(file[1:]).read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise AnnaError(f"{file[1:]}: not a list of files ({error})") from error
+            yield from (line for line in lines if line.strip())
+        else:
+            yield file
+
+
+def run_parts(inference: Inference, parts: Iterable[Part]) -> Iterator[Rows]:
+    """Infer parts of files in this process."""
+    return inference.run(read_blocks(parts, inference.options.read))
+
+
+def cut(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """Cut the work into shards of a few hundred files or ten thousand rows."""
+    shard: list[Part] = []
+    for part in parts:
+        n = count_rows(part.file)
+        if n is None or n <= SHARD_ROWS:
+            shard.append(part)
+            if len(shard) < SHARD_FILES and n is None:
+                continue
+        if shard:
+            yield shard
+            shard = []
+        if n is not None and n > SHARD_ROWS:
+            yield from ([replace(part, first=a, last=min(a + SHARD_ROWS, n))] for a in range(part.first, n, SHARD_ROWS))
+    if shard:
+        yield shard
+
+
+def _run(inference: Inference, parts: Sequence[Part], processes: int, scheduler: str | None) -> Iterator[Rows]:
+    """Infer parts of files where it is quickest."""
+    bundle, options = inference.bundle, inference.options
+    if scheduler is not None:
+        from anna_onnx.cluster import run_on_cluster
+
+        yield from run_on_cluster(scheduler, bundle, options, cut(parts))
+        return
+    if processes > 1:
+        yield from _run_in_processes(bundle, options, cut(parts), processes)
+        return
+    trial = len(parts) if processes == 1 or usable_cores() == 1 else TRIAL_FILES
+    reading = _Stopwatch(read_blocks(parts[:trial], options.read))
+    yield from inference.run(reading)
+    rest = parts[trial:]
+    n = usable_cores()
+    # Threads hide the inference behind the reading, but only processes share the reading.
+    saved = reading.seconds / trial * len(rest) * (1 - 1 / n) if rest else 0.0
+    if saved > 2 * STARTING:
+        yield from _run_in_processes(bundle, options, cut(rest), n)
+    else:
+        yield from run_parts(inference, rest)
+
+
+class _Stopwatch:
+    """An iterator that measures how long its items take to come."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = iter(items)
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        started = time.thread_time()
+        try:
+            return next(self._items)
+        finally:
+            self.seconds += time.thread_time() - started
+
+
+_inference: Inference  # of a process of the pool
+
+
+def _run_in_processes(bundle: Bundle, options: InferOptions, shards: Iterator[list[Part]], n: int) -> Iterator[Rows]:
+    """Infer shards in several processes, in their order, a few ahead of what was taken."""
+    from concurrent.futures import ProcessPoolExecutor
+
+    alone = replace(options, threads=max(1, (options.threads or usable_cores()) // n))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n, context, initializer=_start, initargs=(bundle, alone)) as pool:
+        try:
+            waiting = deque(pool.submit(_infer_shard, shard) for shard in islice(shards, 2 * n))
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(_infer_shard, shard) for shard in islice(shards, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start(bundle: Bundle, options: InferOptions) -> None:
+    global _inference
+    _inference = Inference(bundle, options)
+
+
+def _infer_shard(shard: list[Part]) -> Rows:
+    return join(list(run_parts(_inference, shard)))
+
+
+def _not_done(parts: Sequence[Part], done: Iterable[tuple[str, int | None, int | None]]) -> list[Part]:
+    """Return what an interrupted run left to do.
+
+    The rows of a file stand together in the order of the files, so only
+    the last file of the table may have been left in the middle.
+    """
+    counts: list[int] = []
+    file, first = "", (-1, -1)
+    for name, *place in done:
+        # The same file named twice begins anew with its first row.
+        if not counts or name != file or tuple(place) == first:
+            if len(counts) == len(parts) or parts[len(counts)].file != name:
+                raise ResultError(
+                    f"the interrupted run went on with {name}: resume with the same files, in the same order"
+                )
+            counts.append(0)
+            file, first = name, tuple(place)  # type: ignore[assignment]  # hdu and row
+        counts[-1] += 1
+    if not counts:
+        return list(parts)
+    return [replace(parts[len(counts) - 1], first=counts[-1]), *parts[len(counts) :]]
+
+
+class _Counts:
+    """Count rows and report how far a run has come."""
+
+    def __init__(self, report: Progress, n_file: int) -> None:
+        self._report, self._n_file = report, n_file
+        self._rows = self._files = self.failed = self.flagged = 0
+        self._file: str | None = None
+
+    def add(self, rows: Rows) -> None:
+        """Count the rows of a block."""
+        for name in dict.fromkeys(rows.file):
+            self._files += name != self._file
+            self._file = name
+        self._rows += len(rows)
+        self.failed += int(((rows.flags & UNUSABLE) > 0).sum())
+        self.flagged += int((rows.flags > 0).sum())
+        self._report(min(self._files, self._n_file), self._n_file, f"{self._rows} spectra")
+
+
+def _velocity(text: str | None) -> float | Literal["header", "auto"] | None:
+    if text is None:
+        return None
+    if text in ("header", "auto"):
+        return cast(Literal["header", "auto"], text)
+    try:
+        return float(text)
+    except ValueError:
+        raise AnnaError(f"--rv {text}: needed a number in km/s, header or auto") from None

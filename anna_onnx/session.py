@@ -1,0 +1,140 @@
+"""The session: a network made ready to run by onnxruntime, on the device that was asked for and no other."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anna_onnx.bundle import Bundle
+from anna_onnx.errors import BundleError
+from anna_onnx.guard import bounded_memory
+from anna_onnx.trainingset import blocks
+
+FloatArray = NDArray[np.float64]
+BATCH = 128  # spectra in one call of the network: larger ones only take memory
+PROBE_SECONDS = 1.0
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+}
+
+
+class Session:
+    """A network ready to run.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    device : {'cpu', 'cuda', 'coreml', 'directml'}
+    threads : int
+        CPU threads of one call; 0: as many as the process may use.
+
+    Raises
+    ------
+    BundleError
+        If the network does not load, is not shaped as its sidecar says, takes more
+        memory or time than an honest one, or the device asked for is not there.
+    """
+
+    def __init__(self, bundle: Bundle, device: str = "cpu", threads: int = 0) -> None:
+        import onnxruntime as ort
+
+        provider = _provider(device, ort.get_available_providers())
+        self._name = bundle.name
+        self._n_pixel, self._n_label = bundle.sidecar.grid.n_pixel, len(bundle.sidecar.labels)
+        options = _options(ort, threads or usable_cores())
+        try:
+            with bounded_memory(len(bundle.network)):
+                self._session = ort.InferenceSession(bundle.network, options, providers=[provider])
+        except Exception as error:  # onnxruntime raises a class of its own for each fault
+            raise BundleError(f"{bundle.name}: onnxruntime refuses the network ({_first_line(error)})") from error
+        if (used := self._session.get_providers()[0]) != PROVIDERS[device]:
+            raise BundleError(f"device {device}: onnxruntime fell back to {used}; see its messages for the reason")
+        self._check_shapes()
+        self._probe(ort, len(bundle.network))
+
+    def run(self, flux: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
+        """Return labels and sigma, in the labels' units.
+
+        Parameters
+        ----------
+        flux : array of float32, shape (n, n_pixel)
+            Continuum = 1, NaN where a pixel is not valid.
+
+        Returns
+        -------
+        labels, sigma : arrays of float64, shape (n, n_label)
+        """
+        labels = np.empty((len(flux), self._n_label))
+        sigma = np.empty_like(labels)
+        for rows in blocks(len(flux), BATCH):
+            labels[rows], sigma[rows] = self.run_whole(flux[rows])
+        return labels, sigma
+
+    def run_whole(self, flux: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return labels and sigma of spectra, all in one call of the network."""
+        labels, sigma = self._session.run(["labels", "sigma"], {"flux": flux})
+        return labels, sigma
+
+    def _check_shapes(self) -> None:
+        inputs = {item.name: item.shape for item in self._session.get_inputs()}
+        outputs = [item.name for item in self._session.get_outputs()]
+        if list(inputs) != ["flux"] or len(inputs["flux"]) != 2 or inputs["flux"][1] != self._n_pixel:
+            raise BundleError(f"{self._name}: the network takes {inputs}, needed flux (batch, {self._n_pixel})")
+        if not {"labels", "sigma"} <= set(outputs):
+            raise BundleError(f"{self._name}: the network gives {', '.join(outputs)}, needed labels and sigma")
+
+    def _probe(self, ort: Any, size: int) -> None:
+        """Run the network on one spectrum, with bounds that a hostile one would break."""
+        from threading import Timer
+
+        limits = ort.RunOptions()
+        timer = Timer(PROBE_SECONDS + size / 1e8, setattr, (limits, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        flux = np.ones((1, self._n_pixel), dtype=np.float32)
+        try:
+            with bounded_memory(size):
+                answers = self._session.run(["labels", "sigma"], {"flux": flux}, limits)
+        except Exception as error:  # onnxruntime raises a class of its own for each fault
+            raise BundleError(f"{self._name}: the network does not run ({_first_line(error)})") from error
+        finally:
+            timer.cancel()
+        shapes = [np.shape(answer) for answer in answers]
+        if shapes != [(1, self._n_label)] * 2:
+            raise BundleError(f"{self._name}: the network gives {shapes} for one spectrum and {self._n_label} labels")
+
+
+def _provider(device: str, available: list[str]) -> Any:
+    """Return the execution provider of a device, with its settings."""
+    if device not in PROVIDERS:
+        raise BundleError(f"device '{device}', needed one of {', '.join(PROVIDERS)}")
+    if PROVIDERS[device] not in available:
+        have = ", ".join(name for name, provider in PROVIDERS.items() if provider in available)
+        raise BundleError(f"device {device}: the onnxruntime installed here has only {have}; install the build for it")
+    # TF32 is the default on GPUs and costs three digits.
+    return (PROVIDERS[device], {"use_tf32": "0"}) if device == "cuda" else PROVIDERS[device]
+
+
+def _options(ort: Any, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong is raised too
+    # Idle threads that spin take the core from the reader of the next file.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
