@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -181,6 +181,11 @@ class Preparation:
     snr_range : (low, high), optional
         Signal-to-noise ratios, per pixel of the grid, of the training.
 
+    Raises
+    ------
+    AnnaError
+        If a value makes no sense.
+
     Notes
     -----
     Flag `frame_unknown` means that nothing tells the velocity between the spectrum and
@@ -198,6 +203,18 @@ class Preparation:
     min_coverage: float = 0.99
     snr_range: tuple[float, float] | None = None
 
+    def __post_init__(self) -> None:
+        if self.frame not in get_args(Frame):
+            raise AnnaError(f"preparation: frame '{self.frame}', needed one of {', '.join(get_args(Frame))}")
+        if self.resolution is not None and not 1 < self.resolution < np.inf:
+            raise AnnaError(f"preparation: resolving power {self.resolution}, needed wavelength / FWHM")
+        if not 0 <= self.min_coverage <= 1:
+            raise AnnaError(f"preparation: min_coverage {self.min_coverage}, needed 0 to 1")
+        for name in ("velocity_range", "snr_range"):
+            limits = getattr(self, name)
+            if limits is not None and not limits[0] <= limits[1]:
+                raise AnnaError(f"preparation: {name} {limits}, needed low and high")
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the grid as JSON can hold it."""
         return {
@@ -211,17 +228,27 @@ class Preparation:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], grid: Grid) -> Preparation:
-        """Return the preparation that `to_dict` wrote; keys of newer versions are left out."""
-        recipe = values.get("normalize")
-        return cls(
-            grid=grid,
-            resolution=values.get("resolution"),
-            frame=values.get("frame", "unknown"),
-            velocity_range=_pair(values.get("velocity_range")),
-            normalize=None if recipe is None else Normalization.from_dict(recipe),
-            min_coverage=values.get("min_coverage", 0.99),
-            snr_range=_pair(values.get("snr_range")),
-        )
+        """Return the preparation that `to_dict` wrote; keys of newer versions are left out.
+
+        Raises
+        ------
+        AnnaError
+            If a value is not of its kind.
+        """
+        try:
+            recipe = values.get("normalize")
+            resolution = values.get("resolution")
+            return cls(
+                grid=grid,
+                resolution=None if resolution is None else float(resolution),
+                frame=values.get("frame", "unknown"),
+                velocity_range=_pair(values.get("velocity_range")),
+                normalize=None if recipe is None else Normalization.from_dict(recipe),
+                min_coverage=float(values.get("min_coverage", 0.99)),
+                snr_range=_pair(values.get("snr_range")),
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            raise AnnaError(f"preparation: {error}") from error
 
     @property
     def tolerates_motion(self) -> bool:
@@ -522,4 +549,7 @@ def _join(parts: list[PreparedBlock], rows: list[int]) -> PreparedBlock:
 
 
 def _pair(values: Any) -> tuple[float, float] | None:
-    return None if values is None else (float(values[0]), float(values[1]))
+    if values is None:
+        return None
+    low, high = values
+    return float(low), float(high)

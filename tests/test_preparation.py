@@ -291,6 +291,27 @@ def test_options_that_make_no_sense_are_refused(wrong: dict[str, object]) -> Non
         PrepareOptions(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"frame": "moon"},
+        {"resolution": -1},
+        {"resolution": "high"},
+        {"min_coverage": 2},
+        {"snr_range": [3, 1]},
+        {"velocity_range": [1]},
+        {"velocity_range": 5},
+        {"normalize": "yes"},
+        {"normalize": {"curve": "sine"}},
+        {"normalize": {"order": "x"}},
+        {"normalize": {"ignore": [1]}},
+    ],
+)
+def test_a_damaged_preparation_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(AnnaError):
+        Preparation.from_dict(wrong, GRID)
+
+
 def test_a_measured_velocity_needs_a_template() -> None:
     with pytest.raises(AnnaError, match="mean training spectrum"):
         MODEL.prepare(star(), PrepareOptions(rv="auto"))
