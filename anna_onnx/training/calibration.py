@@ -36,17 +36,17 @@ def fit_calibration(error: FloatArray, sigma: FloatArray, snr: FloatArray, per_b
     snr : array, shape (n,)
         As inference measures it.
     per_bin : int
-        Spectra in a bin of S/N at least; at most six bins.
+        Spectra in a bin of S/N at least; at most ten bins.
     """
-    n_bin = int(np.clip(len(error) // per_bin, 1, 6))
-    order = np.argsort(snr)
-    bins = np.array_split(order, n_bin)
+    n_bin = int(np.clip(len(error) // per_bin, 1, 10))
+    # Where spectra share one S/N the edges coincide, and fewer bins are left.
+    edges = np.unique(np.quantile(snr, np.linspace(0, 1, n_bin + 1)[1:-1]))
+    place = np.searchsorted(edges, snr, side="left")
+    bins = [np.flatnonzero(place == i) for i in np.unique(place)]
     ratio = np.abs(error) / sigma
     factors = np.stack([_conformal_quantiles(ratio[rows]) for rows in bins])
     middle = np.array([np.median(snr[rows]) for rows in bins])
-    # Bins of the same S/N cannot be told apart.
-    distinct = np.concatenate([[True], np.diff(middle) > 0])
-    return Calibration(np.array(LEVELS), middle[distinct], factors[distinct], len(error))
+    return Calibration(np.array(LEVELS), middle, factors, len(error))
 
 
 def _conformal_quantiles(ratio: FloatArray) -> FloatArray:
@@ -133,14 +133,20 @@ def fit_novelty(
     _, _, directions = torch.svd_lowrank(basis - mean, q=n_component, niter=3)
     components = directions.T.contiguous().numpy()  # (component, pixel)
     novelty = Novelty(mean.double().numpy(), components, np.ones(1), np.ones(1), FALSE_ALARM)
-    noise, threshold = [], []
+    noise, remainder = [], []
     for snr in sorted(NOVELTY_SNR, reverse=True):
         noisy = dataclasses.replace(clean, snr=(snr, snr), snr_template=settings.snr_template)
         spectra = Augmentation(noisy, grid, resolve)(flux[half:], random).flux.numpy()
-        noise.append(float(np.median(pixel_noise(spectra))))
-        threshold.append(float(np.quantile(novelty.remainder(spectra), 1 - FALSE_ALARM)))
-    rising = np.maximum.accumulate(noise) + 1e-9 * np.arange(len(noise))
-    return dataclasses.replace(novelty, noise=rising, threshold=np.maximum.accumulate(threshold))
+        noise.append(pixel_noise(spectra))
+        remainder.append(novelty.remainder(spectra))
+    level = np.maximum.accumulate([np.median(values) for values in noise]) + 1e-9 * np.arange(len(noise))
+    usual = np.maximum.accumulate([np.median(values) for values in remainder])
+    # A spectrum is judged by the noise that its own pixels show, which scatters: the margin must cover that.
+    margin = [
+        np.quantile(left / np.interp(seen, level, usual), 1 - FALSE_ALARM)
+        for seen, left in zip(noise, remainder, strict=True)
+    ]
+    return dataclasses.replace(novelty, noise=level, threshold=usual * margin)
 
 
 def _without_gaps(flux: Tensor) -> Tensor:
