@@ -27,7 +27,7 @@ def test_intervals_hold_what_they_promise_at_every_snr(random):
     """The network's sigma is wrong by a factor that depends on S/N; the calibration finds it."""
 
     def draw(n):
-        snr = random.uniform(20, 200, n)
+        snr = random.uniform(50, 200, n)
         sigma = np.ones((n, 1))
         return 50 / snr[:, None] * random.normal(size=(n, 1)), sigma, snr
 
