@@ -95,12 +95,15 @@ class Data:
     validation_size: int = option(0, "how many spectra validate (0: all of the validation set, or none)", not_negative)
     test: str | None = option(None, "test set, the default of 'anna test'")
     wavelength: tuple[float, ...] = option((), "with grid: first, last and step of the pixels in Angstrom")
-    fwhm: float | None = option(None, "with grid: width of the instrumental profile in Angstrom", positive)
+    medium: str = option("air", "with grid: of the wavelengths, air or vacuum", one_of("air", "vacuum"))
+    fwhm: float | None = option(None, "with grid: width of the instrumental profile in Angstrom", not_negative)
+    resolution: float | None = option(None, "with grid: resolving power of the instrument, instead of fwhm", positive)
     radial_velocity: Range = option((0.0, 0.0), "with grid: range of the radial velocity in km/s", ordered)
     memory: float = option(
         4.0, "gigabytes of spectra that may be held in memory; a larger set is memory-mapped", positive
     )
     balance: str | None = option(None, "a label whose range is drawn evenly although the set is not")
+    label_errors: bool = option(False, "weigh each label by its error, aux/e_<label> of the training set")
 
 
 @dataclass(frozen=True)
@@ -231,7 +234,8 @@ class Run:
     precision: str = option(
         "auto", "auto, float32, bfloat16 or float16", one_of("auto", "float32", "bfloat16", "float16")
     )
-    threads: int = option(0, "CPU threads; 0: as many as the process may use", not_negative)
+    threads: int = option(0, "CPU threads; 0: OMP_NUM_THREADS, else as many as the process may use", not_negative)
+    compile: bool = option(False, "compile the network with torch.compile: for GPUs; measured slower on CPUs")
     tensorboard: bool = option(True, "write TensorBoard charts")
     trace: bool = option(False, "write a Chrome trace of some training steps")
     checkpoint_interval: int = option(1000, "steps between checkpoints", positive)
@@ -381,6 +385,10 @@ def _contradictions(config: Config) -> list[str]:
         problems.append(
             "data.wavelength: a grid needs the first, last and step of the pixels, such as [6625, 6825, 0.2]"
         )
+    if data.grid and (data.fwhm is None) == (data.resolution is None):
+        problems.append("data: a grid needs the instrument, either fwhm or resolution")
+    if data.grid and (data.balance or data.label_errors):
+        problems.append("data: balance and label_errors are for training sets, a grid is drawn evenly and exactly")
     for key in ("units", "low", "high"):
         given = getattr(labels, key)
         if given and len(given) != len(labels.names):

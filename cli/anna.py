@@ -244,10 +244,9 @@ def convert(old: str, new: str, labels: str | None, **options: Any) -> None:
 
 @main.command()
 @click.argument("params", type=click.Path(dir_okay=False), default="params.toml")
-@click.option("--resume", is_flag=True, help="Go on with the newest run, or the one named with --run.")
-@click.option("--run", type=click.Path(file_okay=False), help="With --resume: the run directory to go on with.")
-@click.pass_context
-def train(ctx: click.Context, params: str, resume: bool, run: str | None) -> None:
+@click.option("--resume", is_flag=True, help="Go on with the newest run of PARAMS.")
+@click.option("--run", type=click.Path(file_okay=False), help="The run to go on with, in place of the newest.")
+def train(params: str, resume: bool, run: str | None) -> None:
     """Train a network as PARAMS (default params.toml) says.
 
     \b
@@ -255,15 +254,12 @@ def train(ctx: click.Context, params: str, resume: bool, run: str | None) -> Non
     anna train params.toml --resume
     """
     from anna_onnx import config
-    from anna_onnx.training.checkpoint import RunDirectory
-    from anna_onnx.training.loop import train as run_training
+    from anna_onnx.training import loop
 
-    settings = config.load(params)
-    going_on = None
-    if resume:
-        going_on = RunDirectory(run) if run else RunDirectory.newest(settings.resolve(settings.run.directory))
+    going_on = loop.find_run(params, run) if resume or run else None
+    settings = going_on.settings() if going_on else config.load(params)
     with progress_bar("training") as report:
-        directory = run_training(settings, going_on, report, lambda text: click.echo(text, err=True))
+        directory = loop.train(settings, going_on, report, lambda text: click.echo(text, err=True))
     click.echo(str(directory.path))
 
 

@@ -6,10 +6,11 @@ seen, and batches may be made in the loop or in any number of loader workers.
 
 from __future__ import annotations
 
-import functools
+import multiprocessing
 import signal
+import sys
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,10 +22,11 @@ from anna_onnx import config
 from anna_onnx.errors import TrainingError
 from anna_onnx.labels import Label, canonical, scale
 from anna_onnx.training.augmentation import Augmentation
+from anna_onnx.training.gridsource import GridSource
 from anna_onnx.trainingset import TrainingSet
 
 # Streams of random numbers; each with the seed and counters of its own.
-SPLIT, ORDER, AUGMENT, VALIDATION, WEIGHTS, DROPOUT, CALIBRATION, BASIS = range(8)
+SPLIT, ORDER, AUGMENT, VALIDATION, WEIGHTS, DROPOUT, CALIBRATION, BASIS, STARS = range(9)
 BLOCK = 64  # rows that stay together when a file is larger than memory
 
 
@@ -34,23 +36,37 @@ class Batch(NamedTuple):
     Attributes
     ----------
     flux : Tensor of float32, shape (batch, n_pixel)
+        NaN where a pixel is missing.
     scaled : Tensor of float32, shape (batch, n_label)
         Labels scaled to 0-1; NaN = not known.
+    weight : Tensor of float32, shape (batch, n_label), or None
+        Of each label in the cost; None: all 1.
     """
 
     flux: Tensor
     scaled: Tensor
+    weight: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        return Batch(self.flux.to(device, non_blocking=True), self.scaled.to(device, non_blocking=True))
+        weight = None if self.weight is None else self.weight.to(device, non_blocking=True)
+        return Batch(self.flux.to(device, non_blocking=True), self.scaled.to(device, non_blocking=True), weight)
+
+
+class Drawn(NamedTuple):
+    """Spectra before augmentation: as in `Batch`, and the standard deviation of each pixel where it is known."""
+
+    flux: Tensor
+    scaled: Tensor
+    weight: Tensor | None = None
+    sigma: Tensor | None = None
 
 
 class Source(Protocol):
     """Where spectra come from before augmentation."""
 
-    def draw(self, position: int, n: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return flux, scaled labels and sigma of the spectra `position` to `position + n` of the run."""
+    def draw(self, position: int, n: int) -> Drawn:
+        """Return the spectra `position` to `position + n` of the run: a pure function of the seed and both."""
         ...
 
 
@@ -77,6 +93,8 @@ class FileSource:
         Where flux held in memory lives.
     balance : str, optional
         Name of a label to draw evenly over its range.
+    label_errors : bool
+        Weigh each label by its error, see `weigh`.
     """
 
     def __init__(
@@ -88,29 +106,35 @@ class FileSource:
         memory: float = 4e9,
         device: torch.device | None = None,
         balance: str | None = None,
+        label_errors: bool = False,
     ) -> None:
         self.seed = seed
         self.rows = rows
         self.n = len(rows)
         self.device = device or torch.device("cpu")
         self._images = [part.flux for part in sets]
-        self._sigmas = [part.sigma for part in sets]
+        self._sigmas = [part.sigma for part in sets if part.sigma is not None]
+        self._masks = [part.mask for part in sets]
         self._first = np.cumsum([0, *(len(part) for part in sets)])
         scaled = scale(np.concatenate([pick_labels(part, labels) for part in sets])[rows], labels)
         self.scaled = torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
-        self.in_memory = 4.0 * self.n * sets[0].grid.n_pixel <= memory
-        self._flux = self._load(self._images) if self.in_memory else None
-        with_sigma = all(part.sigma is not None for part in sets)
-        self._sigma = self._load(self._sigmas) if with_sigma and self.in_memory else None
+        self._weight = None
+        if label_errors:
+            error = np.concatenate([pick_errors(part, labels) for part in sets])[rows]
+            self._weight = torch.as_tensor(weigh(error), dtype=torch.float32, device=self.device)
+        with_sigma = len(self._sigmas) == len(sets)
+        self.in_memory = 4.0 * self.n * sets[0].grid.n_pixel * (1 + with_sigma) <= memory
+        self._flux = self._read_flux(rows).to(self.device) if self.in_memory else None
+        self._sigma = self._gather(self._sigmas, rows).to(self.device) if self.in_memory and with_sigma else None
         self._read_sigma = with_sigma and not self.in_memory
-        self._weights = _even_weights(scaled, labels, balance)
-        self._order = functools.lru_cache(maxsize=2)(self._make_order)
+        self._balance = _even_weights(scaled, labels, balance)
+        self._orders: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return self.n
 
-    def draw(self, position: int, n: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return flux, scaled labels and sigma of the spectra `position` to `position + n` of the run."""
+    def draw(self, position: int, n: int) -> Drawn:
+        """Return the spectra `position` to `position + n` of the run."""
         chosen = []
         while n > 0:
             epoch, offset = divmod(position, self.n)
@@ -119,37 +143,47 @@ class FileSource:
             position, n = position + len(part), n - len(part)
         return self.take(torch.cat(chosen))
 
-    def take(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return flux, scaled labels and sigma of some spectra, counted within `rows`."""
+    def take(self, index: Tensor) -> Drawn:
+        """Return some spectra, counted within `rows`."""
+        index = index.to(self.device)
+        weight = None if self._weight is None else self._weight[index]
         if self._flux is not None:
-            index = index.to(self.device)
             sigma = None if self._sigma is None else self._sigma[index]
-            return self._flux[index], self.scaled[index], sigma
-        rows = self.rows[index.numpy()]
-        sigma = self._gather(self._sigmas, rows) if self._read_sigma else None
-        return self._gather(self._images, rows), self.scaled[index], sigma
+            return Drawn(self._flux[index], self.scaled[index], weight, sigma)
+        rows = self.rows[index.cpu().numpy()]
+        read = self._gather(self._sigmas, rows).to(self.device) if self._read_sigma else None
+        return Drawn(self._read_flux(rows).to(self.device), self.scaled[index], weight, read)
 
-    def _load(self, images: Sequence[NDArray[np.floating] | None]) -> Tensor:
-        return self._gather(images, self.rows).to(self.device)
+    def _read_flux(self, rows: NDArray[np.int64]) -> Tensor:
+        """Read the flux of rows, NaN where the training set masks it."""
+        flux = self._gather(self._images, rows)
+        if any(mask is not None for mask in self._masks):
+            flux.masked_fill_(self._gather(self._masks, rows) != 0, torch.nan)
+        return flux
 
-    def _gather(self, images: Sequence[NDArray[np.floating] | None], rows: NDArray[np.int64]) -> Tensor:
-        """Read rows, counted through all sets, as float32."""
-        first = images[0]
-        assert first is not None
-        result = np.empty((len(rows), first.shape[1]), dtype=np.float32)
+    def _gather(self, images: Sequence[NDArray[Any] | None], rows: NDArray[np.int64]) -> Tensor:
+        """Read rows, counted through all sets, as float32; zeros where a set has no such image."""
+        result = np.zeros((len(rows), self._images[0].shape[1]), dtype=np.float32)
         part = np.searchsorted(self._first, rows, side="right") - 1
         for i, image in enumerate(images):
             here = np.flatnonzero(part == i)
-            # In order of the file, and a few at a time: a fancy index copies what it picks.
+            # A few at a time: a fancy index copies what it picks.
             for chosen in np.array_split(here, max(1, len(here) // 4096)):
                 if image is not None and len(chosen):
                     result[chosen] = image[rows[chosen] - self._first[i]]
         return torch.from_numpy(result)
 
+    def _order(self, epoch: int) -> Tensor:
+        """Return the order of the spectra in an epoch; the last two are kept."""
+        if epoch not in self._orders:
+            self._orders = {old: order for old, order in self._orders.items() if old == epoch - 1}
+            self._orders[epoch] = self._make_order(epoch)
+        return self._orders[epoch]
+
     def _make_order(self, epoch: int) -> Tensor:
         random = generator(torch.device("cpu"), self.seed, ORDER, epoch)
-        if self._weights is not None:
-            return torch.multinomial(self._weights, self.n, replacement=True, generator=random)
+        if self._balance is not None:
+            return torch.multinomial(self._balance, self.n, replacement=True, generator=random)
         if self.in_memory:
             return torch.randperm(self.n, generator=random)
         n_block = -(-self.n // BLOCK)
@@ -160,6 +194,33 @@ class FileSource:
         window = 256 * BLOCK
         mixed = [chunk[torch.randperm(len(chunk), generator=random)] for chunk in torch.split(order, window)]
         return torch.cat(mixed)
+
+
+class GridStream:
+    """Spectra drawn from a grid when they are needed, none of which comes twice.
+
+    Parameters
+    ----------
+    source : GridSource
+    labels : sequence of Label
+        Those to return, in this order.
+    seed, stream : int
+        Streams of other numbers hold other stars.
+    """
+
+    def __init__(self, source: GridSource, labels: Sequence[Label], seed: int, stream: int = STARS) -> None:
+        self.source, self.seed, self.stream = source, seed, stream
+        names = [canonical(name) for name in source.label_names]
+        self._columns = [names.index(canonical(label.name)) for label in labels]
+        self._low = torch.tensor([label.low for label in labels], dtype=source.dtype, device=source.device)
+        self._span = torch.tensor([label.span for label in labels], dtype=source.dtype, device=source.device)
+
+    def draw(self, position: int, n: int) -> Drawn:
+        """Return the spectra `position` to `position + n` of the run."""
+        # Numbers from the processor: the same stars on every device.
+        random = generator(torch.device("cpu"), self.seed, self.stream, position)
+        flux, values = self.source.draw(n, random)
+        return Drawn(flux, ((values[:, self._columns] - self._low) / self._span).float())
 
 
 class Batches(Dataset[Batch]):
@@ -200,27 +261,47 @@ class Batches(Dataset[Batch]):
         stage = int(np.searchsorted(self._first_step, step, side="right")) - 1
         size = self._sizes[stage] // self.world
         position = int(self._first_spectrum[stage]) + (step - int(self._first_step[stage])) * self._sizes[stage]
-        flux, scaled, sigma = self.source.draw(position + self.rank * size, size)
+        drawn = self.source.draw(position + self.rank * size, size)
+        flux = drawn.flux
         if self.augmentation is not None:
             random = generator(flux.device, self.seed, AUGMENT, step, self.rank)
-            flux = self.augmentation(flux, random, sigma).flux
-        return Batch(flux, scaled)
+            flux = self.augmentation(flux, random, drawn.sigma).flux
+        return Batch(flux, drawn.scaled, drawn.weight)
 
     def loader(self, first: int, settings: config.Loader, pin: bool) -> Iterator[Batch]:
-        """Return the batches from step `first` on, made here or by workers."""
+        """Return the batches from step `first` on, made here or by workers.
+
+        Raises
+        ------
+        TrainingError
+            If a worker dies.
+        """
         if settings.workers == 0:
             return (self[step] for step in range(first, len(self)))
-        return iter(
-            DataLoader(
-                self,
-                batch_size=None,
-                sampler=range(first, len(self)),
-                num_workers=settings.workers,
-                prefetch_factor=settings.prefetch,
-                pin_memory=pin,
-                worker_init_fn=_ignore_interrupt,
-            )
+        return self._from_workers(first, settings, pin)
+
+    def _from_workers(self, first: int, settings: config.Loader, pin: bool) -> Iterator[Batch]:
+        # Forked workers share the flux in memory with this process; others get a copy each.
+        fork = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()
+        loader = DataLoader(
+            self,
+            batch_size=None,
+            sampler=range(first, len(self)),
+            num_workers=settings.workers,
+            prefetch_factor=settings.prefetch,
+            pin_memory=pin,
+            worker_init_fn=_ignore_interrupt,
+            multiprocessing_context="fork" if fork else None,
         )
+        try:
+            yield from loader
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(
+                "a loader worker died, killed perhaps for want of memory: set loader.workers = 0, or fewer, "
+                "or a smaller data.memory, and go on with --resume"
+            ) from error
 
 
 def _ignore_interrupt(worker: int) -> None:
@@ -243,6 +324,35 @@ def pick_labels(training_set: TrainingSet, labels: Sequence[Label]) -> NDArray[n
             f"{training_set.path}: no label {', '.join(missing)}; it has {', '.join(training_set.label_names)}"
         )
     return training_set.labels[:, [names.index(canonical(label.name)) for label in labels]]
+
+
+def pick_errors(training_set: TrainingSet, labels: Sequence[Label]) -> NDArray[np.float64]:
+    """Return the standard deviations of some labels, shape (n, n_label), from the columns ``aux/e_<label>``.
+
+    Raises
+    ------
+    TrainingError
+        If the training set has none.
+    """
+    columns = {
+        canonical(name.removeprefix("e_")): values for name, values in training_set.aux.items() if name[:2] == "e_"
+    }
+    missing = [f"aux/e_{label.name}" for label in labels if canonical(label.name) not in columns]
+    if missing:
+        raise TrainingError(f"{training_set.path}: no {', '.join(missing)}, needed for data.label_errors")
+    return np.stack([np.asarray(columns[canonical(label.name)], dtype=np.float64) for label in labels], axis=1)
+
+
+def weigh(error: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the weights of labels with errors of shape (n, n_label).
+
+    One over the variance, to which the median variance is added: labels far better than most
+    would otherwise be all that counts. The mean weight of each label is 1; an unknown error gets it.
+    """
+    variance = error**2
+    weight = 1 / (variance + np.maximum(np.nanmedian(variance, axis=0), np.finfo(np.float64).tiny))
+    result: NDArray[np.float64] = np.nan_to_num(weight / np.nanmean(weight, axis=0), nan=1.0)
+    return result
 
 
 def split_by_star(

@@ -6,6 +6,7 @@
         params.toml              the parameters as given
         run.json                 versions, hardware, seed, hashes of the data, labels, status
         history.csv              one row for each look at the validation set
+        advice.txt               what seemed wrong, if anything did
         checkpoint.safetensors   weights, optimiser and counters: where --resume goes on
         best.safetensors         the weights with the least validation cost
         tensorboard/             charts
@@ -21,7 +22,8 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -33,6 +35,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from anna_onnx import config
 from anna_onnx.errors import TrainingError
 from anna_onnx.labels import Label
 
@@ -56,6 +59,8 @@ class State:
     cost_count : int
     rate_factor : float
         On the learning rate, lowered on a plateau.
+    loss_scale : float
+        Of float16, so that small gradients are not lost.
     stopped_early : bool
     seconds : float
         Training time so far.
@@ -68,6 +73,7 @@ class State:
     cost_sum: float = 0.0
     cost_count: int = 0
     rate_factor: float = 1.0
+    loss_scale: float = 65536.0
     stopped_early: bool = False
     seconds: float = 0.0
 
@@ -115,11 +121,22 @@ class RunDirectory:
             raise TrainingError(f"{parent}: no run in it; start one with 'anna train params.toml'")
         return cls(max(runs, key=lambda path: (path / "params.toml").stat().st_mtime))
 
+    def settings(self) -> config.Config:
+        """Return the parameters of the run; files that they name are looked for where they were."""
+        path = Path(self.read_info()["folder"]) / "params.toml"
+        return config.loads((self.path / "params.toml").read_text(encoding="utf-8"), path)
+
     def write_text(self, name: str, text: str) -> None:
         """Write a small file, complete or not at all."""
         partial = self.path / f".{name}.part"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(self.path / name)
+        with _explained(self.path / name):
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(self.path / name)
+
+    def append_line(self, name: str, line: str) -> None:
+        """Add a line to a text file."""
+        with _explained(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Write run.json."""
@@ -141,7 +158,7 @@ class RunDirectory:
         """Add a row to history.csv."""
         path = self.path / "history.csv"
         fresh = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
+        with _explained(path), path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(row))
             if fresh:
                 writer.writeheader()
@@ -211,17 +228,32 @@ def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn a full disk or a read-only folder into clear words."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{path}: cannot be written ({error.strerror}); the last checkpoint is untouched: "
+            f"make room and go on with 'anna train --resume --run {path.parent}'"
+        ) from error
+
+
 def _save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     partial = path.with_name(f".{path.name}.part")
     plain = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     try:
-        save_file(plain, partial, metadata={"anna": json.dumps(about)})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
+        with _explained(path):
+            save_file(plain, partial, metadata={"anna": json.dumps(about)})
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+    except (TrainingError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise TrainingError(f"{path}: cannot be written ({error}); the file before it is untouched") from error
+        if isinstance(error, TrainingError):
+            raise
+        raise TrainingError(f"{path}: cannot be written ({error}); the last checkpoint is untouched") from error
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

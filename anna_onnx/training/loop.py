@@ -2,49 +2,54 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from anna_onnx import config
 from anna_onnx.errors import TrainingError
-from anna_onnx.labels import Label
 from anna_onnx.progress import Progress, silent
+from anna_onnx.training import compute
 from anna_onnx.training.batches import BASIS, DROPOUT, WEIGHTS, Batch, Batches, generator
 from anna_onnx.training.checkpoint import RunDirectory, State, describe_run, hash_file, part, restore_optimizer
-from anna_onnx.training.network import Network, count_parameters
-from anna_onnx.training.process import Process, joined
-from anna_onnx.training.task import Examples, Task, prepare_task
-from anna_onnx.training.watch import Charts, Stopwatch, Trace
+from anna_onnx.training.diagnosis import Diagnosis, inspect_training_spectra
+from anna_onnx.training.network import Network, activation_bytes, count_parameters
+from anna_onnx.training.optimization import cost_of, evaluate, make_average, make_optimizer, rate_at, stage_of
+from anna_onnx.training.process import Process, interruption, joined
+from anna_onnx.training.task import Task, prepare_task
+from anna_onnx.training.watch import Charts, Note, Stopwatch, Trace
 
 Say = Callable[[str], None]
+Row = dict[str, float]
 
 
 def train(
-    settings: config.Config, resume: RunDirectory | None = None, report: Progress = silent, say: Say = print
+    settings: config.Config,
+    resume: RunDirectory | None = None,
+    report: Progress = silent,
+    say: Say = print,
+    look: Callable[[Row], None] | None = None,
 ) -> RunDirectory:
     """Train a network.
 
     Parameters
     ----------
     settings : config.Config
-        The parameters; those of the run itself when it is resumed.
+        The parameters; of a run that is resumed: `RunDirectory.settings`.
     resume : RunDirectory, optional
         A run to go on with.
     report : Progress
         Called after every step.
     say : callable
         Called with a line for a person to read.
+    look : callable, optional
+        Called with each row of the history; what it raises ends the training.
 
     Returns
     -------
@@ -56,18 +61,43 @@ def train(
     TrainingError
         If the run cannot start or go on.
     """
-    with joined(settings.run) as process, interruption() as interrupted:
+    if resume is not None:
+        # What was chosen then holds on: another precision would be another run.
+        precision = resume.read_info().get("precision", settings.run.precision)
+        settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, precision=precision))
+    chosen = compute.choose(settings, say)
+    with joined(settings.run, chosen.device) as process, interruption(process.leads) as interrupted:
         task = prepare_task(settings, process.device)
-        trainer = Trainer(settings, task, process, resume, say if process.leads else lambda text: None)
-        trainer.run_all(interrupted, report if process.leads else silent)
+        trainer = Trainer(settings, task, process, chosen.precision, resume, say if process.leads else _say_nothing)
+        trainer.run_all(interrupted, report if process.leads else silent, look)
         return trainer.directory
+
+
+def find_run(params: str, run: str | None) -> RunDirectory:
+    """Return the run to go on with: the one named, or the newest that the parameter file `params` started."""
+    if run is not None:
+        return RunDirectory(run)
+    settings = config.load(params)
+    return RunDirectory.newest(settings.resolve(settings.run.directory))
+
+
+def _say_nothing(text: str) -> None:
+    """Stand in for `say` in processes that do not lead."""
 
 
 class Trainer:
     """A run: its network, optimiser, counters and directory."""
 
-    def __init__(self, settings: config.Config, task: Task, process: Process, resume: RunDirectory | None, say: Say):
-        self.settings, self.task, self.process, self.say = settings, task, process, say
+    def __init__(
+        self,
+        settings: config.Config,
+        task: Task,
+        process: Process,
+        precision: torch.dtype,
+        resume: RunDirectory | None,
+        say: Say,
+    ) -> None:
+        self.settings, self.task, self.process, self.precision, self.say = settings, task, process, precision, say
         self.device = process.device
         self.network = build_network(settings, task).to(self.device)
         self.state = State()
@@ -80,26 +110,28 @@ class Trainer:
         self.directory = resume or self._create_directory()
         if resume is not None:
             self._restore()
-        self.forward = process.share(self.network)
+        self.forward: Callable[[Tensor], tuple[Tensor, Tensor | None]] = process.share(self.network)
+        if settings.run.compile:
+            self.forward = torch.compile(self.forward)
         self.stopwatch = Stopwatch(self.device)
-        self.precision = choose_precision(settings.run.precision, self.device)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, init_scale=self.state.loss_scale, enabled=precision == torch.float16
+        )
+        self.diagnosis = Diagnosis(task)
         self.charts = None
         if settings.run.tensorboard and process.leads:
             self.charts = Charts(self.directory.path / "tensorboard", self.state.step)
 
-    def run_all(self, interrupted: Callable[[], bool], report: Progress) -> None:
+    def run_all(
+        self, interrupted: Callable[[], bool], report: Progress, look: Callable[[Row], None] | None = None
+    ) -> None:
         """Train to the end of the last stage, or until it is stopped."""
         settings, state = self.settings, self.state
         self._say_what_starts()
         batches = Batches(
-            self.task.source,
-            self.task.augmentation,
-            settings.stage,
-            settings.seed,
-            self.process.rank,
-            self.process.world,
-        )
+            self.task.source, self.task.augmentation, settings.stage, settings.seed,
+            self.process.rank, self.process.world,
+        )  # fmt: skip
         loader = batches.loader(state.step, settings.loader, pin=self.device.type == "cuda")
         trace_path = self.directory.path / "trace.json" if settings.run.trace and self.process.leads else None
         started = time.perf_counter() - state.seconds
@@ -113,10 +145,13 @@ class Trainer:
                 cost = self._take_step(batch)
                 state.step += 1
                 self._count(cost)
-                if state.step % settings.validation.interval == 0 or state.step == settings.steps:
+                last = state.step == settings.steps
+                if state.step % settings.validation.interval == 0 or last:
                     state.seconds = time.perf_counter() - started
                     note.row = self._look()
-                if state.step % settings.run.checkpoint_interval == 0 or state.step == settings.steps:
+                    if look is not None:
+                        look(note.row)
+                if state.step % settings.run.checkpoint_interval == 0 or last or state.stopped_early:
                     state.seconds = time.perf_counter() - started
                     self._save()
                 report(state.step, settings.steps, note.text(state.step, settings.steps, self.stage.batch_size))
@@ -125,23 +160,24 @@ class Trainer:
                     self._save()
                     raise TrainingError(
                         f"stopped at step {state.step} of {settings.steps}; nothing is lost: "
-                        f"go on with 'anna train --resume {self.directory.path}'"
+                        f"go on with 'anna train --resume --run {self.directory.path}'"
                     )
         self._finish()
 
     def _take_step(self, batch: Batch) -> Tensor:
-        """Forward, loss, backward, step."""
-        stage, state = self.stage, self.state
+        """Forward, cost, backward, step."""
+        stage = self.stage
         self._set_learning_rate()
         self.network.train()
         if stage.keep_probability < 1:
             # The masks are a function of seed and step too, so that a resumed run draws the same ones.
-            torch.manual_seed(generator(torch.device("cpu"), self.settings.seed, DROPOUT, state.step).initial_seed())
+            counters = (DROPOUT, self.state.step, self.process.rank)
+            torch.manual_seed(generator(torch.device("cpu"), self.settings.seed, *counters).initial_seed())
         with self.stopwatch.measure("forward"), torch.autocast(
             self.device.type, dtype=self.precision, enabled=self.precision != torch.float32
         ):  # fmt: skip
             mean, log_sigma = self.forward(batch.flux)
-            cost = cost_of(mean, log_sigma, batch.scaled)
+            cost = cost_of(mean, log_sigma, batch.scaled, batch.weight)
         with self.stopwatch.measure("backward"):
             self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(cost).backward()  # type: ignore[no-untyped-call]
@@ -176,11 +212,11 @@ class Trainer:
                 f"the run is kept in {self.directory.path}"
             )
 
-    def _look(self) -> dict[str, float]:
+    def _look(self) -> Row:
         """Look at the validation set: log it, keep the best weights, perhaps stop."""
         state = self.state
         self._settle_costs()
-        row: dict[str, float] = {"step": state.step, "batch_cost": state.cost_sum / max(state.cost_count, 1)}
+        row: Row = {"step": state.step, "batch_cost": state.cost_sum / max(state.cost_count, 1)}
         state.cost_sum, state.cost_count = 0.0, 0
         watched = self.watched
         if self.task.validation is not None:
@@ -203,9 +239,16 @@ class Trainer:
             state.stopped_early = True
         if self.process.leads:
             self.directory.append_history(row)
+            for advice in self.diagnosis.look(row, watched):
+                self._advise(advice)
             if self.charts is not None:
                 self.charts.add(row, self.network)
         return row
+
+    def _advise(self, advice: str) -> None:
+        """Say what seems wrong, and keep it with the run."""
+        self.say(f"note: {advice}")
+        self.directory.append_line("advice.txt", f"step {self.state.step}: {advice}")
 
     @property
     def watched(self) -> Network:
@@ -240,6 +283,7 @@ class Trainer:
         directory.write_text("params.toml", self.settings.text)
         info = describe_run(self.settings.seed, self.task.labels, self.task.files, self.device)
         info["folder"] = str(self.settings.path.parent.resolve())
+        info["precision"] = str(self.precision).removeprefix("torch.")
         info["status"] = "running"
         directory.write_info(info)
         return directory
@@ -272,6 +316,7 @@ class Trainer:
 
     def _save(self) -> None:
         self._settle_costs()
+        self.state.loss_scale = self.scaler.get_scale() if self.scaler.is_enabled() else self.state.loss_scale
         if self.process.leads:
             extra = {} if self.average is None else self.average.state_dict()
             self.directory.save_checkpoint(self.network, self.optimizer, self.state, extra)
@@ -304,53 +349,23 @@ class Trainer:
 
     def _say_what_starts(self) -> None:
         n = count_parameters(self.network)
+        flux = self.task.source.draw(0, 2).flux.to(self.device)
+        # Weights, gradients and the two moments of Adam, and what the backward pass needs of the forward one.
+        memory = 16 * n + activation_bytes(self.network, flux) * self.stage.batch_size / self.process.world
+        members = self.settings.network.members
         self.say(
-            f"{self.settings.network.architecture}: {n:,} weights, {4 * n / 1e6:.1f} MB exported, "
-            f"{16 * n / 1e6:.0f} MB while training; {self.process}; {str(self.precision).removeprefix('torch.')}; "
-            f"run {self.directory.path}"
+            f"{f'{members} x ' if members > 1 else ''}{self.settings.network.architecture}: {n:,} weights, "
+            f"{4 * n / 1e6:.1f} MB exported, {memory / 1e6:.0f} MB while training; {self.process}, "
+            f"{str(self.precision).removeprefix('torch.')}; run {self.directory.path}"
         )
         if self.state.step:
             self.say(f"going on at step {self.state.step}")
-        elif self.charts is not None:
-            flux, _, _ = self.task.source.draw(0, 2)
+            return
+        if self.process.leads:
+            for advice in inspect_training_spectra(self.task):
+                self._advise(advice)
+        if self.charts is not None:
             self.charts.draw_graph(self.network.eval(), flux)
-
-
-def cost_of(mean: Tensor, log_sigma: Tensor | None, scaled: Tensor) -> Tensor:
-    """Return the cost of a batch: mean over spectra of the sum over scaled labels.
-
-    Without uncertainty the squared error (the manual sums it over the batch as well, a
-    constant factor that Adam does not see), else minus the Gaussian log-likelihood.
-    Labels that are not known (NaN) do not count. Members of an ensemble add up.
-
-    Parameters
-    ----------
-    mean, log_sigma : Tensor, shape (member, batch, n_label)
-    scaled : Tensor, shape (batch, n_label)
-    """
-    known = ~scaled.isnan()
-    error = torch.where(known, mean - scaled, 0.0)
-    if log_sigma is None:
-        each = error**2
-    else:
-        each = torch.where(known, 0.5 * (error * (-log_sigma).exp()) ** 2 + log_sigma, 0.0)
-    return each.sum() / scaled.shape[0]
-
-
-@torch.no_grad()
-def evaluate(network: Network, examples: Examples, labels: tuple[Label, ...]) -> tuple[float, list[float]]:
-    """Return the cost, and the RMS error of each label in its unit."""
-    network.eval()
-    cost, squares, count = 0.0, torch.zeros(len(labels)), torch.zeros(len(labels))
-    for flux, scaled in zip(torch.split(examples.flux, 500), torch.split(examples.scaled, 500), strict=True):
-        mean, log_sigma = network(flux)
-        cost += float(cost_of(mean, log_sigma, scaled)) / mean.shape[0] * len(scaled)
-        error = (mean.mean(dim=0) - scaled).cpu()
-        squares += error.nan_to_num().square().sum(dim=0)
-        count += (~error.isnan()).sum(dim=0)
-    span = torch.tensor([label.span for label in labels])
-    rms = (squares / count.clamp(min=1)).sqrt() * span
-    return cost / len(examples), rms.tolist()
 
 
 def build_network(settings: config.Config, task: Task) -> Network:
@@ -359,124 +374,12 @@ def build_network(settings: config.Config, task: Task) -> Network:
     network = Network(task.grid.n_pixel, len(task.labels), settings.network)
     network.set_keep_probability(settings.stage[0].keep_probability)
     if settings.network.standardize:
-        flux, _, sigma = task.source.draw(0, 2000)
-        random = generator(flux.device, settings.seed, BASIS)
-        flux = task.augmentation(flux, random, sigma).flux.cpu()
+        drawn = task.source.draw(0, 2000)
+        random = generator(drawn.flux.device, settings.seed, BASIS)
+        flux = task.augmentation(drawn.flux, random, drawn.sigma).flux.cpu()
         known = ~flux.isnan()
         n = known.sum(dim=0).clamp(min=1)
         mean = flux.nan_to_num().sum(dim=0) / n
         spread = ((torch.where(known, flux - mean, 0.0) ** 2).sum(dim=0) / n).sqrt()
         network.inputs.fit(torch.where(known.any(dim=0), mean, 1.0), spread)
     return network
-
-
-def make_optimizer(network: nn.Module, stage: config.Stage, device: torch.device) -> torch.optim.Optimizer:
-    """Return the optimiser of a stage, fused where torch can: on these networks the unfused one costs a third more."""
-    kind = torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam
-    decay = stage.weight_decay if stage.optimizer == "adamw" else 0.0
-    return kind(network.parameters(), lr=stage.learning_rate, weight_decay=decay, fused=device.type in ("cpu", "cuda"))
-
-
-def make_average(network: nn.Module, stage: config.Stage) -> AveragedModel | None:
-    """Return an exponential moving average of the weights, if the stage asks for one."""
-    if stage.average is None:
-        return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(stage.average), use_buffers=True)  # type: ignore[no-untyped-call]
-
-
-def stage_of(stages: tuple[config.Stage, ...], step: int) -> tuple[int, int]:
-    """Return the stage that a step belongs to, and the first step of that stage."""
-    first = 0
-    for index, stage in enumerate(stages):
-        if step < first + stage.steps:
-            return index, first
-        first += stage.steps
-    return len(stages) - 1, first - stages[-1].steps
-
-
-def rate_at(stage: config.Stage, step: int) -> float:
-    """Return the factor on the learning rate at a step of a stage."""
-    if stage.schedule == "onecycle":
-        return _one_cycle(step / stage.steps)
-    if step < stage.warmup:
-        return (step + 1) / stage.warmup
-    if stage.schedule == "cosine":
-        return _cosine((step - stage.warmup) / max(stage.steps - stage.warmup, 1))
-    return 1.0
-
-
-def _one_cycle(done: float, rise: float = 0.3) -> float:
-    """Rise from 1/25 to 1, then fall to nearly nothing (Smith & Topin 2018, arXiv:1708.07120)."""
-    if done < rise:
-        return 1 / 25 + (1 - 1 / 25) * _cosine(1 - done / rise)
-    return _cosine((done - rise) / (1 - rise))
-
-
-def _cosine(done: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * done))
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the precision of the forward pass.
-
-    "auto" takes bfloat16 on a GPU that has units for it, float32 elsewhere: on
-    CPUs without such units autocast is three times slower.
-    """
-    if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.float32
-
-
-@dataclass
-class Note:
-    """The remark beside the progress bar."""
-
-    labels: tuple[Label, ...]
-    first_step: int
-    row: Mapping[str, float] | None = None
-    _start: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._start = time.perf_counter()
-
-    def text(self, step: int, steps: int, batch_size: int) -> str:
-        """Return cost, RMS of each label in its unit, spectra/s and the time left."""
-        rate = (step - self.first_step) / max(time.perf_counter() - self._start, 1e-9)
-        left = (steps - step) / rate
-        parts = [f"{rate * batch_size:.0f} spectra/s", f"{int(left) // 60}:{int(left) % 60:02d} left"]
-        if self.row is not None:
-            parts.insert(0, f"cost {self.row['batch_cost']:.4g}")
-            rms = [
-                f"{label.name} {self.row[f'rms_{label.name}']:.3g} {_short(label.unit)}".rstrip()
-                for label in self.labels
-                if f"rms_{label.name}" in self.row
-            ]
-            parts[1:1] = ["rms " + ", ".join(rms)] if rms else []
-        return " | ".join(parts)
-
-
-def _short(unit: str | None) -> str:
-    return "" if unit is None or unit.startswith("dex") else unit.replace(" ", "")
-
-
-@contextmanager
-def interruption() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C into a question to be asked between steps, so that no step is cut in half.
-
-    A second Ctrl-C interrupts at once.
-    """
-    asked = False
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    before = signal.signal(signal.SIGINT, remember)
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -234,3 +234,26 @@ def initialize(network: nn.Module) -> None:
 def count_parameters(network: nn.Module) -> int:
     """Return the number of trained numbers."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def activation_bytes(network: nn.Module, flux: Tensor) -> float:
+    """Return the memory that the backward pass keeps for each spectrum.
+
+    Parameters
+    ----------
+    network : nn.Module
+    flux : Tensor, shape (batch, n_pixel)
+        A few spectra to try with.
+    """
+    weights = {parameter.data_ptr() for parameter in network.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    network.eval()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(flux)
+    return sum(kept.values()) / len(flux)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 
 import torch
 from torch import distributed, nn
 
 from anna_onnx import config
-from anna_onnx.errors import TrainingError
 from anna_onnx.training.network import Network
 
 
@@ -56,20 +58,16 @@ class Process:
 
 
 @contextmanager
-def joined(settings: config.Run) -> Iterator[Process]:
-    """Join the other processes that torchrun started, if it did, and choose the device.
+def joined(settings: config.Run, device: torch.device) -> Iterator[Process]:
+    """Join the other processes that torchrun started, if it did.
 
-    Raises
-    ------
-    TrainingError
-        If the device asked for is not there.
+    Each takes its share of the cores, or the GPU of its number.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    device = choose_device(settings.device)
+    world = process_count()
     if device.type == "cuda" and world > 1:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    torch.set_num_threads(settings.threads or max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    torch.set_num_threads(settings.threads or default_threads())
     if world == 1:
         yield Process(device)
         return
@@ -80,20 +78,19 @@ def joined(settings: config.Run) -> Iterator[Process]:
         distributed.destroy_process_group()
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device; "auto" takes CUDA, then Apple's MPS, then the CPU.
+def process_count() -> int:
+    """Return how many processes torchrun started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
-    Raises
-    ------
-    TrainingError
-        If the one asked for is not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, is_there in there.items() if is_there))
-    if not there[name]:
-        raise TrainingError(f"run.device: {name} is not available on this machine; auto takes what there is")
-    return torch.device(name)
+
+def default_threads() -> int:
+    """Return OMP_NUM_THREADS where it is set, else all usable cores; of several processes, the share of each."""
+    here = os.environ.get("LOCAL_WORLD_SIZE")
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    # torchrun sets OMP_NUM_THREADS to 1 whatever the machine.
+    if here is None and given.isdigit() and int(given) > 0:
+        return int(given)
+    return max(1, usable_cores() // int(here or 1))
 
 
 def usable_cores() -> int:
@@ -101,3 +98,30 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextmanager
+def interruption(leads: bool = True) -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM (Slurm's time limit) into a question to be asked between steps.
+
+    So no step is cut in half. A second Ctrl-C interrupts at once. Processes that do not lead
+    wait for the one that does: it saves, and torchrun then ends them.
+    """
+    asked = False
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = leads
+
+    if threading.current_thread() is not threading.main_thread():  # only there signals arrive
+        yield lambda: False
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM) if leads else (signal.SIGINT,)
+    before = {number: signal.signal(number, remember) for number in numbers}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,23 @@ from torch import Tensor
 
 from anna_onnx import config
 from anna_onnx.errors import TrainingError
-from anna_onnx.labels import Label
+from anna_onnx.labels import Label, canonical
 from anna_onnx.legacy import open_training_set
 from anna_onnx.resampling import Grid
+from anna_onnx.synthesis import SpectralGrid, wavelength_grid
 from anna_onnx.training.augmentation import Augmentation
-from anna_onnx.training.batches import VALIDATION, FileSource, Source, generator, pick_labels, split_by_star
+from anna_onnx.training.batches import (
+    CALIBRATION,
+    VALIDATION,
+    Drawn,
+    FileSource,
+    GridStream,
+    Source,
+    generator,
+    pick_labels,
+    split_by_star,
+)
+from anna_onnx.training.gridsource import GridSource
 from anna_onnx.trainingset import TrainingSet
 
 
@@ -69,14 +81,38 @@ class Task:
 def prepare_task(settings: config.Config, device: torch.device) -> Task:
     """Open and check everything that the parameters name.
 
+    Parameters
+    ----------
+    settings : config.Config
+    device : torch.device
+        Where batches are made; the processor when loader workers make them.
+
     Raises
     ------
-    TrainingError, TrainingSetError, LegacyError
+    TrainingError, TrainingSetError, GridError, LegacyError
         If a file is missing, broken, or does not fit the others.
     """
+    if settings.loader.workers:
+        device = torch.device("cpu")
+    task = _task_from_grid(settings, device) if settings.data.grid else _task_from_files(settings, device)
+    files = dict(task.files)
+    for name in ("snr_template", "residuals"):
+        if (file := getattr(settings.augmentation, name)) is not None:
+            files[name] = settings.resolve(file)
+    return replace(task, files=files)
+
+
+def shape_of(settings: config.Config) -> tuple[int, int]:
+    """Return the number of pixels and of labels, without reading any spectra."""
+    if settings.data.grid:
+        spectra = SpectralGrid.open(grid_path(settings))
+        return pixels_of(settings).n_pixel, len(settings.labels.names) or len(spectra.axes) + 1
+    first = _open(settings.resolve(settings.data.train[0]), settings)
+    return first.grid.n_pixel, len(settings.labels.names) or len(first.label_names)
+
+
+def _task_from_files(settings: config.Config, device: torch.device) -> Task:
     data = settings.data
-    if data.grid:
-        raise TrainingError("data.grid: not available")
     files = {f"train{i or ''}": settings.resolve(name) for i, name in enumerate(data.train)}
     sets = [_open(path, settings) for path in files.values()]
     for part in sets[1:]:
@@ -89,22 +125,104 @@ def prepare_task(settings: config.Config, device: torch.device) -> Task:
         rows, held_out = split_by_star(stars, data.validation_size, settings.seed)
         if not len(rows):
             raise TrainingError(f"{files['train']}: {n} spectra, too few to split off {data.validation_size}")
-    source = FileSource(sets, rows, labels, settings.seed, data.memory * 1e9, device, data.balance)
+    source = FileSource(
+        sets, rows, labels, settings.seed, data.memory * 1e9, device, data.balance, data.label_errors
+    )  # fmt: skip
     augmentation = load_augmentation(settings, grid, device)
     validation = None
-    chosen = augmentation if settings.validation.augment else None
     if data.validation:
         files["validation"] = settings.resolve(data.validation)
-        validating = _open(files["validation"], settings)
-        _require_same_grid(validating, sets[0])
-        limit = data.validation_size or len(validating)
-        validation = make_examples([validating], np.arange(min(limit, len(validating))), labels, chosen, settings.seed)
+        validation = _validation_from_file(settings, grid, labels, augmentation)
     elif len(held_out):
+        chosen = augmentation if settings.validation.augment else None
         validation = make_examples(sets, held_out, labels, chosen, settings.seed)
-    for name in ("snr_template", "residuals"):
-        if (file := getattr(settings.augmentation, name)) is not None:
-            files[name] = settings.resolve(file)
     return Task(labels, grid, source, augmentation, validation, files)
+
+
+def _task_from_grid(settings: config.Config, device: torch.device) -> Task:
+    data = settings.data
+    stars, labels = open_grid(settings, device)
+    grid = stars.grid
+    augmentation = load_augmentation(settings, grid, device)
+    files = {"grid": grid_path(settings)}
+    validation = None
+    if data.validation:
+        files["validation"] = settings.resolve(data.validation)
+        validation = _validation_from_file(settings, grid, labels, augmentation)
+    elif data.validation_size:
+        drawn = GridStream(stars, labels, settings.seed, VALIDATION).draw(0, data.validation_size)
+        chosen = augmentation if settings.validation.augment else None
+        validation = _examples(drawn, np.arange(data.validation_size), chosen, settings.seed, VALIDATION)
+    return Task(labels, grid, GridStream(stars, labels, settings.seed), augmentation, validation, files)
+
+
+def grid_path(settings: config.Config) -> Path:
+    """Return the path of the grid that the parameters name."""
+    assert settings.data.grid is not None
+    return SpectralGrid.open().path if settings.data.grid == "default" else settings.resolve(settings.data.grid)
+
+
+def pixels_of(settings: config.Config) -> Grid:
+    """Return the pixels that `data.wavelength` names."""
+    text = ":".join(f"{value!r}" for value in settings.data.wavelength)
+    return wavelength_grid(text, "vacuum" if settings.data.medium == "vacuum" else "air")
+
+
+def open_grid(settings: config.Config, device: torch.device) -> tuple[GridSource, tuple[Label, ...]]:
+    """Open the grid of `data.grid`: a source of its spectra, and the labels to infer.
+
+    Raises
+    ------
+    GridError, TrainingError
+        If it is no grid, or cannot give what the parameters ask for.
+    """
+    data, asked = settings.data, settings.labels
+    spectra = SpectralGrid.open(grid_path(settings))
+    given = zip(asked.names, asked.low, asked.high, strict=True) if asked.low and asked.high else ()
+    source = GridSource(
+        spectra,
+        pixels_of(settings),
+        ranges={canonical(name): (low, high) for name, low, high in given},
+        rv=data.radial_velocity,
+        fwhm=data.fwhm,
+        resolution=data.resolution,
+        device=device,
+    )
+    labels = []
+    for i, name in enumerate(asked.names or source.label_names):
+        if canonical(name) not in source.ranges:
+            raise TrainingError(f"{spectra.path}: no label {name}; it has {', '.join(source.label_names)}")
+        low, high = source.ranges[canonical(name)]
+        labels.append(Label(name, low, high, asked.units[i] if asked.units else None))
+    return source, tuple(labels)
+
+
+def training_set_from_grid(settings: config.Config, n: int, stream: int = CALIBRATION) -> TrainingSet:
+    """Draw a training set, in memory, from the grid of `data.grid`: stars that training did not see."""
+    stars, labels = open_grid(settings, torch.device("cpu"))
+    flux, values = stars.draw(n, generator(torch.device("cpu"), settings.seed, stream))
+    columns = [stars.label_names.index(canonical(label.name)) for label in labels]
+    return TrainingSet(
+        path=grid_path(settings),
+        grid=stars.grid,
+        flux=flux.numpy(),
+        labels=values.numpy()[:, columns],
+        label_names=tuple(label.name for label in labels),
+        label_units=tuple(label.unit or "" for label in labels),
+        id=np.arange(n),
+    )
+
+
+def _validation_from_file(
+    settings: config.Config, grid: Grid, labels: Sequence[Label], augmentation: Augmentation
+) -> Examples:
+    assert settings.data.validation is not None
+    validating = _open(settings.resolve(settings.data.validation), settings)
+    if validating.grid != grid:
+        raise TrainingError(_different_grids(validating, grid, "the training spectra"))
+    n = min(settings.data.validation_size or len(validating), len(validating))
+    chosen = augmentation if settings.validation.augment else None
+    return make_examples([validating], np.arange(n), labels, chosen, settings.seed)
 
 
 def load_augmentation(settings: config.Config, grid: Grid, device: torch.device) -> Augmentation:
@@ -153,20 +271,29 @@ def make_examples(
     stream: int = VALIDATION,
 ) -> Examples:
     """Return some spectra of training sets, augmented once, from the seed."""
-    source = FileSource(sets, rows, labels, seed, memory=float("inf"))
-    flux, scaled, sigma = source.take(torch.arange(len(rows)))
-    ids = np.concatenate([part.id for part in sets])[rows]
+    drawn = FileSource(sets, rows, labels, seed, memory=float("inf")).take(torch.arange(len(rows)))
+    return _examples(drawn, np.concatenate([part.id for part in sets])[rows], augmentation, seed, stream)
+
+
+def _examples(
+    drawn: Drawn,
+    ids: np.ndarray[tuple[int], np.dtype[np.generic]],
+    augmentation: Augmentation | None,
+    seed: int,
+    stream: int,
+) -> Examples:
+    flux, sigma = drawn.flux, drawn.sigma
     if augmentation is None:
-        snr = torch.full((len(rows),), float("inf")) if sigma is None else _snr_of(flux, sigma)
-        return Examples(flux, scaled, snr, ids)
+        snr = torch.full((len(flux),), float("inf")) if sigma is None else _snr_of(flux, sigma)
+        return Examples(flux, drawn.scaled, snr, ids)
     device = augmentation.device
     parts, levels = [], []
-    for i, chunk in enumerate(torch.split(torch.arange(len(rows)), 1000)):
+    for i, chunk in enumerate(torch.split(torch.arange(len(flux)), 1000)):
         random = generator(device, seed, stream, i)
         result = augmentation(flux[chunk].to(device), random, None if sigma is None else sigma[chunk].to(device))
         parts.append(result.flux)
         levels.append(result.snr)
-    return Examples(torch.cat(parts), scaled.to(device), torch.cat(levels), ids)
+    return Examples(torch.cat(parts), drawn.scaled.to(device), torch.cat(levels), ids)
 
 
 def _snr_of(flux: Tensor, sigma: Tensor) -> Tensor:
@@ -179,7 +306,11 @@ def _open(path: Path, settings: config.Config) -> TrainingSet:
 
 def _require_same_grid(one: TrainingSet, other: TrainingSet) -> None:
     if one.grid != other.grid:
-        raise TrainingError(
-            f"{one.path}: {one.grid.n_pixel} pixels, {one.grid}; "
-            f"{other.path} has {other.grid.n_pixel} pixels, {other.grid}: all must be on one grid"
-        )
+        raise TrainingError(_different_grids(one, other.grid, str(other.path)))
+
+
+def _different_grids(one: TrainingSet, other: Grid, name: str) -> str:
+    return (
+        f"{one.path}: {one.grid.n_pixel} pixels, {one.grid}; {name}: {other.n_pixel} pixels, {other}: "
+        "all must be on one grid"
+    )

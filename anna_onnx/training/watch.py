@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from anna_onnx.errors import MissingExtraError
+from anna_onnx.labels import Label
 from anna_onnx.training.network import Network
 
 
@@ -149,3 +151,35 @@ class Trace:
         """Say that a step is over."""
         if self._profiler is not None:
             self._profiler.step()
+
+
+@dataclass
+class Note:
+    """The remark beside the progress bar."""
+
+    labels: tuple[Label, ...]
+    first_step: int
+    row: Mapping[str, float] | None = None
+    _start: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def text(self, step: int, steps: int, batch_size: int) -> str:
+        """Return cost, RMS of each label in its unit, spectra/s and the time left."""
+        rate = (step - self.first_step) / max(time.perf_counter() - self._start, 1e-9)
+        left = (steps - step) / rate
+        parts = [f"{rate * batch_size:.0f} spectra/s", f"{int(left) // 60}:{int(left) % 60:02d} left"]
+        if self.row is not None:
+            parts.insert(0, f"cost {self.row['batch_cost']:.4g}")
+            rms = [
+                f"{label.name} {self.row[f'rms_{label.name}']:.3g} {_short(label.unit)}".rstrip()
+                for label in self.labels
+                if f"rms_{label.name}" in self.row
+            ]
+            parts[1:1] = ["rms " + ", ".join(rms)] if rms else []
+        return " | ".join(parts)
+
+
+def _short(unit: str | None) -> str:
+    return "" if unit is None or unit.startswith("dex") else unit.replace(" ", "")

@@ -1,0 +1,191 @@
+"""What goes wrong in training, recognised, with one line of advice: the manual's chapter on trouble as code.
+
+Each check is a function of plain numbers and returns advice, or nothing. A
+run that diverges altogether is stopped by the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from anna_onnx.labels import Label
+from anna_onnx.training.network import Network
+from anna_onnx.training.task import Task
+
+Row = Mapping[str, float]
+
+PROBE = 200  # spectra looked at
+PATIENCE = 5  # looks, and
+FIRST_STEP = 300  # steps, before a run is judged
+DEAD = 0.5  # fraction of a layer's units
+CONSTANT = 0.05  # scatter of the answers over that of the truth
+OVERFITTED = 1.3  # validation cost over its least
+
+
+class Diagnosis:
+    """Watch a run at every look; each piece of advice is given once.
+
+    Parameters
+    ----------
+    task : Task
+        Its validation set is the probe; without one, spectra of the training set as augmented.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.labels = task.labels
+        if task.validation is not None:
+            self.flux, self.truth = task.validation.flux[:PROBE], task.validation.scaled[:PROBE]
+        else:
+            drawn = task.source.draw(0, PROBE)
+            random = torch.Generator(drawn.flux.device).manual_seed(0)
+            self.flux, self.truth = task.augmentation(drawn.flux, random, drawn.sigma).flux, drawn.scaled
+        self.rows: list[Row] = []
+        self._given: set[str] = set()
+
+    @torch.no_grad()
+    def look(self, row: Row, network: Network) -> list[str]:
+        """Return what is new to be said after a look."""
+        self.rows.append(row)
+        if len(self.rows) < PATIENCE or row["step"] < FIRST_STEP:
+            return []
+        device = network.inputs.fill.device
+        network.eval()
+        flux, truth = self.flux.to(device), self.truth.to(device)
+        answers = network.combine(flux)[0]
+        found = {
+            "dead": dead_units(network, flux),
+            "constant": constant_answers(answers, truth),
+            "useless": uninformative_labels(answers, truth, self.labels),
+            "still": cost_never_falls(answers, truth),
+            "overfit": overfitting(self.rows),
+        }
+        if found["constant"] or found["still"]:
+            # One cause, one line.
+            found["useless"] = ""
+            found["still"] = "" if found["constant"] else found["still"]
+        new = {name: advice for name, advice in found.items() if advice and name not in self._given}
+        self._given |= set(new)
+        return list(new.values())
+
+
+def inspect_training_spectra(task: Task) -> Iterator[str]:
+    """Say what seems wrong with the training spectra, before training begins."""
+    drawn = task.source.draw(0, 2000)
+    for advice in (not_normalized(drawn.flux), labels_outside(drawn.scaled, task.labels)):
+        if advice:
+            yield advice
+
+
+def not_normalized(flux: Tensor) -> str:
+    """Recognise spectra whose continuum is not 1, from the level that the brightest tenth of their pixels exceed."""
+    known = torch.where(flux.isfinite(), flux, torch.nan)
+    level = known.nanquantile(0.9, dim=1)
+    level = level[level.isfinite()]
+    low, middle, high = level.quantile(torch.tensor([0.05, 0.5, 0.95], device=level.device)).tolist()
+    if 0.7 < middle < 1.4 and high - low < 0.5:
+        return ""
+    return (
+        f"training spectra look mis-normalised: their upper level is {middle:.3g} "
+        f"(90 % of them {low:.3g} to {high:.3g}), the continuum should be 1: divide each spectrum by its continuum"
+    )
+
+
+def labels_outside(scaled: Tensor, labels: Sequence[Label]) -> str:
+    """Recognise labels of the training set that lie outside low and high."""
+    outside = ((scaled < -1e-6) | (scaled > 1 + 1e-6)).sum(dim=0) / (~scaled.isnan()).sum(dim=0).clamp(min=1)
+    worst = int(outside.argmax())
+    if outside[worst] == 0:
+        return ""
+    label = labels[worst]
+    return (
+        f"{label.name}: {float(outside[worst]):.1%} of the training spectra lie outside {label.low:g} to "
+        f"{label.high:g}, where answers are flagged: widen labels.low and labels.high, or leave those spectra out"
+    )
+
+
+def dead_units(network: Network, flux: Tensor) -> str:
+    """Recognise layers most of whose units are zero whatever the spectrum."""
+    dead = dead_fractions(network, flux)
+    name, fraction = max(dead.items(), key=lambda item: item[1], default=("", 0.0))
+    if fraction <= DEAD:
+        return ""
+    return f"{fraction:.0%} of the units of {name} are dead (zero for every spectrum): lower stage.learning_rate"
+
+
+def dead_fractions(network: Network, flux: Tensor) -> dict[str, float]:
+    """Return the fraction of units that are zero for all of some spectra, by ReLU layer."""
+    dead: dict[str, float] = {}
+
+    def hook_for(name: str) -> torch.utils.hooks.RemovableHandle:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            alive = (output > 0).transpose(0, 1).flatten(1).any(dim=1)  # (unit,)
+            dead[name] = 1 - float(alive.float().mean())
+
+        return modules[name].register_forward_hook(hook)
+
+    modules = {name: module for name, module in network.named_modules() if isinstance(module, nn.ReLU)}
+    hooks = [hook_for(name) for name in modules]
+    try:
+        network(flux)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return dead
+
+
+def constant_answers(answers: Tensor, truth: Tensor) -> str:
+    """Recognise a network that answers the same whatever the spectrum."""
+    if float((answers.std(dim=0) / spread(truth)).max()) > CONSTANT:
+        return ""
+    return (
+        "all spectra get the same answer: lower stage.learning_rate, or raise keep_probability; "
+        "check that each label belongs to its spectrum"
+    )
+
+
+def cost_never_falls(answers: Tensor, truth: Tensor) -> str:
+    """Recognise answers that are no better than the mean of the labels."""
+    error = (answers - truth).square().nanmean(dim=0).sum()
+    if error < 0.9 * spread(truth).square().sum():
+        return ""
+    return (
+        "the cost does not fall below that of answering the mean every time: another stage.learning_rate "
+        "('anna train --find-lr' measures one); check that each label belongs to its spectrum"
+    )
+
+
+def uninformative_labels(answers: Tensor, truth: Tensor, labels: Sequence[Label]) -> str:
+    """Recognise a label that the spectra say nothing about, although they do about another."""
+    ratio = (answers - truth).square().nanmean(dim=0).sqrt() / spread(truth)
+    worst = int(ratio.argmax())
+    if ratio[worst] < 0.9 or ratio.min() > 0.5:
+        return ""
+    return (
+        f"{labels[worst].name}: its error is {float(ratio[worst]):.0%} of its spread: "
+        "these spectra carry no information on it; leave it out of labels.names"
+    )
+
+
+def overfitting(rows: Sequence[Row]) -> str:
+    """Recognise a batch cost that falls while the validation cost rises."""
+    costs = [row["validation_cost"] for row in rows if "validation_cost" in row]
+    if len(costs) < PATIENCE:
+        return ""
+    best = costs.index(min(costs))
+    rising = min(costs[-3:]) > OVERFITTED * costs[best]
+    falling = rows[-1]["batch_cost"] < rows[best]["batch_cost"]
+    if not (rising and falling):
+        return ""
+    return (
+        f"over-fitting since step {int(rows[best]['step'])}: the batch cost falls, the validation cost rises: "
+        "more training spectra, more augmentation, weight_decay, or keep_probability below 1"
+    )
+
+
+def spread(truth: Tensor) -> Tensor:
+    """Return the standard deviation of each label, NaN apart."""
+    deviation = truth - truth.nanmean(dim=0)
+    return deviation.square().nanmean(dim=0).sqrt().clamp(min=1e-6)

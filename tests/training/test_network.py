@@ -1,0 +1,154 @@
+"""Networks: their start, their shapes, what they do with missing pixels, and how members combine."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from anna_onnx import config  # noqa: E402  torch may be missing
+from anna_onnx.training.network import Network, Pool, activation_bytes, count_parameters  # noqa: E402
+
+SIZES = {
+    "anna": config.Anna(kernel=9, filters=4, fc1=32, fc2=16),
+    "compact": config.Compact(width=8, stages=3, dense=16, pooled=4),
+    "starnet": config.Starnet(fc1=32, fc2=16),
+}
+
+
+def build(architecture="anna", n_pixel=101, n_label=3, seed=1, **settings):
+    torch.manual_seed(seed)
+    sizes = settings.pop("sizes", SIZES[architecture])
+    return Network(n_pixel, n_label, config.Network(architecture=architecture, sizes=sizes, **settings)).eval()
+
+
+def test_the_old_network_has_as_many_weights_as_the_manual_says():
+    # kernel 45 x 10 and its biases, 10010 x 128, 128 x 128, and an output layer without biases
+    network = build(n_pixel=1001, n_label=5, sizes=config.Anna())
+    assert count_parameters(network) == 45 * 10 + 10 + 10010 * 128 + 128 + 128 * 128 + 128 + 128 * 5
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+def test_weights_start_as_he_drew_them_and_biases_at_zero(architecture):
+    network = build(architecture, n_pixel=400)
+    for module in network.modules():
+        if isinstance(module, (torch.nn.Conv1d, torch.nn.Linear)):
+            n_in = module.weight[0].numel()
+            n = module.weight.numel()
+            assert float(module.weight.detach().std()) == pytest.approx(math.sqrt(2 / n_in), rel=5 / math.sqrt(2 * n))
+            assert module.bias is None or not module.bias.any()
+
+
+def test_signals_neither_grow_nor_fade_on_their_way():
+    network = build(n_pixel=500, sizes=config.Anna(kernel=45, filters=10, fc1=512, fc2=512))
+    mean, _ = network(torch.randn(200, 500))
+    assert 0.3 < float(mean.detach().std()) < 3
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+@pytest.mark.parametrize("n_pixel", [64, 101, 1001])
+def test_every_layout_takes_any_number_of_pixels(architecture, n_pixel):
+    mean, sigma = build(architecture, n_pixel).combine(torch.rand(7, n_pixel))
+    assert mean.shape == (7, 3)
+    assert sigma is None
+
+
+def test_the_compact_network_hardly_grows_with_the_pixels():
+    small, large = (count_parameters(build("compact", n_pixel, sizes=config.Compact())) for n_pixel in (1000, 100_000))
+    assert large == small
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+def test_uncertainty_comes_as_a_positive_sigma(architecture):
+    network = build(architecture, uncertainty=True)
+    mean, sigma = network.combine(torch.rand(7, 101))
+    assert mean.shape == sigma.shape == (7, 3)
+    assert (sigma > 0).all()
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+def test_missing_pixels_give_finite_answers(architecture):
+    flux = torch.rand(4, 101)
+    flux[1, 20:50] = torch.nan
+    flux[2] = torch.nan
+    assert build(architecture).combine(flux)[0].isfinite().all()
+
+
+def test_a_missing_pixel_counts_as_the_mean_spectrum():
+    network = build()
+    mean = torch.rand(101)
+    network.inputs.fit(mean, torch.ones(101))
+    flux = torch.rand(2, 101)
+    flux[0, 30] = mean[30]
+    holed = flux.clone()
+    holed[0, 30] = torch.nan
+    assert torch.equal(network.combine(flux)[0], network.combine(holed)[0])
+
+
+def test_the_compact_network_knows_a_missing_pixel_from_a_mean_one():
+    network = build("compact")
+    flux = torch.ones(1, 101)
+    holed = flux.clone()
+    holed[0, 30:60] = torch.nan
+    assert not torch.equal(network.combine(flux)[0], network.combine(holed)[0])
+
+
+def test_standardising_takes_out_the_mean_and_the_spread():
+    network = build()
+    flux = 1 + 0.1 * torch.randn(4000, 101)
+    network.inputs.fit(flux.mean(0), flux.std(0))
+    x = network.inputs(flux)
+    assert float(x.mean().abs()) < 1e-4
+    assert float(x.std()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_members_differ_and_the_answer_is_their_mean():
+    network = build(members=4)
+    flux = torch.rand(5, 101)
+    each, _ = network(flux)
+    assert each.shape == (4, 5, 3)
+    assert float(each.detach().std(dim=0).min()) > 0
+    assert network.combine(flux)[0].detach().numpy() == pytest.approx(each.mean(0).detach().numpy(), abs=1e-6)
+
+
+def test_sigma_of_an_ensemble_is_that_of_the_mixture():
+    network = build(members=3, uncertainty=True)
+    flux = torch.rand(5, 101)
+    mean, log_sigma = (part.detach() for part in network(flux))
+    draws = mean[..., None] + log_sigma.exp()[..., None] * torch.randn(3, 5, 3, 40000)
+    expected = draws.movedim(0, -1).flatten(2).std(dim=-1)
+    assert network.combine(flux)[1].detach().numpy() == pytest.approx(expected.numpy(), rel=0.02)
+
+
+def test_dropout_follows_the_keep_probability():
+    network = build().train()
+    network.set_keep_probability(0.5)
+    flux = torch.rand(1, 101)
+    assert not torch.equal(network(flux)[0], network(flux)[0])
+    network.set_keep_probability(1.0)
+    assert torch.equal(network(flux)[0], network(flux)[0])
+
+
+@pytest.mark.parametrize(("length", "n"), [(32, 8), (33, 8), (7, 7), (100, 3)])
+def test_pooling_averages_equal_stretches(length, n):
+    x = torch.rand(2, 3, length)
+    fine = x.repeat_interleave(n, dim=-1).reshape(2, 3, n, length).mean(-1)
+    assert Pool(length, n)(x).numpy() == pytest.approx(fine.numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+def test_a_network_exports_with_a_free_batch_size(architecture):
+    network = build(architecture, uncertainty=True, members=2)
+    program = torch.export.export(
+        network, (torch.rand(2, 101),), dynamic_shapes={"flux": {0: torch.export.Dim("batch")}}, strict=False
+    )
+    flux = torch.rand(5, 101)
+    flux[0, :10] = torch.nan
+    assert torch.equal(program.module()(flux)[0], network(flux)[0])
+
+
+def test_the_memory_of_a_step_counts_what_the_backward_pass_keeps():
+    # One linear layer keeps its input: 101 numbers of 4 bytes a spectrum.
+    assert activation_bytes(torch.nn.Linear(101, 3), torch.rand(2, 101)) == 404
