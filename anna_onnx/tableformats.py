@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import importlib.util
+import itertools
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -91,20 +92,20 @@ class Schema:
         return Column(name, "number", "radial velocity that was removed", "km / s", "spect.dopplerVeloc.opt")
 
 
-def read_blocks(part: Path, schema: Schema, size: int = 20_000) -> Iterator[list[list[Any]]]:
-    """Yield the rows of a CSV table as columns of Python values, `size` rows at a time; missing integers are None."""
+def read_blocks(part: Path, schema: Schema) -> Iterator[list[list[Any]]]:
+    """Yield the rows of a CSV table in blocks, as columns of Python values; missing integers are None."""
     convert = [to_integer if column.kind == "integer" else PYTHON_TYPES[column.kind] for column in schema.columns]
+    for block in _read_text(part):
+        yield [list(map(kind, column)) for kind, column in zip(convert, block, strict=True)]
+
+
+def _read_text(part: Path, size: int = 10_000) -> Iterator[list[tuple[str, ...]]]:
+    """Yield the rows of a CSV table in blocks, as columns of text."""
     with part.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
-        next(reader)
-        block = []
-        for row in reader:
-            block.append(row)
-            if len(block) == size:
-                yield [list(map(kind, column)) for kind, column in zip(convert, zip(*block, strict=True), strict=True)]
-                block = []
-    if block:
-        yield [list(map(kind, column)) for kind, column in zip(convert, zip(*block, strict=True), strict=True)]
+        rows = csv.reader(file)
+        next(rows)
+        while block := list(itertools.islice(rows, size)):
+            yield list(zip(*block, strict=True))
 
 
 def check_format(path: Path) -> None:
@@ -247,7 +248,7 @@ def _yaml(schema: Schema) -> list[str]:
 def _count_and_dtype(part: Path, schema: Schema, encode: Callable[[str], bytes]) -> tuple[int, np.dtype[Any]]:
     """Return the number of rows and the type of a big-endian record that holds every text."""
     n, widths = 0, [1] * len(schema.columns)
-    for block in read_blocks(part, schema):
+    for block in _read_text(part):
         n += len(block[0])
         for index, (column, values) in enumerate(zip(schema.columns, block, strict=True)):
             if column.kind == "text":
@@ -275,6 +276,8 @@ def _records(
 
 def _ascii(text: str) -> bytes:
     """Spell a text with the letters that FITS allows."""
+    if text.isascii():
+        return text.encode("ascii")
     plain = unicodedata.normalize("NFKD", text.replace("±", "+-"))
     return "".join(letter for letter in plain if not unicodedata.combining(letter)).encode("ascii", "replace")
 
