@@ -31,9 +31,9 @@ def test_intervals_hold_what_they_promise_at_every_snr(random):
         sigma = np.ones((n, 1))
         return 50 / snr[:, None] * random.normal(size=(n, 1)), sigma, snr
 
-    error, sigma, snr = draw(6000)
+    error, sigma, snr = draw(20000)
     calibration = fit_calibration(error, sigma, snr)
-    error, sigma, snr = draw(6000)
+    error, sigma, snr = draw(20000)
     for level in (0.5, ONE_SIGMA, 0.9, 0.95):
         inside = np.abs(error) <= calibration.half_width(sigma, snr, level)
         assert inside.mean() == pytest.approx(level, abs=0.02)
