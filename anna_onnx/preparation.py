@@ -312,6 +312,7 @@ class Preparation:
         Returns
         -------
         PreparedBlock
+            Where nothing had to be done, `flux` is the array that was given.
         """
         options = options or PrepareOptions()
         spectra = Spectra(np.asarray(wavelength, dtype=np.float64), np.atleast_2d(flux), sigma, bad, medium)

@@ -16,6 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -143,9 +144,20 @@ class ResultWriter:
                 yield row["file"], to_integer(row["hdu"]), to_integer(row["row"])
 
     def write(self, rows: Rows) -> None:
-        """Append a block of rows."""
-        self._csv.writerows(zip(*_as_text(rows, self.schema), strict=True))
-        self._file.flush()
+        """Append a block of rows.
+
+        Raises
+        ------
+        ResultError
+            If the disk does not take them.
+        """
+        try:
+            self._csv.writerows(zip(*_as_text(rows, self.schema), strict=True))
+            self._file.flush()
+        except OSError as error:
+            if self.path is None:  # the reader of a pipe may go when it has seen enough
+                raise
+            raise ResultError(f"{self.path}: cannot be written ({error.strerror})") from error
         self.rows_done += len(rows)
 
     def _open(self, resume: bool) -> TextIO:
@@ -175,7 +187,9 @@ class ResultWriter:
     ) -> None:
         if self.path is None:
             return
-        self._file.close()
+        # After a failed write closing fails as well; the first error is the one to tell.
+        with suppress(OSError):
+            self._file.close()
         if kind is None:
             convert(self._part, self.path, self.schema)
             self._about.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import os
 import subprocess
 import sys
 import warnings
@@ -258,3 +259,13 @@ def test_csv_needs_no_astropy(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", program], check=True)
     assert (tmp_path / "t.csv").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    with ResultWriter(tmp_path / "t.csv", LABELS) as table:
+        table.write(ROWS)
+        with Path("/dev/full").open("w", encoding="utf-8") as full:
+            os.dup2(full.fileno(), table._file.fileno())
+        with pytest.raises(ResultError, match="No space left"):
+            table.write(ROWS)
