@@ -93,6 +93,19 @@ def test_a_radial_velocity_is_measured_against_the_mean_spectrum() -> None:
     assert "measured by cross-correlation" in ready.notes[0]
 
 
+def test_a_spectrum_at_rest_is_not_shifted_by_the_velocity_in_its_header() -> None:
+    ready = MODEL.prepare(star(frame="rest", radial_velocity=80.0), PrepareOptions(rv="header"))
+    assert ready.rv == 0
+    np.testing.assert_array_equal(ready.flux, MODEL.prepare(star()).flux)
+
+
+def test_a_resolving_power_that_is_nonsense_is_not_known() -> None:
+    for resolution in (0.0, -5.0, np.nan, np.inf):
+        ready = MODEL.prepare(star(resolution=resolution))
+        assert ready.flags == 0
+        assert ready.notes == ("resolving power not known, taken as the model's 11000",)
+
+
 def test_no_velocity_is_measured_in_noise() -> None:
     noise = Spectrum(WIDE, 1 + 0.1 * np.random.default_rng(1).standard_normal(WIDE.size), medium="air")
     ready = MODEL.prepare(noise, PrepareOptions(rv="auto"), template=flux_at(GRID.wavelength))
