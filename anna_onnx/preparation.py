@@ -13,7 +13,7 @@ What cannot be known or mended becomes a flag and a note, never an exception.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -29,9 +29,6 @@ from anna_onnx.quality import continuum_level, off_continuum
 from anna_onnx.resampling import Floats, Grid
 from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Spectrum
 from anna_onnx.velocity import measure_rv
-
-CACHED_ROWS = 32
-"""Single spectra that are taken together: so many stay in the processor's cache."""
 
 ROW_FLAGS = Flag.no_coverage | Flag.partial_coverage | Flag.bad_pixels | Flag.low_snr | Flag.not_normalized
 """Flags that differ from row to row."""
@@ -337,41 +334,6 @@ class Preparation:
             notes=self._notes(gridded, flags, common, motion, rv, rv_error),
         )
 
-    def prepare_many(
-        self, spectra: Sequence[Spectrum], options: PrepareOptions | None = None, *, template: ArrayLike | None = None
-    ) -> PreparedBlock:
-        """Make network input of any spectra, at least one; those that share their wavelengths go together.
-
-        Files of one instrument often do: then this takes a quarter of the time
-        that one call of `prepare` for each takes, with the same result.
-
-        Returns
-        -------
-        PreparedBlock
-            In the order of `spectra`. When some spectra have errors, `sigma`
-            is NaN for those without.
-        """
-        parts, order = [], []
-        for rows in _alike(spectra):
-            group = [spectra[row] for row in rows]
-            one = group[0]
-            velocity = [np.nan if star.radial_velocity is None else star.radial_velocity for star in group]
-            part = self.prepare_block(
-                one.wavelength,
-                np.stack([star.flux for star in group]),
-                None if one.sigma is None else np.stack([star.sigma for star in group if star.sigma is not None]),
-                np.stack([star.bad for star in group]),
-                medium=one.medium,
-                frame=one.frame,
-                resolution=one.resolution,
-                radial_velocity=velocity,
-                options=options,
-                template=template,
-            )
-            parts.append(part)
-            order += rows
-        return _join(parts, order)
-
     @cached_property
     def _gridder(self) -> Gridder:
         return Gridder(self.grid)
@@ -516,41 +478,6 @@ def _velocity_note(rv: float, error: float | None) -> str:
         return "no radial velocity known, none removed" if error is None else "no radial velocity could be measured"
     measured = "" if error is None else f" ± {error:.1f}, measured by cross-correlation,"
     return f"radial velocity {rv:.1f}{measured} km/s removed"
-
-
-def _alike(spectra: Sequence[Spectrum]) -> list[list[int]]:
-    """Return the rows of spectra that agree in all but flux, errors, bad pixels and velocity, group by group."""
-    groups: dict[tuple[Any, ...], list[list[int]]] = {}
-    for row, star in enumerate(spectra):
-        ends = (star.n_pixel, star.wavelength[0], star.wavelength[-1])
-        key = (*ends, star.medium, star.frame, star.resolution, star.sigma is None)
-        for rows in groups.setdefault(key, []):
-            if len(rows) < CACHED_ROWS and np.array_equal(spectra[rows[0]].wavelength, star.wavelength):
-                rows.append(row)
-                break
-        else:
-            groups[key].append([row])
-    return [rows for alike in groups.values() for rows in alike]
-
-
-def _join(parts: list[PreparedBlock], rows: list[int]) -> PreparedBlock:
-    """Put blocks together, `rows` being the places of their rows."""
-    if len(parts) == 1:
-        return parts[0]
-    order = np.argsort(rows)
-    notes = [lines for part in parts for lines in part.notes]
-    with_errors = any(part.sigma is not None for part in parts)
-    sigma = [np.full_like(part.flux, np.nan) if part.sigma is None else part.sigma for part in parts]
-    velocity = [part.rv for part in parts if part.rv is not None]
-    return PreparedBlock(
-        flux=np.concatenate([part.flux for part in parts])[order],
-        sigma=np.concatenate(sigma)[order] if with_errors else None,
-        coverage=np.concatenate([part.coverage for part in parts])[order],
-        snr=np.concatenate([part.snr for part in parts])[order],
-        flags=np.concatenate([part.flags for part in parts])[order],
-        rv=np.concatenate(velocity)[order] if velocity else None,
-        notes=[notes[row] for row in order],
-    )
 
 
 def _pair(values: Any) -> tuple[float, float] | None:

@@ -238,28 +238,6 @@ def test_a_block_is_the_same_as_its_rows_one_by_one() -> None:
         assert alone.snr == pytest.approx(here.snr, nan_ok=True)
 
 
-def test_many_spectra_of_any_kind_are_the_same_as_one_by_one() -> None:
-    shifted = WIDE + 0.01
-    kinds = [
-        star(),
-        star(seed=1, medium="vacuum"),
-        star(seed=2, sigma=None),
-        replace(star(seed=3), wavelength=shifted),
-        star(seed=4, resolution=30000.0),
-        star(seed=5, frame="barycentric", radial_velocity=20.0),
-        Spectrum([4000.0, 4001.0], [1, 1]),
-        star(seed=6),
-    ]
-    for options in (PrepareOptions(), PrepareOptions(rv="header", normalize=True)):
-        block = MODEL.prepare_many(kinds, options)
-        for row, spectrum in enumerate(kinds):
-            alone, here = MODEL.prepare(spectrum, options), block[row]
-            np.testing.assert_array_equal(alone.flux, here.flux)
-            assert (alone.flags, alone.notes, alone.rv) == (here.flags, here.notes, here.rv)
-            assert alone.snr == pytest.approx(here.snr, nan_ok=True)
-            assert np.isnan(block.sigma[row]).all() if alone.sigma is None else (alone.sigma == here.sigma).all()
-
-
 def test_gaps_between_orders_are_no_bad_pixels_even_after_degrading() -> None:
     wavelength = np.arange(6600.0, 6850.0, 0.02)
     kept = (wavelength < 6700) | (wavelength > 6720)
@@ -365,8 +343,6 @@ def test_the_stated_error_of_a_velocity_is_the_scatter_that_is_found() -> None:
 
 
 def test_the_observed_sun_raises_no_false_alarm(shared: Path) -> None:
-    spectra = read_spectra(shared / "fits" / "jun2011_3133.fits")
-    block = LENIENT.prepare_many(spectra)
-    assert len(block) == 90
-    assert not (block.flags & ~Flag.low_snr).any()
-    assert (block.coverage == 1).all()
+    ready = [LENIENT.prepare(sun) for sun in read_spectra(shared / "fits" / "jun2011_3133.fits")]
+    assert len(ready) == 90
+    assert all(sun.coverage == 1 and not sun.flags & ~Flag.low_snr for sun in ready)
