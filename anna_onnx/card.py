@@ -33,6 +33,7 @@ def model_card(bundle: Bundle) -> str:
         "",
         f"Measured on the {about.get('calibrated_on', 'validation set')} with the augmentation of the training.",
         "",
+        *_storage(about.get("precision", {})),
         "## Use",
         "",
         "```",
@@ -67,6 +68,21 @@ def _label_row(name: str, unit: str, low: float, high: float, about: Any) -> str
         return f"| {name} | {unit} | {low:g} to {high:g} | | | | | |"
     numbers = " | ".join(f"{metrics[key]:.3g}" for key in ("bias", "scatter", "robust_scatter", "rms"))
     return f"| {name} | {unit} | {low:g} to {high:g} | {numbers} | {metrics['coverage_68']:.1%} |"
+
+
+def _storage(precision: Any) -> list[str]:
+    """Return how the weights are stored, and what that does to each label."""
+    if not precision:
+        return []
+    lines = [f"Weights are stored as {precision['stored']}; arithmetic is float32.", ""]
+    if effect := precision.get("effect"):
+        lines += ["| label | rms | rms with float32 weights | rms difference |", "|---|---|---|---|"]
+        lines += [
+            f"| {name} | {row['rms']:.4g} | {row['rms_float32']:.4g} | {row['difference']:.2g} |"
+            for name, row in effect.items()
+        ]
+        lines.append("")
+    return lines
 
 
 def _range(limits: tuple[float, float] | None, unit: str = "") -> str:

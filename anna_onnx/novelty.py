@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from anna_onnx.errors import BundleError
 
 FloatArray = NDArray[np.float64]
+ORTHONORMAL = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +85,15 @@ class Novelty:
 
     @cached_property
     def _compact(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and components as the spectra have them, in float32."""
-        return self.mean.astype(np.float32), self.components.astype(np.float32)
+        """Mean and components as the spectra have them, in float32.
+
+        Components stored with few bits are only nearly orthonormal, and Pythagoras wants it exactly.
+        """
+        components = self.components.astype(np.float32)
+        if np.abs(components @ components.T - np.eye(len(components), dtype=np.float32)).max() > ORTHONORMAL:
+            directions, _ = np.linalg.qr(components.T.astype(np.float64))
+            components = np.ascontiguousarray(directions.T, dtype=np.float32)
+        return self.mean.astype(np.float32), components
 
 
 def _squares(rows: NDArray[np.floating[Any]]) -> FloatArray:

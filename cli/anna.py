@@ -293,7 +293,14 @@ def test(
 @click.option("--onnx", is_flag=True, help="Export as ONNX (there is no other format).")
 @click.option("-o", "--output", default="model.onnx", show_default=True, help="File to write.")
 @click.option("--runs", default="runs", show_default=True, help="Folder in which the newest run is looked for.")
-def export(run: str | None, onnx: bool, output: str, runs: str) -> None:
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="How to store weights: float16 halves the file, int8 quarters it; the card says what that costs.",
+)
+def export(run: str | None, onnx: bool, output: str, runs: str, precision: Any) -> None:
     """Export RUN (default: the newest) as model.onnx, model.h5 and a model card."""
     from pathlib import Path
 
@@ -301,5 +308,5 @@ def export(run: str | None, onnx: bool, output: str, runs: str) -> None:
     from anna_onnx.training.export import export as export_run
 
     directory = RunDirectory(run) if run else RunDirectory.newest(Path(runs))
-    export_run(directory, Path(output), lambda text: click.echo(text, err=True))
+    export_run(directory, Path(output), precision, lambda text: click.echo(text, err=True))
     click.echo(output)

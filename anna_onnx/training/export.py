@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,21 +22,24 @@ from anna_onnx.bundle import Bundle, SelfTest, Sidecar, write
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.card import write_card
 from anna_onnx.errors import TrainingError
-from anna_onnx.inference import Session, half_width
+from anna_onnx.inference import half_width
 from anna_onnx.labels import Label
 from anna_onnx.legacy import open_training_set
 from anna_onnx.preparation import Preparation, PreparedBlock
 from anna_onnx.resampling import Grid
+from anna_onnx.session import Session
 from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.batches import CALIBRATION
 from anna_onnx.training.calibration import fit_calibration, fit_novelty
 from anna_onnx.training.checkpoint import RunDirectory
 from anna_onnx.training.network import Network
+from anna_onnx.training.precision import PRECISIONS, Precision, shorten, store
 from anna_onnx.training.task import Examples, load_augmentation, make_examples
 from anna_onnx.trainingset import TrainingSet
 
 FloatArray = NDArray[np.float64]
-OPSET = 18
+# What onnxruntime reads since 2023: its version 1.15 is the first for Python 3.11.
+OPSET, IR_VERSION = 18, 8
 PARITY = 1e-5  # of a label's range
 BATCHES = (1, 2, 90)
 EMAIL = 10e6  # bytes that mail servers let through
@@ -69,7 +75,9 @@ class Frozen(nn.Module):
         return physical, sigma * self.span
 
 
-def export(run: RunDirectory, path: Path, say: Callable[[str], None] = print) -> Bundle:
+def export(
+    run: RunDirectory, path: Path, precision: Precision = "float32", say: Callable[[str], None] = print
+) -> Bundle:
     """Export the best weights of a run.
 
     Parameters
@@ -77,6 +85,8 @@ def export(run: RunDirectory, path: Path, say: Callable[[str], None] = print) ->
     run : RunDirectory
     path : Path
         ``model.onnx``; the sidecar ``model.h5`` and the card ``model.md`` come beside it.
+    precision : {'float32', 'float16', 'int8'}
+        How weights are stored; calibration and self-test are made with the network as stored.
     say : callable
         Called with a line for a person to read.
 
@@ -92,27 +102,54 @@ def export(run: RunDirectory, path: Path, say: Callable[[str], None] = print) ->
     examples = draw_examples(spectra, labels, augmentation, settings.seed)
     frozen = Frozen(network, labels, None if network.uncertainty else rms_of(network, examples, labels)).eval()
     sidecar = Sidecar(labels=labels, preparation=describe_preparation(settings, spectra), provenance={})
-    bundle = Bundle(path.stem, to_onnx(frozen, spectra.grid.n_pixel), sidecar)
-    deviation = require_parity(frozen, bundle, examples, labels)
+    full = Bundle(path.stem, to_onnx(frozen, spectra.grid.n_pixel), sidecar)
+    deviation = require_parity(frozen, full, examples, labels)
     say(f"torch and onnxruntime agree to {deviation:.1e} of a label's range at batches of 1, 2 and 90")
 
+    bundle = dataclasses.replace(full, network=store(full.network, precision))
     inferred = infer_examples(bundle, examples, spectra.grid)
+    effect = inferred.compare(infer_examples(full, examples, spectra.grid), labels) if precision != "float32" else {}
     flux = torch.as_tensor(np.asarray(spectra.flux[:4000], dtype=np.float32))
+    novelty = fit_novelty(flux, settings.augmentation, spectra.grid, settings.resolve, settings.seed)
     sidecar = dataclasses.replace(
         sidecar,
         calibration=fit_calibration(inferred.error, inferred.sigma, inferred.block.snr),
-        novelty=fit_novelty(flux, settings.augmentation, spectra.grid, settings.resolve, settings.seed),
+        novelty=novelty if precision == "float32" else shorten(novelty),
         selftest=make_selftest(bundle, examples),
     )
     bundle = dataclasses.replace(bundle, sidecar=sidecar)
     provenance = describe_provenance(run, settings, info, known_as, bundle, inferred, augmentation.template)
+    provenance["precision"] = {"stored": precision, **({"effect": effect} if effect else {})}
     bundle = write(path, bundle.network, dataclasses.replace(sidecar, provenance=provenance))
     write_card(bundle, path.with_suffix(".md"))
-    size = path.stat().st_size
-    say(f"{path}: {size / 1e6:.1f} MB with its sidecar inside")
-    if size > EMAIL:
-        say(f"{size / 1e6:.0f} MB may be too large for an e-mail: smaller dense layers ([network] fc1) shrink it most")
+    for line in describe_size(path, full.network, precision, settings):
+        say(line)
     return bundle
+
+
+def describe_size(path: Path, full: bytes, precision: Precision, settings: config.Config) -> list[str]:
+    """Return what to say of the size of a file that was written, and what would make it smaller.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    full : bytes
+        Its network in float32.
+    precision : {'float32', 'float16', 'int8'}
+        How it is stored now.
+    settings : config.Config
+    """
+    size = path.stat().st_size
+    lines = [f"{path}: {size / 1e6:.1f} MB with its sidecar inside, weights stored as {precision}"]
+    if size > EMAIL:
+        carried = len(base64.b64encode(path.with_suffix(".h5").read_bytes()))
+        smaller = PRECISIONS[PRECISIONS.index(precision) + 1 :]
+        sizes = [f"--precision {name}: about {(len(store(full, name)) + carried) / 1e6:.1f} MB" for name in smaller]
+        layers = "[network] dense" if settings.network.architecture == "compact" else "[network] fc1"
+        sizes.append(f"a smaller {layers} (and train again) shrinks it most")
+        lines.append(f"more than {EMAIL / 1e6:.0f} MB may be too large for an e-mail; {'; '.join(sizes)}")
+    return lines
 
 
 def read_run(run: RunDirectory) -> tuple[config.Config, dict[str, Any], tuple[Label, ...]]:
@@ -164,8 +201,7 @@ def to_onnx(frozen: Frozen, n_pixel: int) -> bytes:
 
     Traced at a batch of 2: a batch of 1 would be frozen into the graph.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         program = torch.onnx.export(
             frozen,
             (torch.ones(2, n_pixel),),
@@ -179,6 +215,7 @@ def to_onnx(frozen: Frozen, n_pixel: int) -> bytes:
         )
     assert program is not None
     model = program.model_proto
+    model.ir_version = IR_VERSION
     # The exporter notes where in the source each operation came from: paths of this machine.
     for node in model.graph.node:
         del node.metadata_props[:]
@@ -188,6 +225,20 @@ def to_onnx(frozen: Frozen, n_pixel: int) -> bytes:
     del model.metadata_props[:], model.graph.metadata_props[:]
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch's exporter says about packages it could use."""
+    log = logging.getLogger("torch.onnx")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)
 
 
 @torch.no_grad()
@@ -227,6 +278,34 @@ class Inferred:
         """Inferred minus true."""
         return self.values - self.true
 
+    def compare(self, full: Inferred, labels: tuple[Label, ...]) -> dict[str, dict[str, float]]:
+        """Return what storing the weights small does to each label, in its unit.
+
+        Parameters
+        ----------
+        full : Inferred
+            The same examples with the weights in float32.
+
+        Returns
+        -------
+        effect : dict
+            Of each label: the rms error with float32 (`rms_float32`), as stored (`rms`), and the rms of
+            the difference that storing makes (`difference`).
+        """
+        columns = {
+            "rms_float32": _rms(full.error),
+            "rms": _rms(self.error),
+            "difference": _rms(self.values - full.values),
+        }
+        return {
+            label.name: {name: float(column[i]) for name, column in columns.items()} for i, label in enumerate(labels)
+        }
+
+
+def _rms(values: FloatArray) -> FloatArray:
+    """Return the rms of each column, over what is known."""
+    return np.asarray(np.sqrt(np.nanmean(values**2, axis=0)))
+
 
 def infer_examples(bundle: Bundle, examples: Examples, grid: Grid) -> Inferred:
     """Infer examples on the road that real spectra take."""
@@ -239,8 +318,8 @@ def infer_examples(bundle: Bundle, examples: Examples, grid: Grid) -> Inferred:
 
 
 def make_selftest(bundle: Bundle, examples: Examples, n: int = 8) -> SelfTest:
-    """Return a few spectra and the answers of this machine."""
-    flux = examples.flux[:n].cpu().numpy()
+    """Return a few spectra, rounded so that they compress well, and the answers of this machine."""
+    flux = examples.flux[:n].cpu().numpy().astype(np.float16).astype(np.float32)
     labels, sigma = Session(bundle).run(flux)
     return SelfTest(flux, labels.astype(np.float32), sigma.astype(np.float32))
 
