@@ -18,7 +18,7 @@ from .assembly import assemble
 from .facts import from_headers
 from .fits import FitsFile, Hdu
 from .options import ReadOptions
-from .orders import merge
+from .orders import as_asked
 from .units import to_angstrom
 
 _SPECTRUM = re.compile(r"^(\d+_\d+)_SPEC$")
@@ -37,7 +37,7 @@ def _orders(hdu: Hdu) -> list[str]:
 def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     """Read the orders of all detectors, or merge them."""
     spectra = (spectrum for hdu in fits.hdus for spectrum in _read_detector(fits, hdu, options))
-    return iter([merge(list(spectra))]) if options.merge_orders else spectra
+    return as_asked(spectra, options)
 
 
 def _read_detector(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:

@@ -19,7 +19,7 @@ from .assembly import assemble
 from .facts import Facts, from_headers
 from .fits import FitsFile, Header
 from .options import ReadOptions
-from .orders import merge
+from .orders import as_asked
 from .units import to_angstrom
 
 _OBSERVATORIES = ("ESO", "TNG", "OHP", "HIERARCH ESO")
@@ -39,7 +39,7 @@ def _prefix(header: Header) -> str | None:
 def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     """Read the orders, or merge them."""
     orders = _read_orders(fits, options)
-    return iter([merge(list(orders))]) if options.merge_orders else orders
+    return as_asked(orders, options)
 
 
 def _read_orders(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:

@@ -21,7 +21,7 @@ from .facts import SPEED_OF_LIGHT, Facts
 from .fits import FitsFile, Hdu, Header
 from .keyword_axis import axis
 from .options import ReadOptions
-from .orders import merge
+from .orders import as_asked
 from .tables import read_columns
 
 _R_LOW, _R_MEDIUM = 1800.0, 7500.0
@@ -40,7 +40,7 @@ def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     if len(fits.primary.shape) == 2:
         return _read_image(fits, options)
     spectra = _read_tables(fits, options)
-    return iter([merge(list(spectra))]) if options.merge_orders else spectra
+    return as_asked(spectra, options)
 
 
 def _facts(header: Header, resolution: float) -> Facts:

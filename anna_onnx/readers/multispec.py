@@ -25,7 +25,7 @@ from .assembly import assemble
 from .facts import from_headers, iraf_medium
 from .fits import FitsFile, Hdu, Header
 from .options import ReadOptions
-from .orders import merge
+from .orders import as_asked
 from .units import to_angstrom
 
 
@@ -124,10 +124,7 @@ def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectru
         If no aperture is dispersion-calibrated.
     ReadError
     """
-    spectra = _apertures(fits, hdu, options)
-    if options.merge_orders:
-        return iter([merge(list(spectra))])
-    return spectra
+    return as_asked(_apertures(fits, hdu, options), options)
 
 
 def _apertures(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:

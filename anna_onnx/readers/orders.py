@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from anna_onnx.spectrum import BoolArray, FloatArray, Spectrum
+
+from .options import ReadOptions
 
 
 class _Pixels(NamedTuple):
@@ -17,6 +19,14 @@ class _Pixels(NamedTuple):
     wavelength: FloatArray
     flux: FloatArray
     weight: FloatArray
+
+
+def as_asked(spectra: Iterator[Spectrum], options: ReadOptions) -> Iterator[Spectrum]:
+    """Return the spectra of one star as they come, or merged when the user asks for that."""
+    if not options.merge_orders:
+        return spectra
+    pieces = list(spectra)
+    return iter([merge(pieces)] if pieces else [])
 
 
 def merge(spectra: Sequence[Spectrum]) -> Spectrum:

@@ -24,7 +24,7 @@ from .facts import Facts, from_headers, medium_in
 from .fits import FitsFile, Hdu
 from .keyword_axis import axis
 from .options import ReadOptions
-from .orders import merge
+from .orders import as_asked
 from .units import to_angstrom
 
 _FLUX = ("SCIDATA", "SCI FLUX", "SCIFLUX", "FLUX", "FLUXAB", "FLUXA", "SPEC", "SPECTRUM", "SCI", "DATA", "FLUXES")
@@ -70,7 +70,7 @@ def _of_shape(fits: FitsFile, names: Sequence[str], *shapes: tuple[int, ...]) ->
 def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     """Read one spectrum a row, or merge the rows."""
     rows = _read_rows(fits, options)
-    return iter([merge(list(rows))]) if options.merge_orders else rows
+    return as_asked(rows, options)
 
 
 def _read_rows(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:

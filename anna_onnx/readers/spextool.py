@@ -17,7 +17,7 @@ from .assembly import assemble
 from .facts import from_headers
 from .fits import FitsFile, Hdu
 from .options import ReadOptions
-from .orders import merge
+from .orders import as_asked
 from .units import to_angstrom
 
 
@@ -40,7 +40,7 @@ def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
 def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
     """Read one spectrum a plane, or merge the planes."""
     planes = _read_planes(fits, hdu, options)
-    return iter([merge(list(planes))]) if options.merge_orders else planes
+    return as_asked(planes, options)
 
 
 def _read_planes(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:

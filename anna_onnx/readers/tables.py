@@ -18,7 +18,7 @@ from .columns import Column, Roles, medium_of, understand, unit_of, values_of
 from .facts import Facts, from_headers
 from .fits import FitsFile, Hdu, Header
 from .options import ReadOptions
-from .orders import merge
+from .orders import as_asked
 from .units import to_angstrom
 
 _ID = ("object", "target", "targetid", "source_id", "sdss_id", "obsid", "id", "name", "star", "sobject_id", "uid")
@@ -118,9 +118,7 @@ def read_columns(
     elif facts.medium == "unknown" and roles.wavelength.ucd == "em.wl" and roles.wavelength.utype:
         facts = facts.known(medium="vacuum").noted("medium vacuum: UCD em.wl, which ESO's Phase 3 standard means so")
     spectra = _spectra(columns, roles, facts, Source(path, hdu), options, headers)
-    if options.merge_orders and any(column.key in _ORDER for column in columns):
-        return iter([merge(list(spectra))])
-    return spectra
+    return as_asked(spectra, options) if any(column.key in _ORDER for column in columns) else spectra
 
 
 def _spectra(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from anna_onnx.errors import AnnaError, NoWavelengthError, ReadError
 from anna_onnx.readers import read_spectra
-from anna_onnx.readers.fits import scan, scan_with_astropy
+from anna_onnx.readers.fits import open_fits
 from tests.readers.files import image_bytes
 
 N = 64
@@ -215,7 +215,7 @@ def test_the_header_read_by_hand_agrees_with_astropy(cards, hierarchs):
             hdu.header[f"HIERARCH {key}"] = value
         stream = io.BytesIO()
         hdu.writeto(stream, output_verify="silentfix+ignore")
-        (ours,) = scan(stream.getvalue(), "")
+        (ours,) = open_fits("", stream.getvalue()).hdus
         theirs = fits.Header.fromstring(stream.getvalue()[:28800].split(b"END" + b" " * 77)[0].decode())
     for key in (*cards, *hierarchs):
         expected = theirs[key]
@@ -237,8 +237,8 @@ def test_the_pixels_read_by_hand_agree_with_astropy(kind, scale, zero, has_blank
         cards["BLANK"] = 7
     pixels = np.arange(N).astype(kind)
     data = image_bytes(pixels, cards)
-    ours, theirs = next(scan(data, "")), scan_with_astropy(data, "")[0]
-    np.testing.assert_allclose(ours.image().astype("f8"), theirs.image().astype("f8"), rtol=1e-6)
+    ours, theirs = open_fits("", data).primary, fits.open(io.BytesIO(data))[0]
+    np.testing.assert_allclose(ours.image().astype("f8"), theirs.data.astype("f8"), rtol=1e-6)
     assert ours.shape == theirs.shape
 
 
@@ -257,7 +257,7 @@ def test_tables_read_by_hand_agree_with_astropy():
     ]
     stream = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns(columns)]).writeto(stream)
-    ours = list(scan(stream.getvalue(), ""))[1]
+    ours = open_fits("", stream.getvalue()).hdus[1]
     theirs = fits.open(io.BytesIO(stream.getvalue()))[1].data
     assert [column.name for column in ours.columns] == theirs.names
     for name in ("wavelength", "cells", "scaled", "unsigned", "flag", "last"):
@@ -268,6 +268,17 @@ def test_tables_read_by_hand_agree_with_astropy():
         np.testing.assert_array_equal(mine, other)
     with pytest.raises(AnnaError):
         ours.column("bits").load()
+
+
+def test_tables_of_text_are_read(tmp_path):
+    columns = [fits.Column("wave", "F9.3", unit="nm", ascii=True, array=500 + 0.05 * np.arange(9))]
+    columns += [fits.Column(name, "E12.4", ascii=True, array=np.arange(1, 10.0)) for name in ("flux", "err")]
+    hdu = fits.TableHDU.from_columns(columns)
+    path = tmp_path / "star.fits"
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path)
+    (star,) = read_spectra(path)
+    np.testing.assert_allclose(star.wavelength, 5000 + 0.5 * np.arange(9))
+    np.testing.assert_array_equal(star.sigma, np.arange(1, 10.0))
 
 
 def test_compressed_images_are_read_with_astropy(tmp_path):
