@@ -16,6 +16,8 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
+import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,7 +52,6 @@ MAX_LABELS = 1000
 MODELS = Path(__file__).parent / "models"
 
 _METADATA_PROPS = 14  # field number in onnx.proto
-_FILTERS = (None, "gzip")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +112,7 @@ class Sidecar:
             file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": self.sha256})
             file.attrs["provenance"] = json.dumps(self.provenance)
             file.attrs["preparation"] = json.dumps(self.preparation.to_dict())
-            wavelength = file.create_dataset("wavelength", data=self.grid.wavelength)
+            wavelength = file.create_dataset("wavelength", data=self.grid.wavelength, **_packed(self.grid.wavelength))
             wavelength.attrs.update({"units": "Angstrom", "medium": self.grid.medium})
             for name in ("name", "unit", "ucd"):
                 text = [getattr(label, name) for label in self.labels]
@@ -189,9 +190,16 @@ def _store(group: h5py.Group, part: Any) -> None:
     for item in dataclasses.fields(part):
         value = getattr(part, item.name)
         if isinstance(value, np.ndarray):
-            group.create_dataset(item.name, data=value, **({"compression": "gzip"} if value.size > 1000 else {}))
+            group.create_dataset(item.name, data=value, **_packed(value))
         else:
             group.attrs[item.name] = value
+
+
+def _packed(values: NDArray[Any]) -> dict[str, Any]:
+    """Return the h5py keywords that store an array in few bytes: in one piece, bytes of equal weight together."""
+    if values.size <= 1000:
+        return {}
+    return {"chunks": values.shape, "shuffle": True, "compression": "gzip", "compression_opts": 9}
 
 
 def _read_sidecar(file: h5py.File, where: str) -> Sidecar:
@@ -254,22 +262,28 @@ class _Reader:
         return [str(text)[:200] for text in dataset.asstr()[:]]
 
     def _dataset(self, name: str) -> h5py.Dataset:
-        import h5py
+        from h5py import Dataset, h5d, h5l, h5z
 
-        group = self._file
+        found: Any = self._file
         for step in name.split("/"):
-            if not isinstance(group.get(step, getlink=True), h5py.HardLink):
+            if step not in found or found.id.links.get_info(step.encode()).type != h5l.TYPE_HARD:
                 raise BundleError(f"{name} is a link, or missing")
-            group = group[step]
-        if not isinstance(group, h5py.Dataset) or group.is_virtual or group.external:
-            raise BundleError(f"{name} is not a dataset of this file")
-        chunk = 0 if group.chunks is None else int(np.prod(group.chunks, dtype=object)) * group.dtype.itemsize
-        self._left -= max(group.nbytes, chunk)
+            found = found[step]
+        if not isinstance(found, Dataset):
+            raise BundleError(f"{name} is no dataset")
+        layout = found.id.get_create_plist()  # h5py's properties would fetch it anew for each
+        if layout.get_layout() == h5d.VIRTUAL or layout.get_external_count():
+            raise BundleError(f"{name} is kept in another file")
+        size = found.nbytes
+        if layout.get_layout() == h5d.CHUNKED:
+            size = max(size, math.prod(layout.get_chunk()) * found.dtype.itemsize)
+            filters = {layout.get_filter(i)[0] for i in range(layout.get_nfilters())}
+            if not filters <= {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE}:
+                raise BundleError(f"{name} is compressed with filters {filters}, needed gzip")
+        self._left -= size
         if self._left < 0:
-            raise BundleError(f"{name} of shape {group.shape} would take too much memory")
-        if group.compression not in _FILTERS:
-            raise BundleError(f"{name} is compressed with {group.compression}, needed gzip")
-        return group
+            raise BundleError(f"{name} of shape {found.shape} would take too much memory")
+        return found
 
 
 def _attribute(holder: Any, name: str) -> str:
@@ -306,11 +320,12 @@ def _preparation(values: Mapping[str, Any], grid: Grid) -> Preparation:
 
 def _provenance(values: dict[str, Any]) -> dict[str, Any]:
     """Return the provenance, whose tables the model card relies on."""
-    for name in ("versions", "data", "metrics"):
+    for name in ("versions", "data", "metrics", "precision"):
         if not isinstance(values.get(name, {}), dict):
             raise BundleError(f"provenance: '{name}' is no table of names and values")
-    for name in ("data", "metrics"):
-        if not all(isinstance(entry, dict) for entry in values.get(name, {}).values()):
+    effect = values.get("precision", {}).get("effect", {})
+    for name, table in {"data": values.get("data", {}), "metrics": values.get("metrics", {}), "effect": effect}.items():
+        if not isinstance(table, dict) or not all(isinstance(entry, dict) for entry in table.values()):
             raise BundleError(f"provenance: '{name}' is no table of tables")
     return values
 
@@ -358,7 +373,7 @@ class Bundle:
         network, embedded = _split(content, str(path))
         check_network(network, str(path))
         beside = path.with_suffix(".h5")
-        detached = _load(beside, MAX_SIDECAR) if beside.exists() else None
+        detached = bytes(_load(beside, MAX_SIDECAR)) if beside.exists() else None
         if embedded is None and detached is None:
             raise BundleError(
                 f"{path}: an ONNX network, but not one of anna-onnx: no sidecar in it, and no {beside.name}"
@@ -483,10 +498,10 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
-def _split(content: bytes, where: str) -> tuple[bytes, bytes | None]:
+def _split(content: bytes | mmap.mmap, where: str) -> tuple[bytes, bytes | None]:
     """Part a network file into the network and the sidecar it carries, if any."""
     try:
-        network, value = split_metadata(content, METADATA_KEY)
+        network, value = split_metadata(memoryview(content), METADATA_KEY)
         if value is None:
             return network, None
         if len(value) > 4 * MAX_SIDECAR // 3 + 4:
@@ -496,8 +511,8 @@ def _split(content: bytes, where: str) -> tuple[bytes, bytes | None]:
         raise BundleError(f"{where}: not a whole ONNX file ({error})") from error
 
 
-def _load(path: Path, largest: int) -> bytes:
-    """Return the bytes of a file.
+def _load(path: Path, largest: int) -> bytes | mmap.mmap:
+    """Return the bytes of a file, which stay on the disk until they are needed.
 
     Raises
     ------
@@ -510,7 +525,8 @@ def _load(path: Path, largest: int) -> bytes:
         size = path.stat().st_size
         if size > largest:
             raise BundleError(f"{path}: {size / 1e6:.0f} MB, the largest taken has {largest / 1e6:.0f} MB")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 

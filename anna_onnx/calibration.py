@@ -17,6 +17,7 @@ from anna_onnx.errors import BundleError
 
 FloatArray = NDArray[np.float64]
 ONE_SIGMA = 0.6827
+LEAST_SNR = 1e-3  # a measured S/N may come out as zero or below
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,9 @@ class Calibration:
         factors = np.stack([[np.interp(level, self.levels, row) for row in table] for table in self.factors])
         middle = self.snr[self.snr.size // 2]
         where = np.where(np.isnan(snr), middle, np.asarray(snr, dtype=np.float64))
-        of_label = [np.interp(where, self.snr, column) for column in factors.T]
+        # Errors go with the noise, which is what to interpolate in: 1 / snr, negative to ascend.
+        noise = -1 / np.maximum(where, LEAST_SNR)
+        of_label = [np.interp(noise, -1 / np.maximum(self.snr, LEAST_SNR), column) for column in factors.T]
         return np.asarray(np.asarray(sigma, dtype=np.float64) * np.stack(of_label, axis=-1))
 
 

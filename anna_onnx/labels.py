@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,6 +88,8 @@ def canonical(name: str) -> str:
 
 def nearest(name: str, names: Sequence[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest of `names`, or nothing."""
+    import difflib
+
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 

@@ -8,7 +8,6 @@ files, go to the disk as they come, and an interrupted run can be resumed.
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 import time
 from collections import deque
@@ -227,6 +226,7 @@ _inference: Inference  # of a process of the pool
 
 def _run_in_processes(bundle: Bundle, options: InferOptions, shards: Iterator[list[Part]], n: int) -> Iterator[Rows]:
     """Infer shards in several processes, in their order, a few ahead of what was taken."""
+    import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     alone = replace(options, threads=max(1, (options.threads or usable_cores()) // n))

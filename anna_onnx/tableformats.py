@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import importlib.util
 import itertools
 import unicodedata
@@ -311,7 +310,6 @@ def _fits_unit(unit: str) -> str:
 
 
 def _votable_field(column: Column) -> str:
-
     datatype = {
         "text": 'datatype="unicodeChar" arraysize="*"',
         "integer": 'datatype="long"',
@@ -322,11 +320,17 @@ def _votable_field(column: Column) -> str:
         attributes.append(f"unit={_quoted(_cds_unit(column.unit))}")
     if column.ucd:
         attributes.append(f"ucd={_quoted(column.ucd)}")
-    return f"<FIELD {' '.join(attributes)}><DESCRIPTION>{html.escape(column.description)}</DESCRIPTION></FIELD>\n"
+    return f"<FIELD {' '.join(attributes)}><DESCRIPTION>{_escaped(column.description)}</DESCRIPTION></FIELD>\n"
+
+
+def _escaped(text: str) -> str:
+    import html
+
+    return html.escape(text)
 
 
 def _quoted(text: str) -> str:
-    return f'"{html.escape(text)}"'
+    return f'"{_escaped(text)}"'
 
 
 def _cds_unit(unit: str) -> str:
@@ -344,7 +348,7 @@ def _votable_cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return "NaN" if np.isnan(value) else f"{value:.7g}".replace("inf", "Inf")
-    return html.escape(str(value), quote=False)
+    return _escaped(str(value))
 
 
 def _value_and_error(label: Label) -> tuple[Column, Column]:
