@@ -1,0 +1,179 @@
+"""A page that infers in the browser: `export_page` puts a model into it.
+
+The page is static, needs no server and loads nothing once it is open. Its
+code is built from ``web/`` and ships in `anna_onnx.web`. A model comes into it
+as JSON: what the sidecar says, with arrays as little-endian bytes in base64.
+Every file that is not HTML or CSS is a script, so that the page also opens
+from a disk or a mail, where browsers forbid pages to load anything else.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from anna_onnx.bundle import Bundle, Sidecar
+from anna_onnx.calibration import ONE_SIGMA
+from anna_onnx.errors import ResultError
+
+FloatArray = NDArray[np.float64]
+SINGLE_FILE = (".html", ".htm")
+
+
+def export_page(bundle: Bundle, target: str | os.PathLike[str]) -> Path:
+    """Write a page that infers with a model.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    target : path-like
+        A folder, made if need be; or a file name that ends in ``.html``, for
+        everything in one file.
+
+    Returns
+    -------
+    Path
+        The file to open.
+
+    Raises
+    ------
+    ResultError
+        If it cannot be written.
+    """
+    target = Path(target)
+    parts = page_parts(bundle)
+    single = target.suffix.lower() in SINGLE_FILE
+    folder, files = (target.parent, {target.name: _in_one(parts)}) if single else (target, _linked(parts))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            partial = folder / f".{name}.part"
+            partial.write_text(text, encoding="utf-8", newline="\n")
+            partial.replace(folder / name)
+    except OSError as error:
+        raise ResultError(f"{target}: cannot be written ({error.strerror})") from error
+    return target if single else target / "index.html"
+
+
+def page_parts(bundle: Bundle) -> dict[str, str]:
+    """Return the files of the page by name; ``index.html`` has a place left for the security policy."""
+    built = resources.files("anna_onnx.web")
+    parts = {name: (built / name).read_text(encoding="utf-8") for name in ("index.html", "style.css", "app.js")}
+    parts["index.html"] = parts["index.html"].replace("{{name}}", html.escape(bundle.name))
+    network = _base64(gzip.compress(bundle.network, mtime=0))
+    parts["model.js"] = _assign(model=model_json(bundle), network=network)
+    parts["engine.js"] = _assign(engine=_base64((built / "engine.wasm.gz").read_bytes()))
+    return parts
+
+
+def model_json(bundle: Bundle) -> dict[str, Any]:
+    """Return what the page needs to know of a model, as JSON can hold it; ``web/src/model.ts`` reads it."""
+    sidecar, about = bundle.sidecar, bundle.sidecar.provenance
+    novelty, test = sidecar.novelty, sidecar.selftest
+    return {
+        "name": bundle.name,
+        "sha256": sidecar.sha256,
+        "labels": [
+            {"name": label.name, "unit": label.unit, "low": label.low, "high": label.high} for label in sidecar.labels
+        ],
+        "grid": {"wavelength": _array(sidecar.grid.wavelength, "<f8"), "medium": sidecar.grid.medium},
+        "preparation": sidecar.preparation.to_dict(),
+        "calibration": _error_factors(sidecar),
+        "novelty": None
+        if novelty is None
+        else {
+            "mean": _array(novelty.mean, "<f8"),
+            "components": _array(_orthonormal(novelty.components), "<f4"),
+            "noise": novelty.noise.tolist(),
+            "threshold": novelty.threshold.tolist(),
+        },
+        "selftest": None if test is None else {"flux": _array(test.flux, "<f4"), "labels": _array(test.labels, "<f4")},
+        "about": {
+            "date": str(about.get("date", "")),
+            "architecture": str(about.get("architecture", "")),
+            "tested_on": str(about.get("calibrated_on", "validation set")),
+            "metrics": about.get("metrics", {}),
+            "data": about.get("data", {}),
+            "versions": about.get("versions", {}),
+        },
+    }
+
+
+def _error_factors(sidecar: Sidecar) -> dict[str, Any]:
+    """Return the factors that make 68 % errors of the network's sigma, by S/N bin and label."""
+    n_label = len(sidecar.labels)
+    if sidecar.calibration is None:
+        return {"snr": [1.0], "factors": [[NormalDist().inv_cdf(0.5 + ONE_SIGMA / 2)] * n_label]}
+    snr = sidecar.calibration.snr
+    factors = sidecar.calibration.half_width(np.ones((snr.size, n_label)), snr, ONE_SIGMA)
+    return {"snr": snr.tolist(), "factors": factors.tolist()}
+
+
+def _orthonormal(directions: FloatArray) -> FloatArray:
+    """Return directions of the same subspace, made orthonormal: as stored with few bits they are so only nearly."""
+    return np.asarray(np.linalg.qr(directions.T.astype(np.float64))[0].T)
+
+
+def _linked(parts: Mapping[str, str]) -> dict[str, str]:
+    """Return the files of the page for a folder."""
+    # "file:" beside 'self', which some browsers do not apply to pages from a disk.
+    policy = _policy(script="'self' file:", style="'self' file:")
+    return {**parts, "index.html": parts["index.html"].replace("{{policy}}", policy)}
+
+
+def _in_one(parts: Mapping[str, str]) -> str:
+    """Return the page with everything inside."""
+    page = parts["index.html"]
+    scripts = {name: _inside_script(text) for name, text in parts.items() if name.endswith(".js")}
+    policy = _policy(
+        script=" ".join(_digest(text) for text in scripts.values()),
+        style=_digest(parts["style.css"]),
+    )
+    page = page.replace("{{policy}}", policy)
+    page = page.replace('<link rel="stylesheet" href="style.css">', f"<style>{parts['style.css']}</style>")
+    for name, text in scripts.items():
+        page = page.replace(f'<script defer src="{name}"></script>', f"<script>{text}</script>")
+    return page
+
+
+def _policy(script: str, style: str) -> str:
+    """Return a content security policy under which the page cannot load or send anything."""
+    return (
+        f"default-src 'none'; script-src {script} 'wasm-unsafe-eval'; style-src {style}; img-src data:; "
+        "connect-src 'none'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
+
+
+def _inside_script(text: str) -> str:
+    """Return a script without what would end it, or begin a comment, inside HTML."""
+    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _assign(**values: Any) -> str:
+    """Return a script that gives the page some values."""
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    return f"globalThis.annaFiles = Object.assign(globalThis.annaFiles ?? {{}}, {text});\n"
+
+
+def _array(values: ArrayLike, kind: str) -> str:
+    return _base64(np.ascontiguousarray(values, dtype=kind).tobytes())
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")

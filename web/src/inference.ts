@@ -1,0 +1,112 @@
+/** From spectra to labels, errors and flags; the counterpart of `anna_onnx.inference`. */
+
+import { FLAG } from "./flags.ts";
+import type { Calibration, Model } from "./model.ts";
+import { BATCH, type Network } from "./network.ts";
+import { noveltyScore } from "./novelty.ts";
+import { interpolate } from "./numeric.ts";
+import { prepare, type Prepared, type PrepareOptions } from "./preparation.ts";
+import type { Source, Spectrum } from "./spectrum.ts";
+
+/** A measured S/N may come out as zero or below. */
+const LEAST_SNR = 1e-3;
+
+/** One row of the result table. */
+export interface Row {
+  readonly source: Source;
+  readonly id: string;
+  /** In the labels' units, NaN = not known; `errors` hold 68 %. */
+  readonly values: Float64Array;
+  readonly errors: Float64Array;
+  readonly snr: number;
+  readonly coverage: number;
+  readonly flags: number;
+  readonly message: string;
+  /** What the network saw, NaN where a pixel is not valid; null when the file could not be read. */
+  readonly flux: Float32Array | null;
+}
+
+/** Infer the labels of spectra, a batch at a time. */
+export async function* infer(
+  model: Model,
+  network: Network,
+  spectra: readonly Spectrum[],
+  options: PrepareOptions,
+): AsyncGenerator<Row[]> {
+  for (let start = 0; start < spectra.length; start += BATCH) {
+    const batch = spectra.slice(start, start + BATCH);
+    const prepared = batch.map((spectrum) => prepare(model, spectrum, options));
+    const nPixel = model.grid.wavelength.length;
+    const flux = new Float32Array(batch.length * nPixel);
+    prepared.forEach((one, i) => flux.set(one.flux, i * nPixel));
+    const { labels, sigma } = await network.run(flux);
+    const n = model.labels.length;
+    yield batch.map((spectrum, i) =>
+      makeRow(model, spectrum, prepared[i], labels.subarray(i * n, (i + 1) * n), sigma.subarray(i * n, (i + 1) * n)),
+    );
+  }
+}
+
+function makeRow(model: Model, spectrum: Spectrum, prepared: Prepared, labels: Float32Array, sigma: Float32Array): Row {
+  const covered = prepared.coverage > 0;
+  const values = Float64Array.from(labels, (value) => (covered ? value : NaN));
+  const factors = errorFactors(model.calibration, prepared.snr);
+  let flags = prepared.flags;
+  if (covered && values.some((value, i) => isOutside(value, model.labels[i]))) flags |= FLAG.outside_labels;
+  if (covered && model.novelty !== null && noveltyScore(model.novelty, prepared.flux) > 1) flags |= FLAG.unlike_training;
+  return {
+    source: spectrum.source,
+    id: spectrum.id,
+    values,
+    errors: Float64Array.from(sigma, (value, i) => (covered ? value * factors[i] : NaN)),
+    snr: prepared.snr,
+    coverage: prepared.coverage,
+    flags,
+    message: [...spectrum.notes, ...prepared.notes].join("; "),
+    flux: prepared.flux,
+  };
+}
+
+function isOutside(value: number, { low, high }: { low: number; high: number }): boolean {
+  const scaled = (value - low) / (high - low);
+  // A value that is no number is outside too.
+  return !(scaled >= 0 && scaled <= 1);
+}
+
+/** Return the factors on sigma at a S/N; where it is not known the middle bin counts. */
+function errorFactors({ snr: bins, factors }: Calibration, snr: number): Float64Array {
+  const at = noise(Number.isNaN(snr) ? bins[bins.length >> 1] : snr);
+  return factors[0].map((_, label) => interpolate(at, bins.map(noise), factors.map((row) => row[label])));
+}
+
+/** Errors go with the noise, which is what to interpolate in: 1 / snr, negative to ascend. */
+function noise(snr: number): number {
+  return -1 / Math.max(snr, LEAST_SNR);
+}
+
+/** Return the row of a file that could not be read. */
+export function unreadable(model: Model, file: string, why: string): Row {
+  const nothing = new Float64Array(model.labels.length).fill(NaN);
+  return {
+    source: { file, hdu: null, row: null },
+    id: "",
+    values: nothing,
+    errors: nothing,
+    snr: NaN,
+    coverage: 0,
+    flags: FLAG.unreadable,
+    message: why,
+    flux: null,
+  };
+}
+
+/** Return the largest deviation from the training machine's answers, in label ranges; null without a self-test. */
+export async function selfTest(model: Model, network: Network): Promise<number | null> {
+  if (model.selftest === null) return null;
+  const { labels } = await network.run(model.selftest.flux);
+  const expected = model.selftest.labels;
+  return labels.reduce((worst, value, i) => {
+    const { low, high } = model.labels[i % model.labels.length];
+    return Math.max(worst, Math.abs(value - expected[i]) / (high - low));
+  }, 0);
+}

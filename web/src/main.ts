@@ -1,0 +1,239 @@
+/** The page: files in, a plot, a table and a CSV file out. */
+
+import { ReadError } from "./errors.ts";
+import { infer, selfTest, unreadable, type Row } from "./inference.ts";
+import { readModel, type Model, type PageFiles } from "./model.ts";
+import { Network } from "./network.ts";
+import { FASTEST_STAR, type PrepareOptions } from "./preparation.ts";
+import { readSpectra } from "./readers/registry.ts";
+import { toCsv } from "./results.ts";
+import type { Medium, Spectrum } from "./spectrum.ts";
+import { aboutModel, spectrumDetail, tagline } from "./ui/detail.ts";
+import { find } from "./ui/dom.ts";
+import { SpectrumPlot } from "./ui/plot.ts";
+import { ResultTable, rowName } from "./ui/table.ts";
+import { plural } from "./ui/words.ts";
+
+declare global {
+  var annaFiles: PageFiles;
+}
+
+/** A file that was given: its spectra, or why it could not be read. */
+interface Given {
+  readonly name: string;
+  readonly spectra: readonly Spectrum[];
+  readonly problem: string | null;
+}
+
+interface Options extends PrepareOptions {
+  /** Of the wavelengths, in place of what the file says. */
+  readonly medium: Medium | null;
+}
+
+class Page {
+  private readonly plot: SpectrumPlot;
+  private readonly table: ResultTable;
+  private readonly given: Given[] = [];
+  private rows: Row[] = [];
+  /** What is to be done, one thing after the other. */
+  private queue: Promise<void> = Promise.resolve();
+
+  constructor(
+    private readonly model: Model,
+    private readonly network: Promise<Network>,
+  ) {
+    const { wavelength, medium } = model.grid;
+    this.plot = new SpectrumPlot(find("plot"), wavelength, model.novelty?.mean ?? null, `wavelength in ${medium} / Å`);
+    this.table = new ResultTable(find("table"), find("more"), model.labels, (row) => this.showSpectrum(row));
+    find("tagline").textContent = tagline(model);
+    find("show-mean").parentElement!.hidden = model.novelty === null;
+    this.listen();
+    this.enqueue(() => this.start());
+  }
+
+  private async start(): Promise<void> {
+    say("Starting the network …");
+    const deviation = await selfTest(this.model, await this.network);
+    const good = deviation === null || deviation <= 1e-4;
+    const text =
+      deviation === null
+        ? "the model carries none"
+        : `this browser gives the training machine's answers to ${deviation.toExponential(0)} of a label's range`;
+    find("about-body").replaceChildren(...aboutModel(this.model, text));
+    if (good) say("Ready.");
+    else fail(`This browser computes differently from the training machine (by ${deviation.toExponential(0)} of a label's range).`);
+  }
+
+  private listen(): void {
+    const input = find<HTMLInputElement>("files");
+    input.addEventListener("change", () => {
+      this.add(Array.from(input.files ?? []));
+      input.value = "";
+    });
+    const body = document.body;
+    for (const kind of ["dragenter", "dragover"])
+      body.addEventListener(kind, (event) => {
+        event.preventDefault();
+        body.classList.add("dragging");
+      });
+    body.addEventListener("dragleave", (event) => {
+      if (event.relatedTarget === null) body.classList.remove("dragging");
+    });
+    body.addEventListener("drop", (event) => {
+      event.preventDefault();
+      body.classList.remove("dragging");
+      this.add(Array.from(event.dataTransfer?.files ?? []));
+    });
+    for (const id of ["medium", "rv", "normalize"]) find(id).addEventListener("change", () => this.again());
+    find("clear").addEventListener("click", () => this.enqueue(() => this.clear()));
+    find("download").addEventListener("click", () => this.download());
+    find<HTMLInputElement>("show-mean").addEventListener("change", (event) =>
+      this.plot.setMean((event.target as HTMLInputElement).checked),
+    );
+    find("zoom-in").addEventListener("click", () => this.plot.zoom(0.6));
+    find("zoom-out").addEventListener("click", () => this.plot.zoom(1 / 0.6));
+    find("zoom-all").addEventListener("click", () => this.plot.zoomAll());
+  }
+
+  /** Read and infer files, after what is being done. */
+  private add(files: readonly File[]): void {
+    if (!files.length) return;
+    this.enqueue(async () => {
+      const began = performance.now();
+      const fresh: Given[] = [];
+      for (const [i, file] of files.entries()) {
+        say(`Reading ${file.name} …`, i / files.length);
+        fresh.push(await read(file));
+      }
+      this.given.push(...fresh);
+      this.rows = [...this.rows, ...(await this.infer(fresh))];
+      this.present(began);
+    });
+  }
+
+  /** Infer everything anew, with other options. */
+  private again(): void {
+    if (!this.given.length) return;
+    this.enqueue(async () => {
+      const began = performance.now();
+      this.rows = await this.infer(this.given);
+      this.present(began);
+    });
+  }
+
+  private async infer(files: readonly Given[]): Promise<Row[]> {
+    const network = await this.network;
+    const options = readOptions();
+    const total = files.reduce((n, file) => n + file.spectra.length, 0);
+    const rows: Row[] = [];
+    let done = 0;
+    for (const { name, spectra, problem } of files) {
+      const chosen = spectra.map((spectrum) => withMedium(spectrum, options.medium));
+      for await (const some of infer(this.model, network, chosen, options)) {
+        rows.push(...some);
+        done += some.length;
+        say(`Inferring ${plural(total, "spectrum", "spectra")} …`, done / total);
+        await breathe();
+      }
+      if (problem !== null) rows.push(unreadable(this.model, name, problem));
+    }
+    return rows;
+  }
+
+  private present(began: number): void {
+    find("results").hidden = false;
+    document.body.classList.add("has-results");
+    this.table.show(this.rows);
+    const flagged = this.rows.filter((row) => row.flags !== 0).length;
+    const unread = this.given.filter((file) => file.problem !== null).length;
+    const seconds = ((performance.now() - began) / 1000).toFixed(1);
+    const parts = [plural(this.rows.length - unread, "spectrum", "spectra"), `${flagged - unread} with flags`];
+    if (unread) parts.push(`${plural(unread, "file")} could not be read`);
+    say(`${parts.join(", ")}, in ${seconds} s.`);
+  }
+
+  private showSpectrum(row: Row): void {
+    const { name, place } = rowName(row);
+    find("caption").textContent = [name, place].filter(Boolean).join(" · ");
+    this.plot.show(row.flux, `Spectrum of ${name} on the wavelengths of the model`);
+    find("figure").classList.toggle("empty", row.flux === null);
+    find("detail").replaceChildren(...spectrumDetail(row, this.model));
+  }
+
+  private async clear(): Promise<void> {
+    this.given.length = 0;
+    this.rows = [];
+    find("results").hidden = true;
+    document.body.classList.remove("has-results");
+    say("Ready.");
+    find("files").focus();
+  }
+
+  private download(): void {
+    const csv = new Blob([toCsv(this.rows, this.model.labels)], { type: "text/csv;charset=utf-8" });
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(csv);
+    link.download = `${this.model.name}-results.csv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  }
+
+  private enqueue(job: () => Promise<void>): void {
+    this.queue = this.queue.then(job).catch((error: unknown) => {
+      console.error(error);
+      fail(`Something went wrong: ${error instanceof Error ? error.message : String(error)}`);
+    });
+  }
+}
+
+async function read(file: File): Promise<Given> {
+  try {
+    const content = new Uint8Array(await file.arrayBuffer());
+    return { name: file.name, spectra: await readSpectra(file.name, content), problem: null };
+  } catch (error) {
+    if (error instanceof ReadError) return { name: file.name, spectra: [], problem: error.message };
+    if (error instanceof DOMException)
+      return { name: file.name, spectra: [], problem: `${file.name}: the browser cannot read it (${error.message})` };
+    throw error;
+  }
+}
+
+function readOptions(): Options {
+  const rv = find<HTMLInputElement>("rv").valueAsNumber;
+  const medium = find<HTMLSelectElement>("medium").value as Medium | "";
+  return {
+    rv: Math.abs(rv) <= FASTEST_STAR ? rv : null,
+    normalize: find<HTMLInputElement>("normalize").checked,
+    medium: medium || null,
+  };
+}
+
+/** Return a spectrum in the medium that was asked for, and a note on it. */
+function withMedium(spectrum: Spectrum, medium: Medium | null): Spectrum {
+  if (medium === null) return spectrum;
+  return { ...spectrum, medium, notes: [...spectrum.notes, `medium ${medium} as requested (file: ${spectrum.medium})`] };
+}
+
+/** Say what is going on, and how much of it is done. */
+function say(text: string, done?: number): void {
+  const progress = find<HTMLProgressElement>("progress");
+  progress.hidden = done === undefined;
+  progress.value = done ?? 0;
+  find("status").parentElement!.classList.remove("failed");
+  if (find("status").textContent !== text) find("status").textContent = text;
+}
+
+function fail(text: string): void {
+  say(text);
+  find("status").parentElement!.classList.add("failed");
+}
+
+/** Let the browser draw. */
+function breathe(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve));
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  const model = readModel(globalThis.annaFiles.model);
+  new Page(model, Network.start(globalThis.annaFiles, model));
+});

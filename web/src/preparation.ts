@@ -1,0 +1,256 @@
+/**
+ * The only way from a spectrum to network input; the counterpart of `anna_onnx.preparation`.
+ *
+ * A spectrum goes through these steps, in this order: medium, frame, continuum,
+ * resolution, wavelengths. What cannot be known or mended becomes a flag and a note.
+ */
+
+import { fitContinuum, USUAL, type Normalization } from "./continuum.ts";
+import { FLAG } from "./flags.ts";
+import { fixed, general, percent } from "./format.ts";
+import { convert, doppler } from "./medium.ts";
+import { gridText, type Model } from "./model.ts";
+import { searchSorted, sum } from "./numeric.ts";
+import { continuumLevel, estimateSnr, offContinuum } from "./quality.ts";
+import { Degrader, FWHM, resampler, type Resampled, type Resampler } from "./resampling.ts";
+import type { Frame, Medium, Spectrum } from "./spectrum.ts";
+
+/** What the user may ask for. */
+export interface PrepareOptions {
+  /** Radial velocity of the stars to be removed, km/s. */
+  readonly rv: number | null;
+  /** Divide by a fitted continuum also what looks normalised. */
+  readonly normalize: boolean;
+}
+
+/** A spectrum as the network sees it. */
+export interface Prepared {
+  /** NaN where the spectrum has no good pixel. */
+  readonly flux: Float32Array;
+  readonly coverage: number;
+  readonly snr: number;
+  readonly flags: number;
+  readonly notes: readonly string[];
+}
+
+/** A radial velocity beyond this, km/s, is a mistake. */
+export const FASTEST_STAR = 3000;
+
+/** Largest velocity between the topocentric and the barycentric frame, km/s. */
+const EARTH_MOTION = 30;
+
+/** Resolving powers that differ by less than this fraction are taken as equal. */
+const RESOLUTION_TOLERANCE = 0.05;
+
+/** Fraction of bad pixels above which `bad_pixels` is flagged, unless training had more missing. */
+const MANY_BAD_PIXELS = 0.02;
+
+/** Fraction of the least S/N of the training below which `low_snr` is flagged: from errors, and from an estimate. */
+const KNOWN_SNR_MARGIN = 0.9;
+const ESTIMATED_SNR_MARGIN = 0.5;
+
+/** 1 where divided by the continuum, -1 where none was found, 0 where it was not tried. */
+type Normalized = -1 | 0 | 1;
+
+interface OnGrid extends Resampled {
+  /** Pixels with good flux, and with any. */
+  readonly nGood: number;
+  readonly nCovered: number;
+  readonly snr: number;
+  readonly normalized: Normalized;
+}
+
+/** Make network input of one spectrum. */
+export function prepare(model: Model, spectrum: Spectrum, options: PrepareOptions): Prepared {
+  const onGrid = bringOntoGrid(model, spectrum, options);
+  const coverage = onGrid.nGood / onGrid.flux.length;
+  const flags = findFlags(model, spectrum, onGrid, coverage, options);
+  return {
+    flux: Float32Array.from(onGrid.flux),
+    coverage,
+    snr: onGrid.snr,
+    flags,
+    notes: [
+      ...commonNotes(model, spectrum),
+      ...(options.rv === null ? frameNotes(model, spectrum.frame) : [`radial velocity ${fixed(options.rv, 1)} km/s removed`]),
+      ...rowNotes(model, onGrid, coverage, flags),
+    ],
+  };
+}
+
+function bringOntoGrid(model: Model, spectrum: Spectrum, options: PrepareOptions): OnGrid {
+  const road = findRoad(model, spectrum, options.rv ?? 0);
+  if (road === null) return notOnGrid(model, spectrum);
+  const [start, stop] = road.columns;
+  const wavelength = road.wavelength;
+  // float32, as the network's input will be.
+  let flux: Float64Array = spectrum.flux.slice(start, stop).map(Math.fround);
+  let sigma: Float64Array | null = spectrum.sigma && spectrum.sigma.slice(start, stop);
+  let bad: Uint8Array | null = spectrum.bad.slice(start, stop);
+  if (!bad.some(Boolean)) bad = null;
+  const snr = estimateSnr(flux, sigma, bad) * road.gain;
+  let normalized: Normalized = 0;
+  const recipe = model.preparation.normalize ?? (options.normalize ? USUAL : null);
+  if (recipe !== null && (options.normalize || looksUnnormalized(flux, bad)))
+    ({ flux, sigma, bad, normalized } = normalize(wavelength, flux, sigma, bad, recipe));
+  if (road.degrader !== null) {
+    const smooth = road.degrader.apply(flux, sigma, bad);
+    ({ flux, sigma } = smooth);
+    bad = smooth.valid.map((valid) => (valid ? 0 : 1));
+  }
+  const resampled = road.resampler.apply(flux, sigma, bad);
+  return { ...resampled, nGood: sum(resampled.valid), nCovered: road.nCovered, snr, normalized };
+}
+
+function notOnGrid(model: Model, spectrum: Spectrum): OnGrid {
+  const nothing = model.grid.wavelength.map(() => NaN);
+  const uncovered = new Uint8Array(nothing.length);
+  const sigma = spectrum.sigma && nothing;
+  return { flux: nothing, sigma, valid: uncovered, nGood: 0, nCovered: 0, snr: NaN, normalized: 0 };
+}
+
+function looksUnnormalized(flux: Float64Array, bad: Uint8Array | null): boolean {
+  return offContinuum(continuumLevel(bad === null ? flux : flux.map((value, i) => (bad[i] ? NaN : value))));
+}
+
+function normalize(
+  wavelength: Float64Array,
+  flux: Float64Array,
+  sigma: Float64Array | null,
+  bad: Uint8Array | null,
+  recipe: Normalization,
+): { flux: Float64Array; sigma: Float64Array | null; bad: Uint8Array | null; normalized: Normalized } {
+  const good = Uint8Array.from(flux, (_, i) => (bad?.[i] ? 0 : 1));
+  const continuum = fitContinuum(wavelength, flux, good, recipe);
+  if (!continuum.some(Number.isFinite)) return { flux, sigma, bad, normalized: -1 };
+  return {
+    flux: flux.map((value, i) => value / continuum[i]),
+    sigma: sigma && sigma.map((value, i) => value / continuum[i]),
+    bad: good.map((value, i) => (value && !Number.isNaN(continuum[i]) ? 0 : 1)),
+    normalized: 1,
+  };
+}
+
+/** The way from a wavelength vector to the grid. */
+interface Road {
+  /** Pixels of the input that matter, from first to beyond the last. */
+  readonly columns: readonly [number, number];
+  /** Theirs, in the medium of the grid and with the velocity removed. */
+  readonly wavelength: Float64Array;
+  readonly degrader: Degrader | null;
+  readonly resampler: Resampler;
+  /** Pixels of the grid that the input covers, gaps in it left out. */
+  readonly nCovered: number;
+  /** Signal-to-noise ratio per pixel of the grid over that per pixel of the input. */
+  readonly gain: number;
+}
+
+/** Return the way to the grid, null when input and grid share no wavelengths. */
+function findRoad(model: Model, spectrum: Spectrum, velocity: number): Road | null {
+  const grid = model.grid.wavelength;
+  const [first, last] = [grid[0], grid[grid.length - 1]];
+  const target = model.preparation.resolution;
+  const higher = compareResolution(model, spectrum.resolution) > 0;
+  const degrade = higher && spectrum.resolution !== null && target !== null ? [spectrum.resolution, target] : null;
+  // Four standard deviations of the Gaussian, and a few pixels to interpolate between.
+  const margin = degrade === null ? 0 : (4 * Math.sqrt(degrade[1] ** -2 - degrade[0] ** -2)) / FWHM;
+  const shift = doppler(velocity);
+  const needed = Float64Array.of(first * (1 - margin), last * (1 + margin)).map((w) => w * shift);
+  const [blue, red] = spectrum.medium === "unknown" ? needed : convert(needed, model.grid.medium, spectrum.medium);
+  const start = Math.max(searchSorted(spectrum.wavelength, blue) - 3, 0);
+  const stop = Math.min(searchSorted(spectrum.wavelength, red) + 3, spectrum.wavelength.length);
+  const inside = convert(spectrum.wavelength.slice(start, stop), spectrum.medium, model.grid.medium);
+  const wavelength = inside.map((w) => w / shift);
+  if (wavelength.length < 2 || last < wavelength[0] || first > wavelength[wavelength.length - 1]) return null;
+  const direct = resampler(wavelength, grid);
+  const degrader = degrade && new Degrader(wavelength, degrade[0], degrade[1]);
+  return {
+    columns: [start, stop],
+    wavelength,
+    degrader,
+    resampler: degrader ? resampler(degrader.wavelength, grid) : direct,
+    nCovered: sum(direct.covers),
+    gain: Math.sqrt(Math.max(1, direct.ratio)),
+  };
+}
+
+function findFlags(
+  model: Model,
+  spectrum: Spectrum,
+  onGrid: OnGrid,
+  coverage: number,
+  options: PrepareOptions,
+): number {
+  const { min_coverage: needed, snr_range: trained } = model.preparation;
+  const nBad = onGrid.nCovered - onGrid.nGood;
+  const margin = onGrid.sigma === null ? ESTIMATED_SNR_MARGIN : KNOWN_SNR_MARGIN;
+  const found: [number, boolean][] = [
+    [FLAG.no_coverage, coverage === 0],
+    [FLAG.partial_coverage, coverage > 0 && coverage < needed],
+    [FLAG.bad_pixels, nBad > Math.max(MANY_BAD_PIXELS, 1 - needed) * onGrid.nCovered],
+    [FLAG.low_snr, trained !== null && onGrid.snr < trained[0] * margin],
+    [FLAG.low_resolution, compareResolution(model, spectrum.resolution) < 0],
+    [FLAG.medium_unknown, spectrum.medium === "unknown"],
+    [FLAG.frame_unknown, options.rv === null && motionUnknown(model, spectrum.frame)],
+    [FLAG.not_normalized, offContinuum(continuumLevel(onGrid.flux))],
+  ];
+  return found.reduce((bits, [flag, set]) => (set ? bits | flag : bits), 0);
+}
+
+/** Return -1, 0 or 1: lower than the training set's, equal or not known, higher. */
+function compareResolution(model: Model, resolution: number | null): number {
+  if (resolution === null || model.preparation.resolution === null) return 0;
+  const ratio = resolution / model.preparation.resolution;
+  return Number(ratio > 1 + RESOLUTION_TOLERANCE) - Number(ratio < 1 - RESOLUTION_TOLERANCE);
+}
+
+/** Whether a spectrum in this frame may be shifted against the training spectra by an unknown velocity. */
+function motionUnknown(model: Model, frame: Frame): boolean {
+  const { velocity_range: range, frame: trained } = model.preparation;
+  const tolerated = range !== null && range[0] <= -EARTH_MOTION && range[1] >= EARTH_MOTION;
+  if (tolerated || frame === "rest") return false;
+  return frame === "unknown" || (trained !== "unknown" && frame !== trained);
+}
+
+function commonNotes(model: Model, { medium, resolution }: { medium: Medium; resolution: number | null }): string[] {
+  const notes: string[] = [];
+  const trained = model.preparation.resolution;
+  if (medium === "unknown") notes.push(`medium not known, taken as ${model.grid.medium}`);
+  else if (medium !== model.grid.medium)
+    notes.push(`wavelengths converted from ${medium} to ${model.grid.medium} (Ciddor 1996)`);
+  if (trained !== null && resolution === null)
+    notes.push(`resolving power not known, taken as the model's ${fixed(trained, 0)}`);
+  const compared = compareResolution(model, resolution);
+  if (trained !== null && resolution !== null && compared)
+    notes.push(
+      `resolving power ${fixed(resolution, 0)} ${compared > 0 ? "degraded to" : "below"} the model's ${fixed(trained, 0)}`,
+    );
+  return notes;
+}
+
+function frameNotes(model: Model, frame: Frame): string[] {
+  if (!motionUnknown(model, frame)) return [];
+  if (frame === "unknown") return ["frame of the wavelengths not known"];
+  const trained = model.preparation.frame === "rest" ? "at rest" : `on ${model.preparation.frame} ones`;
+  return [`${frame} wavelengths, the model was trained ${trained}: the star's velocity is needed (rv)`];
+}
+
+function rowNotes(model: Model, onGrid: OnGrid, coverage: number, flags: number): string[] {
+  const notes: string[] = [];
+  const { min_coverage: needed, snr_range: trained } = model.preparation;
+  const grid = gridText(model.grid);
+  if (onGrid.normalized !== 0)
+    notes.push(onGrid.normalized > 0 ? "continuum normalised" : "no continuum found to divide by");
+  if (flags & FLAG.no_coverage) notes.push(`no good pixel inside ${grid}`);
+  if (flags & FLAG.partial_coverage)
+    notes.push(`covers ${percent(coverage, 1)} of ${grid}, the model needs ${percent(needed)}`);
+  if (flags & FLAG.bad_pixels)
+    notes.push(`${percent(1 - onGrid.nGood / onGrid.nCovered, 1)} of the pixels are bad`);
+  if (flags & FLAG.low_snr && trained !== null)
+    notes.push(`S/N ${fixed(onGrid.snr, 0)}, trained with ${general(trained[0])}-${general(trained[1])}`);
+  if (flags & FLAG.not_normalized) {
+    const { level, tilt } = continuumLevel(onGrid.flux);
+    notes.push(`continuum at ${general(level, 3)}, changing by ${percent(tilt)}, needed 1`);
+  }
+  return notes;
+}

@@ -1,0 +1,54 @@
+/** How good a spectrum is; the counterpart of `anna_onnx.quality`. */
+
+import { nearestRank } from "./numeric.ts";
+
+/** Deviation of the continuum from 1, and change of it along a spectrum, that are still normal. */
+const CONTINUUM_TOLERANCE = 0.1;
+
+/**
+ * Return the signal-to-noise ratio per pixel.
+ *
+ * With errors the median of flux / sigma, without them the estimate of Stoehr et al. (2008, ASP Conf. 394, 505),
+ * taken away from the lines; at most 512 pixels, evenly spread, are looked at.
+ */
+export function estimateSnr(flux: Float64Array, sigma: Float64Array | null, bad: Uint8Array | null): number {
+  const n = flux.length;
+  const step = Math.ceil(n / 512);
+  const good = bad === null ? flux : flux.map((value, i) => (bad[i] ? NaN : value));
+  const every = (start: number, stop: number) =>
+    Float64Array.from({ length: Math.max(Math.ceil((stop - start) / step), 0) }, (_, i) => good[start + i * step]);
+  if (sigma !== null)
+    return Math.max(nearestRank(Float32Array.from(every(0, n), (value, i) => value / sigma[i * step]), 0.5), 0);
+  if (n < 5) return NaN;
+  const center = every(2, n - 2);
+  const right = every(4, n);
+  const around = every(0, n - 4).map((value, i) => value + right[i]);
+  const total = center.map((value, i) => value + around[i]);
+  const usual = nearestRank(total, 0.5);
+  const third = center.map((value, i) => (total[i] >= usual ? Math.abs(2 * value - around[i]) : NaN));
+  const noise = (1.482602 / Math.sqrt(6)) * nearestRank(third, 0.5);
+  return Math.max(nearestRank(every(0, n), 0.5) / noise, 0);
+}
+
+/**
+ * Return where the continuum lies and by how much it changes.
+ *
+ * The level of a half of the spectrum is the 90th percentile of means over ten
+ * pixels; that of the spectrum is the higher of the two, and the tilt is red minus blue.
+ */
+export function continuumLevel(flux: Float64Array): { level: number; tilt: number } {
+  const size = Math.max(1, Math.min(10, Math.floor(flux.length / 32)));
+  const means = Float64Array.from({ length: Math.floor(flux.length / size) }, (_, bin) => {
+    let total = 0;
+    for (let i = 0; i < size; i++) total += flux[bin * size + i];
+    return total / size;
+  });
+  const half = means.length >> 1;
+  const [blue, red] = [means.subarray(0, half), means.subarray(half)].map((part) => nearestRank(part, 0.9));
+  return { level: nearestRank([blue, red], 1), tilt: red - blue };
+}
+
+/** Return whether a spectrum of such level and tilt is not normalised. */
+export function offContinuum({ level, tilt }: { level: number; tilt: number }): boolean {
+  return Math.abs(level - 1) > CONTINUUM_TOLERANCE || Math.abs(tilt) > CONTINUUM_TOLERANCE;
+}

@@ -1,0 +1,153 @@
+/**
+ * Columns of a text table, and which of them are the wavelength, the flux, its error and its mask;
+ * the counterpart of `anna_onnx.readers.columns`.
+ */
+
+import { NoWavelengthError, ReadError } from "../errors.ts";
+import type { Medium } from "../spectrum.ts";
+import { mediumIn } from "./facts.ts";
+import { isStated, splitLog } from "./units.ts";
+
+export interface Column {
+  readonly name: string;
+  readonly unit: string;
+  readonly values: Float64Array;
+}
+
+export type ErrorKind = "sigma" | "ivar" | "variance";
+
+/** Which column is what. */
+export interface Roles {
+  readonly wavelength: Column;
+  readonly flux: Column;
+  readonly error: Column | null;
+  /** What `error` holds. */
+  readonly kind: ErrorKind;
+  readonly mask: Column | null;
+  /** Base when the wavelength column holds logarithms. */
+  readonly log: number | null;
+  readonly notes: readonly string[];
+}
+
+const words = (text: string): string[] => text.trim().split(/\s+/);
+const WAVELENGTH = words(`
+  wavelength wave lambda lam wl waveobs wave_obs wavelengths wvl wlen wav
+  awav wavelength_vac wave_vac wavelength_air wave_air lambda_air lambda_vac lambda_obs
+  wave_bary wavelength_vac_bary wave_nm wavelength_nm wavelength_angstrom wave_a lambda_a
+  lambda_nm ll angstrom angstroms nm micron spectral_axis spectralaxis dispersion
+  arg wavel wavelen wlength wavelength_um wave_um wave_ang w x obs_wavelength
+  wavelength_obs wave_rest`);
+/** The last names are too short or too general to be believed among many columns. */
+const WAVELENGTH_AMONG_MANY = WAVELENGTH.slice(0, -6);
+const LOG_WAVELENGTH = words("loglam log_lambda log_wave loglambda logwave log_wavelength log10lam log_lam");
+const FLUX = words(`
+  flux flux_reduced fluxes flux_norm norm_flux normalized_flux normalised_flux nflux
+  flam f f_lambda fnu intensity spec spectrum counts fun flux_cal
+  flux_calibrated i y flux_density sci_flux bgsub_flux flux_el flux_raw signal
+  data sob norm optimal_flux flux_opt opt_counts spec_flux flx flux_lambda
+  flux_tellcorr flux_ergs_cm2_s_a relative_flux net stokes_i cflux`);
+const SIGMA = words(`
+  err error sigma flux_err flux_error e_flux err_flux eflux uncertainty unc
+  staterror stat_error stdev std noise flux_sigma sig err_reduced ferr fluxerr
+  flux_unc fluxerror errors flux_uncertainty d_flux error_flux uncert stddev uob
+  sigma_flux flux_std dflux opt_counts_sig optimal_error err_flux_reduced flux_stddev
+  uflux flux_sig spec_err errs`);
+const IVAR = words("ivar flux_ivar inverse_variance invvar inv_var weight_ivar opt_counts_ivar ivar_flux");
+const VARIANCE = words("var variance flux_var flux_variance");
+const MASK = words(`
+  mask and_mask andmask pixmask pixel_flags dq quality qual qual_reduced flags
+  flag data_quality dataqual bad badpix bitmask bpm flux_mask opt_mask
+  quality_flag`);
+const SPECTRAL_UNIT =
+  /^(angstroms?|ang|aa|å|nm|nanomet(er|re)s?|um|µm|microns?|micromet(er|re)s?|0\.1\s*nm)$/i;
+
+/** Return a column's name in lower case, words joined by underscores, for comparison. */
+export function keyOf({ name }: Column): string {
+  return name
+    .toLowerCase()
+    .replace(/[[(].*/, "")
+    .replace(/[^a-z0-9]+/g, "_")
+    .replace(/^_+|_+$/g, "");
+}
+
+/** Find the wavelength, flux, error and mask among columns: by name, then, for the wavelength, by unit. */
+export function understand(columns: readonly Column[], where: string): Roles {
+  const wavelength = findWavelength(columns);
+  const flux = findFlux(columns.filter((column) => column !== wavelength));
+  const names = columns.slice(0, 12).map((column) => column.name).join(", ");
+  if (wavelength === null) {
+    if (flux !== null) throw new NoWavelengthError(`${where}: columns ${names}: none holds wavelengths`);
+    throw new ReadError(`${where}: columns ${names}: no wavelength and no flux among them`);
+  }
+  if (flux === null) throw new ReadError(`${where}: columns ${names}: no flux among them`);
+  const others = columns.filter((column) => column !== wavelength && column !== flux);
+  return {
+    wavelength,
+    flux,
+    ...findError(others, flux),
+    mask: byName(others, MASK),
+    log: logBase(wavelength),
+    notes: columns.length > 3 ? [`columns ${wavelength.name} and ${flux.name} of ${columns.length}`] : [],
+  };
+}
+
+function findWavelength(columns: readonly Column[]): Column | null {
+  return (
+    byName(columns, columns.length > 2 ? WAVELENGTH_AMONG_MANY : WAVELENGTH) ??
+    columns.find((column) => LOG_WAVELENGTH.includes(keyOf(column))) ??
+    columns.find((column) => /^(wave|lambda)/.test(keyOf(column)) && !keyOf(column).includes("err")) ??
+    columns.find((column) => WAVELENGTH.includes(keyOf(column))) ??
+    columns.find((column) => SPECTRAL_UNIT.test(column.unit.trim())) ??
+    null
+  );
+}
+
+function logBase(column: Column): number | null {
+  const { base } = splitLog(column.unit);
+  if (isStated(column.unit) && base !== null) return base;
+  return LOG_WAVELENGTH.includes(keyOf(column)) ? 10 : null;
+}
+
+function findFlux(columns: readonly Column[]): Column | null {
+  const named = (column: Column) => /flux/.test(keyOf(column)) && !/err|sig|unc|var|mask|std/.test(keyOf(column));
+  return byName(columns, FLUX) ?? columns.find(named) ?? null;
+}
+
+/** Return the error of `flux`: one that is named after it comes first. */
+function findError(columns: readonly Column[], flux: Column): { error: Column | null; kind: ErrorKind } {
+  const key = keyOf(flux);
+  const siblings = [`${key}_err`, `${key}_error`, `err_${key}`, `e_${key}`, key.replaceAll("flux", "err")];
+  const kinds = [["sigma", [...siblings, ...SIGMA]], ["ivar", IVAR], ["variance", VARIANCE]] as const;
+  for (const [kind, names] of kinds) {
+    const error = byName(columns, names);
+    if (error !== null) return { error, kind };
+  }
+  return { error: null, kind: "sigma" };
+}
+
+/** Return the column whose name stands first in `names`. */
+function byName(columns: readonly Column[], names: readonly string[]): Column | null {
+  for (const name of names) {
+    const found = columns.find((column) => keyOf(column) === name);
+    if (found) return found;
+  }
+  return null;
+}
+
+/** Return the unit of a wavelength column: as stated, in brackets after its name, or as a part of it. */
+export function unitOf(column: Column): string {
+  if (isStated(column.unit)) return splitLog(column.unit).inner;
+  const bracket = /[[(]([^\])]*)[\])]/.exec(column.name);
+  if (bracket && SPECTRAL_UNIT.test(bracket[1].trim())) return bracket[1].trim();
+  const last = keyOf(column).split("_").at(-1) ?? "";
+  if (SPECTRAL_UNIT.test(last)) return last;
+  return keyOf(column) === "waveobs" ? "nm" : ""; // iSpec writes nm and does not say so
+}
+
+/** Return the medium that a wavelength column's name states. */
+export function mediumOf(column: Column, columns: readonly Column[]): Medium | null {
+  const key = keyOf(column);
+  if (key === "awav") return "air";
+  const hasAir = columns.some((other) => keyOf(other) === `${key}_air`);
+  return (key === "wave" || key === "wavelength") && hasAir ? "vacuum" : mediumIn(key);
+}

@@ -1,0 +1,114 @@
+/** What headers say about a spectrum beside its numbers; the counterpart of `anna_onnx.readers.facts`. */
+
+import { NOTHING_KNOWN, type Facts, type Frame, type Medium } from "../spectrum.ts";
+import type { Header } from "./fits.ts";
+
+// Instruments whose pipelines give wavelengths in a known medium, by INSTRUME.
+const AIR = "HARPS HARPN HARPS-N SOPHIE CORALIE ELODIE UVES FEROS XSHOOTER GIRAFFE ESPADONS NARVAL".split(" ");
+const VACUUM =
+  "CRIRES HPF MAGE STIS COS NIRSPEC NIRISS MIRI SPEX ISHELL SPIROU CARMENES IGRINS NEID".split(" ");
+const PIPELINES = new Map<string, Medium>([
+  ...AIR.map((name) => [name, "air"] as const),
+  ...VACUUM.map((name) => [name, "vacuum"] as const),
+]);
+// ESO pipelines that leave the wavelengths as observed, in products that bear the recipe's name.
+const TOPOCENTRIC = ["UVES", "XSHOOTER", "CRIRES"];
+const SYSTEMS = new Map<string, Frame>([
+  ["TOPOCENT", "topocentric"],
+  ["GEOCENTR", "topocentric"],
+  ["BARYCENT", "barycentric"],
+  ["HELIOCEN", "barycentric"],
+  ["SOURCE", "rest"],
+]);
+const MEDIUM = ["AIRORVAC", "AIRVAC", "VACAIR", "WAVETYPE", "MEDIUM", "WAVEMED"];
+const RESOLUTION = ["SPEC_RES", "SPECRES", "RESOLUT", "SPEC_RP", "RESPOWER", "RP", "R_POWER"];
+const VELOCITY = ["ESO DRS CCF RV", "ESO QC CCF RV", "TNG DRS CCF RV", "VRAD", "RADVEL", "RV"];
+const BERV = ["ESO DRS BERV", "TNG DRS BERV", "OHP DRS BERV", "ESO QC BERV", "TNG QC BERV"];
+const NAME = ["ESO OBS TARG NAME", "OBJECT", "TARGNAME", "TARGETID", "TARGET", "OBJNAME", "DESIG", "OBSID"];
+
+/** Return what the headers state, the first header first. */
+export function factsFrom(...headers: Header[]): Facts {
+  const id = first(headers, NAME, (header, key) => header.string(key) || null) ?? "";
+  const resolution = first(headers, RESOLUTION, (header, key) => {
+    const value = header.number(key);
+    return value !== null && value > 10 && value < 1e7 ? value : null;
+  });
+  const radialVelocity = first(headers, VELOCITY, (header, key) => {
+    const value = header.number(key);
+    return value !== null && Math.abs(value) < 2000 && value !== 0 ? value : null;
+  });
+  return withFrame(withMedium({ ...NOTHING_KNOWN, id, resolution, radialVelocity }, headers), headers);
+}
+
+/** Return facts with further notes. */
+export function noted(facts: Facts, ...notes: string[]): Facts {
+  return { ...facts, notes: [...facts.notes, ...notes] };
+}
+
+function first<T>(headers: Header[], keys: string[], find: (header: Header, key: string) => T | null): T | null {
+  for (const header of headers)
+    for (const key of keys) {
+      const found = find(header, key);
+      if (found !== null) return found;
+    }
+  return null;
+}
+
+function withMedium(facts: Facts, headers: Header[]): Facts {
+  for (const header of headers) {
+    const vacuum = header.get("VACUUM");
+    if (typeof vacuum === "boolean") return { ...facts, medium: vacuum ? "vacuum" : "air" };
+    for (const key of MEDIUM) {
+      const medium = mediumIn(header.string(key));
+      if (medium) return { ...facts, medium };
+    }
+    if (header.string("CTYPE1").toUpperCase().startsWith("AWAV")) return { ...facts, medium: "air" };
+  }
+  for (const header of headers) {
+    const instrument = (header.string("INSTRUME") || header.string("INSTR")).toUpperCase();
+    const medium = PIPELINES.get(instrument);
+    if (medium) return noted({ ...facts, medium }, `medium ${medium}, the convention of ${instrument} pipelines`);
+  }
+  if (headers.some((header) => header.string("CTYPE1").toUpperCase().split("-", 1)[0] === "WAVE"))
+    return noted({ ...facts, medium: "vacuum" }, "medium vacuum, the meaning of CTYPE1 WAVE in the FITS standard");
+  if (headers.some((h) => h.string("TELESCOP").toUpperCase() === "HST" || h.string("DBTABLE") === "CRSPECTRUM"))
+    return noted({ ...facts, medium: "vacuum" }, "medium vacuum, the convention of HST and CALSPEC spectra");
+  return facts;
+}
+
+function withFrame(facts: Facts, headers: Header[]): Facts {
+  for (const header of headers) {
+    for (const key of ["SPECSYS", "SPECSYS1"]) {
+      const frame = SYSTEMS.get(header.string(key).toUpperCase().slice(0, 8));
+      if (frame) return { ...facts, frame };
+    }
+    const corrected = ["COMPLETE", "PERFORM"].includes(header.string("HELCORR").toUpperCase());
+    if (corrected && header.string("TELESCOP").toUpperCase() === "HST")
+      return noted({ ...facts, frame: "barycentric" }, "heliocentric wavelengths (HELCORR)");
+  }
+  const stated = (keys: string[]) => headers.some((header) => keys.some((key) => header.has(key)));
+  if (stated(["DOPCOR01", "DOPCOR"])) return noted(facts, "doppler-corrected by IRAF dopcor: the frame is not told");
+  if (stated(BERV))
+    return noted({ ...facts, frame: "barycentric" }, "frame barycentric, as the DRS of HARPS and its kin leaves merged spectra");
+  for (const header of headers) {
+    const instrument = header.string("INSTRUME").toUpperCase();
+    if (TOPOCENTRIC.includes(instrument) && header.has("ESO PRO REC1 ID"))
+      return noted({ ...facts, frame: "topocentric" }, `frame topocentric, as the ${instrument} pipeline leaves it`);
+  }
+  return facts;
+}
+
+/** Return the medium that a word or phrase names, or null. */
+export function mediumIn(text: string): Medium | null {
+  const words = text.toLowerCase();
+  const vacuum = words.includes("vac");
+  const air = words.includes("air") && !words.includes("pair");
+  if (vacuum === air) return null;
+  return vacuum ? "vacuum" : "air";
+}
+
+/** Take optical wavelengths made by IRAF as air: its arc-line lists are. */
+export function irafMedium(facts: Facts, wavelength: Float64Array): Facts {
+  if (facts.medium !== "unknown" || 0.5 * (wavelength[0] + wavelength[wavelength.length - 1]) > 10000) return facts;
+  return noted({ ...facts, medium: "air" }, "medium air, the convention of IRAF's optical line lists");
+}

@@ -1,0 +1,160 @@
+/**
+ * Images whose wavelengths are in keywords: CRVAL1, CDELT1 and their many dialects;
+ * the counterpart of `anna_onnx.readers.keyword_axis`.
+ *
+ * Greisen et al. 2006, A&A 446, 747 (FITS paper III); IRAF `help specwcs`.
+ */
+
+import { NoWavelengthError, ReadError } from "../errors.ts";
+import { general } from "../format.ts";
+import { clamp } from "../numeric.ts";
+import type { Facts, Spectrum } from "../spectrum.ts";
+import { assemble } from "./assembly.ts";
+import { factsFrom, irafMedium, noted } from "./facts.ts";
+import { product, type Hdu, type Header } from "./fits.ts";
+import { guessUnit, isStated, splitLog, toAngstrom } from "./units.ts";
+import { attributes, unitAndLabel } from "./wat.ts";
+
+const REFUSED = new Map<string, string>([
+  ...["VELO", "VRAD", "VOPT", "FELO", "ZOPT", "BETA"].map((type) => [type, "velocities"] as const),
+  ...["FREQ", "AFRQ"].map((type) => [type, "frequencies"] as const),
+  ...["ENER", "WAVN"].map((type) => [type, "energies or wavenumbers"] as const),
+]);
+const PIXELS = ["PIXEL", "PIX", "CHANNEL", "INDEX", "RA--", "DEC-", "GLON", "GLAT", "STOKES", "POSITION", "SPATIAL"];
+
+/** Read an image: one spectrum, or one a line when the header says that lines are spectra. */
+export function readKeywordAxis(path: string, hdu: Hdu): Spectrum[] {
+  const where = `${path}[${hdu.index}]`;
+  const { header } = hdu;
+  const shape = hdu.shape.filter((n) => n > 1);
+  if (shape.length > 1 && !linesAreSpectra(header)) {
+    const kind = header.has("CRVAL1") ? ReadError : NoWavelengthError;
+    throw new kind(`${where}: an image of ${hdu.shape.join(" x ")} that no layout explains; needed a spectrum in one axis`);
+  }
+  const nPixel = shape[shape.length - 1];
+  const { wavelength, facts } = axis(header, nPixel, where);
+  const image = hdu.image();
+  if (shape.length === 1) return [assemble({ wavelength, flux: image }, facts, { file: path, hdu: hdu.index, row: null })];
+  // Of a third axis, the first band is the spectrum.
+  return Array.from({ length: product(shape.slice(-2, -1)) }, (_, row) => {
+    const flux = image.subarray(row * nPixel, (row + 1) * nPixel);
+    const named = { ...facts, id: header.string(`APID${row + 1}`) || facts.id };
+    return assemble({ wavelength, flux, sigma: null }, named, { file: path, hdu: hdu.index, row });
+  });
+}
+
+function linesAreSpectra(header: Header): boolean {
+  if (attributes(header, 0).get("system") === "equispec" || header.has("APNUM1")) return true;
+  return header.has("DC-FLAG") && [null, 1].includes(header.integer("DISPAXIS")) && header.has("CRVAL1");
+}
+
+/** Return the wavelengths of axis 1, and what the header says. */
+function axis(header: Header, nPixel: number, where: string): { wavelength: Float64Array; facts: Facts } {
+  const ctype = header.string("CTYPE1").toUpperCase();
+  refuse(ctype, where);
+  const { first, step, notes } = linear(header, where);
+  const { unit, label } = unitOf(header, ctype);
+  if (label.toLowerCase().startsWith("velo"))
+    throw new ReadError(`${where}: the axis holds velocities (label '${label}'), needed wavelengths`);
+  const log = splitLog(unit);
+  // The standard's default of CRPIX1 is 0, but whoever leaves it out means the first pixel.
+  const reference = header.number("CRPIX1") ?? 1;
+  const pixel = Float64Array.from({ length: nPixel }, (_, i) => i + 1 - reference);
+  const { base, notes: logNotes } =
+    log.base !== null ? { base: log.base, notes: [] } : logBase(header, ctype, unit, first, step);
+  let values = pixel.map((at) => first + step * at);
+  if (base !== null) {
+    if (!values.every((value) => Math.abs(value) < 300))
+      throw new ReadError(`${where}: axis of log type begins at ${general(first)}, no logarithm`);
+    values = values.map((value) => base ** value);
+  } else if (ctype.endsWith("-LOG")) {
+    // Paper III, table 3: the step holds at the reference value, and grows with wavelength.
+    values = pixel.map((at) => first * Math.exp(clamp((step * at) / first, -700, 700)));
+  }
+  const { wavelength, notes: unitNotes } = inAngstrom(values, log.base === null ? unit : log.inner, header, where);
+  const facts = noted(factsFrom(header), ...notes, ...logNotes, ...unitNotes);
+  return { wavelength, facts: byIraf(header) ? irafMedium(facts, wavelength) : facts };
+}
+
+function refuse(ctype: string, where: string): void {
+  const what = REFUSED.get(ctype.slice(0, 4));
+  if (what) throw new ReadError(`${where}: the axis holds ${what} (CTYPE1 '${ctype}'), needed wavelengths`);
+  if (PIXELS.some((prefix) => ctype.startsWith(prefix)))
+    throw new NoWavelengthError(`${where}: the axis is '${ctype}', needed wavelengths`);
+  if (/^(WAVE|AWAV)-(?!LOG)[A-Z0-9]{3}$/.test(ctype))
+    throw new ReadError(`${where}: CTYPE1 '${ctype}': only linear and -LOG axes are read`);
+}
+
+/** Return CRVAL1, the step, and notes. */
+function linear(header: Header, where: string): { first: number; step: number; notes: string[] } {
+  let first = header.number("CRVAL1");
+  let step = header.number("CDELT1");
+  const matrix = header.number("CD1_1");
+  if (matrix && (!step || step === 1)) step = matrix;
+  if (first === null && header.number("COEFF0") !== null) [first, step] = [header.number("COEFF0"), header.number("COEFF1")];
+  if (first === null || !step)
+    throw new NoWavelengthError(`${where}: no CRVAL1 and CDELT1 or CD1_1, so that no pixel has a wavelength`);
+  if (step === 1 && (first === 0 || first === 1))
+    throw new NoWavelengthError(`${where}: CRVAL1 ${first} and CDELT1 1 count pixels, needed wavelengths`);
+  return { first, step, notes: header.number("CRPIX1") === null ? ["CRPIX1 missing, taken as 1"] : [] };
+}
+
+/** Return the unit and the label of the axis, as stated anywhere. */
+function unitOf(header: Header, ctype: string): { unit: string; label: string } {
+  const { unit, label } = header.has("WAT1_001") ? unitAndLabel(header) : { unit: "", label: "" };
+  const bracket = /[[(]\s*([^\])]+?)\s*[\])]/.exec(header.string("CTYPE1"));
+  const candidates = [
+    header.string("CUNIT1"),
+    unit,
+    bracket ? bracket[1] : "",
+    /^(ang|nano|micr)/i.test(label) ? label : "",
+    /^(ANGS|NANO|MICR)/.test(ctype) ? ctype : "",
+    header.string("XUNITS"),
+    header.string("WAVEUNIT"),
+  ];
+  return { unit: candidates.find(isStated) ?? "", label };
+}
+
+/** Return the base of the stored logarithms, or null when wavelengths are stored. */
+function logBase(
+  header: Header,
+  ctype: string,
+  unit: string,
+  first: number,
+  step: number,
+): { base: number | null; notes: string[] } {
+  const flag = header.integer("DC-FLAG");
+  if (flag === 1) return { base: 10, notes: [] };
+  const spoken = ctype.includes("LOG");
+  const micron = /^(mic|um)/i.test(unit);
+  const at = `CRVAL1 ${general(first)}`;
+  if (spoken && first > 5.5 && first < 12 && !micron)
+    return { base: Math.E, notes: [`natural logarithms: CTYPE1 ${ctype} with ${at}`] };
+  const small = first > 2.3 && first < 5.5 && Math.abs(step) < 0.01;
+  if (spoken && small && !micron) return { base: 10, notes: [`logarithms of base 10: CTYPE1 ${ctype} with ${at}`] };
+  if (header.number("COEFF0") !== null && small) return { base: 10, notes: [] };
+  if (flag === null && !unit && first > 3.3 && first < 4.6 && small)
+    return { base: 10, notes: [`logarithms of base 10, from ${at} without a unit`] };
+  return { base: null, notes: [] };
+}
+
+function inAngstrom(
+  values: Float64Array,
+  unit: string,
+  header: Header,
+  where: string,
+): { wavelength: Float64Array; notes: string[] } {
+  if (unit || !byIraf(header)) return toAngstrom(values, unit, where);
+  let guess = "Angstrom";
+  try {
+    guess = guessUnit(values, where);
+  } catch (error) {
+    if (!(error instanceof ReadError)) throw error;
+  }
+  const { wavelength } = toAngstrom(values, guess, where);
+  return { wavelength, notes: [`wavelength unit not stated, taken as ${guess}`] };
+}
+
+function byIraf(header: Header): boolean {
+  return header.has("WAT0_001") || header.has("DC-FLAG");
+}

@@ -1,0 +1,214 @@
+/** Text: columns with or without a header, CSV, IRAF's wtextimage, Libre-Esprit's .s files; the counterpart of `anna_onnx.readers.text`. */
+
+import { NoWavelengthError, ReadError } from "../errors.ts";
+import { NOTHING_KNOWN, type Facts, type Source, type Spectrum } from "../spectrum.ts";
+import { assemble } from "./assembly.ts";
+import { keyOf, mediumOf, understand, unitOf, type Column, type Roles } from "./columns.ts";
+import { factsFrom, irafMedium, mediumIn, noted } from "./facts.ts";
+import { Header } from "./fits.ts";
+import { isWavelengthUnit, toAngstrom } from "./units.ts";
+
+const CARD = 80;
+const MAX_HEADER_LINES = 5000;
+const COMMENT = /^\s*(#|%|;|!|\\|\/\/|\*|@)+\s?/;
+const STATED = /^\W*(?:object|target|star|name)\s*[=:]\s*(.+?)\s*$/i;
+const MEDIUM = /wav|lambda|medium|air.*vac/i;
+const OTHER_AXIS = /vel(ocity|o)?\b|\bv_?(lsr|rad|hel\w*)\b|km\/s|freq\w*|[kMGT]?Hz\b|pixel|channel/i;
+const MISSING = new Set(["", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""']);
+const NUMBER = /^[+-]?(\d+(_\d+)*\.?(\d+(_\d+)*)?|\.\d+(_\d+)*)(e[+-]?\d+)?$/i;
+const NOT_FINITE = /^([+-]?)(inf|infinity|nan)$/i;
+/** What the Gaia archive's RVS spectra have: 846-870 nm in steps of 0.01. */
+const RVS_PIXELS = 2401;
+
+/** Where the numbers are. */
+interface Layout {
+  /** The lines before the first number. */
+  readonly head: readonly string[];
+  readonly body: readonly string[];
+  /** null for blanks. */
+  readonly delimiter: string | null;
+  readonly nColumn: number;
+}
+
+/** Read a text file: one spectrum. */
+export function readText(path: string, text: string): Spectrum[] {
+  const layout = findNumbers(path, text.split(/\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/));
+  const { numbers, notes } = readNumbers(path, layout);
+  const source: Source = { file: path, hdu: null, row: null };
+  if (layout.head[0]?.startsWith("***")) return [libreEsprit(layout, numbers, source)];
+  const cards = cardsOf(layout.head);
+  const stated = noted(cards ? factsFrom(cards) : fromComments(layout.head), ...notes);
+  const columns = cards ? byPosition(numbers) : namedColumns(path, layout, numbers);
+  const roles = understand(columns, path);
+  const medium = mediumOf(roles.wavelength, columns) ?? stated.medium;
+  const { wavelength, notes: unitNotes } = wavelengths(roles, path);
+  const known = asRvs(wavelength, noted({ ...stated, medium }, ...roles.notes, ...unitNotes));
+  const flux = roles.flux.values;
+  const bad = badOf(roles.mask);
+  const spectrum = assemble({ wavelength, flux, sigma: sigmaOf(roles), bad }, known, source);
+  return [cards?.has("WAT0_001") ? { ...spectrum, ...irafMedium(spectrum, spectrum.wavelength) } : spectrum];
+}
+
+/** Find the first of the lines of numbers: two in a row with as many columns. */
+function findNumbers(path: string, lines: readonly string[]): Layout {
+  let previous: { at: number; delimiter: string | null; nColumn: number } | null = null;
+  for (let at = 0; at < Math.min(lines.length, MAX_HEADER_LINES); at++) {
+    const { delimiter, nColumn } = shapeOf(lines[at]);
+    if (nColumn < 2 || COMMENT.test(lines[at])) continue;
+    if (previous?.at === at - 1 && previous.delimiter === delimiter && previous.nColumn === nColumn) {
+      const body = lines.slice(at - 1).filter((line) => line.trim());
+      return { head: lines.slice(0, at - 1), body, delimiter, nColumn };
+    }
+    previous = { at, delimiter, nColumn };
+  }
+  if (lines.slice(0, 1000).filter((line) => isNumber(line.trim())).length > 1)
+    throw new NoWavelengthError(`${path}: one column of numbers, needed wavelength and flux`);
+  const shown = (lines.find((line) => line.trim()) ?? "").slice(0, 60);
+  throw new ReadError(`${path}: no columns of numbers found; the text begins with '${shown}'`);
+}
+
+/** Return the delimiter and the number of columns of a line of numbers, 0 if it is none. */
+function shapeOf(line: string): { delimiter: string | null; nColumn: number } {
+  for (const delimiter of [null, ",", ";", "|"]) {
+    if (delimiter === null && /[,;|]/.test(line)) continue;
+    const fields = split(line, delimiter);
+    const isOne = (field: string) => isNumber(field) || MISSING.has(field.toLowerCase());
+    if (fields.length >= 2 && isNumber(fields[0]) && fields.every(isOne)) return { delimiter, nColumn: fields.length };
+  }
+  return { delimiter: null, nColumn: 0 };
+}
+
+function split(line: string, delimiter: string | null): string[] {
+  const whole = line.trim();
+  if (delimiter === null) return whole ? whole.split(/\s+/) : [];
+  const fields = whole.split(delimiter).map((field) => field.trim().replace(/^["']+|["']+$/g, ""));
+  if (delimiter !== "|" || fields.length < 3) return fields;
+  return fields.slice(fields[0] ? 0 : 1, fields.at(-1) ? undefined : -1);
+}
+
+function isNumber(field: string): boolean {
+  return NUMBER.test(field) || NOT_FINITE.test(field);
+}
+
+function parseNumber(field: string): number {
+  const special = NOT_FINITE.exec(field);
+  if (special) return special[2].toLowerCase() === "nan" ? NaN : special[1] === "-" ? -Infinity : Infinity;
+  return Number(field.replaceAll("_", ""));
+}
+
+/** Return the columns of numbers, and notes. */
+function readNumbers(path: string, layout: Layout): { numbers: Float64Array[]; notes: string[] } {
+  const rows = layout.body.filter((line) => !COMMENT.test(line)).map((line) => split(line, layout.delimiter));
+  const good = rows.filter(
+    (fields) =>
+      fields.length === layout.nColumn && fields.every((field) => isNumber(field) || MISSING.has(field.toLowerCase())),
+  );
+  const lost = rows.length - good.length;
+  if (good.length < 2 || good.length < 0.9 * rows.length)
+    throw new ReadError(`${path}: ${lost} of ${rows.length} lines are not ${layout.nColumn} numbers`);
+  const numbers = Array.from({ length: layout.nColumn }, (_, column) =>
+    Float64Array.from(good, (fields) => (isNumber(fields[column]) ? parseNumber(fields[column]) : NaN)),
+  );
+  return { numbers, notes: lost ? [`${lost} lines that are no numbers left out`] : [] };
+}
+
+/** Return the FITS cards that IRAF's wtextimage writes before the numbers, or null. */
+function cardsOf(head: readonly string[]): Header | null {
+  const cards = head.filter((line) => line[8] === "=").map((line) => line.slice(0, CARD).padEnd(CARD));
+  const ends = head.some((line) => line.trim() === "END");
+  return cards.length > 3 && ends ? new Header(cards.join("")) : null;
+}
+
+/** Return what comment lines state. */
+function fromComments(head: readonly string[]): Facts {
+  let facts = NOTHING_KNOWN;
+  for (const line of head.slice(0, 200)) {
+    const stated = STATED.exec(line.replace(COMMENT, ""));
+    if (stated) facts = { ...facts, id: stated[1].slice(0, 80) };
+    const medium = MEDIUM.test(line) ? mediumIn(line) : null;
+    if (medium)
+      facts = noted({ ...facts, medium }, `medium ${medium}, from the comment '${line.trim().slice(0, 60)}'`);
+  }
+  return facts;
+}
+
+/**
+ * Return the columns, named by the header or else by position: of the header lines with
+ * a word for each column the last one counts from which the columns are understood.
+ */
+function namedColumns(path: string, layout: Layout, numbers: Float64Array[]): Column[] {
+  const lines = layout.head.slice(-20).map((line) => split(line.replace(COMMENT, ""), layout.delimiter));
+  const wordy = lines.filter((fields) => fields.length === layout.nColumn && !fields.every(isNumber)).reverse();
+  for (const [i, names] of wordy.entries()) {
+    const units = unitsIn(wordy[i - 1]);
+    const columns = numbers.map((values, j) => ({ name: names[j], unit: units?.[j] ?? "", values }));
+    try {
+      understand(columns, path);
+      return columns;
+    } catch (error) {
+      if (!(error instanceof ReadError)) throw error;
+      if (OTHER_AXIS.test(names.join(" ")))
+        throw new NoWavelengthError(`${path}: columns ${names.join(", ")}: needed wavelengths`);
+    }
+  }
+  return byPosition(numbers);
+}
+
+/** Return the units in a line below the names, if they are units. */
+function unitsIn(fields: readonly string[] | undefined): string[] | null {
+  if (!fields?.some(isWavelengthUnit)) return null;
+  return fields.map((field) => field.replace(/^[()[\]]+|[()[\]]+$/g, ""));
+}
+
+/** Return wavelength, flux, and, when it can be one, error. */
+function byPosition(numbers: readonly Float64Array[]): Column[] {
+  const third = Array.from(numbers[2] ?? []).filter(Number.isFinite);
+  const isError = numbers.length > 2 && third.every((value) => value >= 0);
+  const name = (i: number) => ["wavelength", "flux", isError ? "error" : "column3"][i] ?? `column${i + 1}`;
+  return numbers.map((values, i) => ({ name: name(i), unit: "", values }));
+}
+
+function wavelengths(roles: Roles, where: string): { wavelength: Float64Array; notes: string[] } {
+  const { wavelength, log } = roles;
+  if (log === null) return toAngstrom(wavelength.values, unitOf(wavelength), where);
+  return toAngstrom(wavelength.values.map((value) => log ** value), unitOf(wavelength), where, "Angstrom");
+}
+
+function sigmaOf({ error, kind }: Roles): Float64Array | null {
+  if (error === null || kind === "sigma") return error && error.values;
+  if (kind === "ivar") return error.values.map((value) => (value > 0 ? 1 / Math.sqrt(value) : Infinity));
+  return error.values.map((value) => (value > 0 ? Math.sqrt(value) : NaN));
+}
+
+function badOf(mask: Column | null): Uint8Array | null {
+  if (mask === null) return null;
+  const good = keyOf(mask) === "dataqual" ? 1 : 0; // CALSPEC writes 1 for good
+  return Uint8Array.from(mask.values, (value) => ((good ? value === 0 : value !== 0) ? 1 : 0));
+}
+
+/** Add what is known when the wavelengths are those of Gaia's RVS. */
+function asRvs(wavelength: Float64Array, facts: Facts): Facts {
+  const [first, last] = [wavelength[0], wavelength[wavelength.length - 1]];
+  if (wavelength.length !== RVS_PIXELS || Math.abs(first - 8460) > 1e-6 || Math.abs(last - 8700) > 1e-6) return facts;
+  return noted(
+    { ...facts, medium: "vacuum", frame: "rest", resolution: facts.resolution ?? 11500 },
+    "Gaia RVS mean spectrum: vacuum, rest frame, R = 11500",
+  );
+}
+
+/** Read a .s file of ESPaDOnS and NARVAL (Donati et al. 1997, MNRAS 291, 658): nm, intensity, (Stokes,) error. */
+function libreEsprit(layout: Layout, numbers: readonly Float64Array[], source: Source): Spectrum {
+  const id = layout.head[0]
+    .replace(/^[* \t\r]+|[* \t\r]+$/g, "")
+    .replace(/^Reduced spectrum of/, "")
+    .replace(/^[ '"]+|[ '"]+$/g, "");
+  const facts: Facts = {
+    ...NOTHING_KNOWN,
+    medium: "air",
+    frame: "barycentric",
+    id,
+    notes: ["Libre-Esprit: nm, air, heliocentric"],
+  };
+  const wavelength = numbers[0].map((value) => value * 10);
+  return assemble({ wavelength, flux: numbers[1], sigma: numbers.length > 2 ? numbers[numbers.length - 1] : null }, facts, source);
+}
