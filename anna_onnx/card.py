@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from anna_onnx.bundle import Bundle
+from anna_onnx.files import write_text
 
 FACTS = ("date", "run", "architecture", "parameters", "steps", "seed")
 
 
 def write_card(bundle: Bundle, path: Path) -> None:
     """Write the model card beside a model, complete or not at all."""
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(model_card(bundle), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, model_card(bundle))
 
 
 def model_card(bundle: Bundle) -> str:

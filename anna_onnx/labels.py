@@ -69,6 +69,8 @@ class Label:
             raise AnnaError(f"label '{self.name}': a name needs letters, digits and underscores only")
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
             raise AnnaError(f"label {self.name}: low {self.low} and high {self.high} do not make a range")
+        object.__setattr__(self, "low", float(self.low))
+        object.__setattr__(self, "high", float(self.high))
         unit, ucd = KNOWN.get(canonical(self.name), ("", ""))
         if self.unit is None:
             object.__setattr__(self, "unit", unit)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anna_onnx.errors import AnnaError, GridError, MissingExtraError, ResultError
+from anna_onnx.files import replacing
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
 from anna_onnx.synthesis import WAVELENGTH, SpectralGrid, Synthesizer
@@ -205,9 +206,8 @@ class Limits:
         formats = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv"}
         if path.suffix not in formats:
             raise ResultError(f"{path}: a table of limits is written as {' or '.join(formats)}")
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        self.table().write(partial, format=formats[path.suffix], overwrite=True)
-        partial.replace(path)
+        with replacing(path) as partial:
+            self.table().write(partial, format=formats[path.suffix], overwrite=True)
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Plot the bound of every star against the first label, a panel for each label, a colour for each S/N.

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from anna_onnx.errors import AnnaError
+from anna_onnx.files import write_text
 
 
 def write_starter(path: Path, *, steps: int | None = None, force: bool = False) -> None:
@@ -31,9 +32,6 @@ def write_starter(path: Path, *, steps: int | None = None, force: bool = False) 
     if steps is not None:
         text = re.sub(r"(?m)^(steps = )\d+ *", lambda found: f"{found[1]}{steps}".ljust(len(found[0])), text)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.part")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_text(path, text)
     except OSError as error:
         raise AnnaError(f"{path}: cannot be written ({error.strerror})") from error

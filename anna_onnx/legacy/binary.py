@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx.errors import LegacyError
+from anna_onnx.files import replacing
 from anna_onnx.labels import KNOWN, canonical
-from anna_onnx.legacy.output import replacing
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
 from anna_onnx.spectrum import FloatArray

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx.errors import GridError
+from anna_onnx.files import replacing
 from anna_onnx.resampling import Grid
 
 from .grid import FORMAT, FORMAT_VERSION, SpectralGrid
@@ -83,15 +84,11 @@ def compress(
     marks = np.round(coefficients / scales).astype(np.int16)
 
     output = Path(output)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
+    with replacing(output) as partial:
         _write(partial, spectra, mean, (steps, quantum), (marks, scales))
         errors = _statistics("native", mean + (marks * scales) @ (steps * quantum) - flux)
         errors |= _observed_errors(spectra, SpectralGrid.open(partial), fwhm)
         _write_attributes(partial, errors, about)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
     return errors
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from anna_onnx._version import __version__
 from anna_onnx.errors import GridError, SpectrumError
+from anna_onnx.files import replacing
 from anna_onnx.labels import nearest
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
@@ -356,6 +357,5 @@ def _write_fits(folder: Path, axis: Mapping[str, object], recipe: Recipe, block:
         header[f"HIERARCH {name}" if len(name) > 8 else name] = (value, "true value")
     header["RV"] = (block.rv[i], "[km/s] true radial velocity")
     path = folder / f"star_{number:05d}.fits"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    fits.PrimaryHDU(block.flux[i], header).writeto(partial, overwrite=True)
-    partial.replace(path)
+    with replacing(path) as partial:
+        fits.PrimaryHDU(block.flux[i], header).writeto(partial, overwrite=True)

@@ -20,6 +20,7 @@ from anna_onnx import config
 from anna_onnx.bundle import Bundle, write
 from anna_onnx.calibration import ONE_SIGMA, Trends
 from anna_onnx.errors import MissingExtraError, TrainingError
+from anna_onnx.files import replacing, write_text
 from anna_onnx.inference import half_width
 from anna_onnx.labels import Label, scale, unscale
 from anna_onnx.legacy import open_training_set
@@ -166,7 +167,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, say: Callable[[str], 
         images[name] = buffer.getvalue()
         (folder / f"{name}.png").write_bytes(images[name])
     report = folder / "report.html"
-    report.write_text(_report(evaluation, images), encoding="utf-8")
+    write_text(report, _report(evaluation, images))
     say(summary_text(evaluation.statistics))
     return report
 
@@ -205,12 +206,10 @@ def _star_table(evaluation: Evaluation) -> tuple[list[str], list[list[object]]]:
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
-    partial.replace(path)
 
 
 def _new_figure(width: float, height: float) -> Figure:

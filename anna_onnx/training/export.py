@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -325,29 +326,37 @@ def make_selftest(bundle: Bundle, examples: Examples, n: int = 8) -> SelfTest:
 
 
 def describe_preparation(settings: config.Config, spectra: TrainingSet) -> Preparation:
-    """Return the preparation that matches how the network was trained."""
+    """Return the preparation that matches how the network was trained; that of `anna pack` where it made the set."""
     augmentation = settings.augmentation
-    return Preparation(
-        grid=spectra.grid,
-        resolution=_resolution(spectra),
-        frame="rest",
-        velocity_range=augmentation.radial_velocity or _velocity_range(spectra),
-        min_coverage=augmentation.coverage[0] if augmentation.coverage else 0.99,
-        snr_range=augmentation.snr,
+    packed = spectra.attrs.get("preparation")
+    made = Preparation(spectra.grid, frame="rest")
+    if packed is not None:
+        made = Preparation.from_dict(json.loads(str(packed)), spectra.grid)
+    return dataclasses.replace(
+        made,
+        resolution=made.resolution or _resolution(spectra),
+        velocity_range=_velocity_range(spectra, augmentation.radial_velocity),
+        min_coverage=augmentation.coverage[0] if augmentation.coverage else made.min_coverage,
+        snr_range=augmentation.snr or made.snr_range,
     )
 
 
 def _resolution(spectra: TrainingSet) -> float | None:
-    value = spectra.attrs.get("resolution")
-    return None if value is None else float(value)
+    """Return the resolving power of a simulated set; at its centre where the width is constant in wavelength."""
+    if "resolution" in spectra.attrs:
+        return float(spectra.attrs["resolution"])
+    if "fwhm" in spectra.attrs:
+        return float(spectra.grid.wavelength.mean() / spectra.attrs["fwhm"])
+    return None
 
 
-def _velocity_range(spectra: TrainingSet) -> tuple[float, float] | None:
-    """Return the range of the radial velocities that the training spectra already have."""
+def _velocity_range(spectra: TrainingSet, shift: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return the radial velocities that the network has seen: those of the spectra, and the shifts on top."""
+    low, high = shift or (0.0, 0.0)
     velocity = spectra.aux.get("rv", spectra.aux.get("dummy"))
-    if velocity is None or not np.issubdtype(velocity.dtype, np.floating) or np.ptp(velocity) == 0:
-        return None
-    return float(velocity.min()), float(velocity.max())
+    if velocity is not None and np.issubdtype(velocity.dtype, np.floating):
+        low, high = low + float(velocity.min()), high + float(velocity.max())
+    return None if low == high else (low, high)
 
 
 def describe_provenance(
