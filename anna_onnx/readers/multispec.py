@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.polynomial import chebyshev, legendre
 from numpy.typing import NDArray
 
 from anna_onnx.errors import NoWavelengthError, ReadError
@@ -230,12 +229,21 @@ def _range(order: int, fields: FloatArray, n_coefficient: int, where: str) -> tu
     return float(fields[0]), float(fields[1]), fields[2 : 2 + n_coefficient]
 
 
-def _polynomial(evaluate: Any) -> Any:
-    def function(order: int, fields: FloatArray, pixel: FloatArray, where: str) -> tuple[FloatArray, int]:
-        low, high, coefficients = _range(order, fields, order, where)
-        return evaluate((2 * pixel - (high + low)) / (high - low), coefficients), 2 + order
+def _chebyshev(order: int, fields: FloatArray, pixel: FloatArray, where: str) -> tuple[FloatArray, int]:
+    low, high, coefficients = _range(order, fields, order, where)
+    value: FloatArray = np.polynomial.chebyshev.chebval(_normalized(pixel, low, high), coefficients)
+    return value, 2 + order
 
-    return function
+
+def _legendre(order: int, fields: FloatArray, pixel: FloatArray, where: str) -> tuple[FloatArray, int]:
+    low, high, coefficients = _range(order, fields, order, where)
+    value: FloatArray = np.polynomial.legendre.legval(_normalized(pixel, low, high), coefficients)
+    return value, 2 + order
+
+
+def _normalized(pixel: FloatArray, low: float, high: float) -> FloatArray:
+    """Return pixels as numbers from -1 to 1 over the range of the function."""
+    return (2 * pixel - (high + low)) / (high - low)
 
 
 def _spline_position(pieces: int, low: float, high: float, pixel: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
@@ -282,8 +290,8 @@ def _interpolate(x: FloatArray, y: FloatArray, at: FloatArray) -> FloatArray:
 
 
 _FUNCTIONS = {
-    1: _polynomial(chebyshev.chebval),
-    2: _polynomial(legendre.legval),
+    1: _chebyshev,
+    2: _legendre,
     3: _cubic_spline,
     4: _linear_spline,
     5: _pixel_array,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import mmap
 import os
@@ -101,6 +100,8 @@ def load(path: str) -> Any:
 
 def _unpack(path: str, data: Any) -> bytes:
     """Unpack gzip, but no bomb."""
+    import gzip
+
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             unpacked = file.read(MAX_UNPACKED + 1)

@@ -20,7 +20,7 @@ from .columns import Column, understand
 from .facts import Facts, from_headers, iraf_medium, medium_in
 from .fits import CARD, Header
 from .options import ReadOptions
-from .orders import merge
+from .orders import as_asked
 from .tables import read_columns
 from .units import angstroms_per
 
@@ -245,14 +245,11 @@ def _libre_esprit(path: str, layout: _Layout, numbers: NDArray[np.float64], opti
     facts = Facts("air", "barycentric", name, notes)
     wavelength, flux = numbers[0] * 10.0, numbers[1]
     sigma = numbers[-1] if layout.n_column > 2 else None
-    if not options.merge_orders:
-        yield assemble(wavelength, flux, facts, Source(path), options, sigma=sigma)
-        return
-    starts = [0, *(np.flatnonzero(np.diff(wavelength) <= 0) + 1), wavelength.size]
-    pieces = [slice(a, b) for a, b in pairwise(starts) if b - a > 1]
-    yield merge(
-        [
-            assemble(wavelength[s], flux[s], facts, Source(path), options, sigma=None if sigma is None else sigma[s])
-            for s in pieces
-        ]
+    whole = slice(None)
+    cuts = [0, *(np.flatnonzero(np.diff(wavelength) <= 0) + 1), wavelength.size]
+    orders = [slice(a, b) for a, b in pairwise(cuts) if b - a > 1] if options.merge_orders else [whole]
+    pieces = (
+        assemble(wavelength[s], flux[s], facts, Source(path), options, sigma=None if sigma is None else sigma[s])
+        for s in orders
     )
+    return as_asked(pieces, options)
