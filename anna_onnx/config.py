@@ -8,6 +8,7 @@ made from them. `load` reports every problem of a file at once.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import tomllib
 import types
@@ -304,6 +305,34 @@ def loads(text: str, path: Path = Path("params.toml")) -> Config:
     if problems:
         raise ConfigError(str(path), problems)
     return dataclasses.replace(config, path=path, text=text)
+
+
+def dumps(table: Mapping[str, Any], where: str = "") -> str:
+    """Return TOML text that reads back as `table`: the inverse of `tomllib.loads`, comments apart."""
+    plain, tables = [], []
+    for key, value in table.items():
+        name = f"{where}.{key}" if where else key
+        if isinstance(value, Mapping):
+            tables.append(f"\n[{name}]\n{dumps(value, name)}")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            tables += [f"\n[[{name}]]\n{dumps(item, name)}" for item in value]
+        else:
+            plain.append(f"{_quote_key(key)} = {_value_text(value)}\n")
+    return "".join(plain + tables)
+
+
+def _quote_key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value_text, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{_quote_key(key)} = {_value_text(item)}' for key, item in value.items())} }}"
+    if isinstance(value, float):
+        return repr(value)  # inf and nan are TOML's too
+    return json.dumps(value, ensure_ascii=False)  # true, 1, "text" are the same in both
 
 
 def _build(kind: type[Any], table: Mapping[str, Any], where: str, problems: list[str]) -> Any:

@@ -14,30 +14,14 @@ from anna_onnx.trainingset import TrainingSetWriter
 N_PIXEL = 48
 GRID = Grid(np.linspace(5000.0, 5009.4, N_PIXEL))
 
-PARAMS = """
-seed = 1
-[data]
-train = "train.h5"
-validation = "valid.h5"
-[network]
-kernel = 5
-filters = 2
-fc1 = 16
-fc2 = 16
-[augmentation]
-snr = [100, 200]
-continuum_offset = [-0.01, 0.01]
-[[stage]]
-learning_rate = 3e-3
-steps = 60
-batch_size = 20
-[validation]
-interval = 10
-[run]
-tensorboard = false
-threads = 1
-checkpoint_interval = 20
-"""
+PARAMS = {
+    "data": {"train": "train.h5", "validation": "valid.h5"},
+    "network": {"kernel": 5, "filters": 2, "fc1": 16, "fc2": 16},
+    "augmentation": {"snr": [100, 200], "continuum_offset": [-0.01, 0.01]},
+    "stage": [{"learning_rate": 1e-2, "steps": 60, "batch_size": 20}],
+    "validation": {"interval": 10},
+    "run": {"tensorboard": False, "threads": 1, "checkpoint_interval": 20},
+}
 
 
 def spectra_of(labels):
@@ -65,27 +49,34 @@ def write_set(path: Path, n=200, seed=1, labels=None, flux=None, ids=None, **col
     return path
 
 
+class Toy:
+    """A folder with train.h5 and valid.h5, and the parameters to train on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.write("train.h5", n=200, seed=1)
+        self.write("valid.h5", n=50, seed=2)
+
+    def write(self, name: str, **content) -> Path:
+        return write_set(self.folder / name, **content)
+
+    def __call__(self, seed: int = 1, **change) -> config.Config:
+        """Return the parameters; `change` adds to a table, or to the only stage; [data] is replaced."""
+        table = {"seed": seed, **PARAMS}
+        for name, values in change.items():
+            if name == "stage" and isinstance(values, dict):
+                table[name] = [PARAMS["stage"][0] | values]
+            else:
+                alone = isinstance(values, list) or name == "data" or "architecture" in values
+                table[name] = values if alone else table.get(name, {}) | values
+        path = self.folder / "params.toml"
+        path.write_text(config.dumps(table), encoding="utf-8")
+        return config.load(path)
+
+
 @pytest.fixture
 def toy(tmp_path):
-    """A folder with train.h5 and valid.h5; called with TOML, it returns the parameters with that in place."""
-    write_set(tmp_path / "train.h5", 200, seed=1)
-    write_set(tmp_path / "valid.h5", 50, seed=2)
-
-    def settings(text: str = "", **replace: str) -> config.Config:
-        """Return the parameters, lines of PARAMS replaced by name (None drops one), `text` added at the end."""
-        lines = []
-        for line in PARAMS.splitlines():
-            name = line.split(" = ")[0]
-            value = replace.pop(name, line.partition(" = ")[2])
-            if value is not None:
-                lines.append(f"{name} = {value}" if " = " in line else line)
-        assert not replace
-        whole = "\n".join(lines) + "\n" + text
-        (tmp_path / "params.toml").write_text(whole, encoding="utf-8")
-        return config.loads(whole, tmp_path / "params.toml")
-
-    settings.folder = tmp_path
-    return settings
+    return Toy(tmp_path)
 
 
 @pytest.fixture

@@ -1,0 +1,404 @@
+"""The training loop: it learns, watches, stops, keeps the best, and says what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from anna_onnx import config  # noqa: E402  torch may be missing
+from anna_onnx.errors import ConfigError, TrainingError  # noqa: E402
+from anna_onnx.training.loop import build_network, train  # noqa: E402
+from anna_onnx.training.optimization import cost_of, evaluate, rate_at, stage_of  # noqa: E402
+from anna_onnx.training.task import prepare_task, training_set_from_grid  # noqa: E402
+
+CPU = torch.device("cpu")
+ONLY_TRAIN = {"train": "train.h5"}
+
+
+def quiet(text):
+    """Say nothing."""
+
+
+def run(settings, **more):
+    return train(settings, say=quiet, **more)
+
+
+def history(directory):
+    return directory.read_history()
+
+
+# --- cost ---------------------------------------------------------------------
+
+
+def test_the_cost_is_the_squared_error_summed_over_labels():
+    mean = torch.tensor([[[0.1, 0.2], [0.3, 0.4]]])
+    cost = cost_of(mean, None, torch.zeros(2, 2))
+    assert float(cost) == pytest.approx((0.01 + 0.04 + 0.09 + 0.16) / 2)
+
+
+def test_labels_that_are_not_known_do_not_count_and_have_no_gradient():
+    mean = torch.tensor([[[0.1, 0.2], [0.3, 0.4]]], requires_grad=True)
+    scaled = torch.tensor([[0.0, math.nan], [math.nan, 0.0]])
+    cost = cost_of(mean, None, scaled)
+    cost.backward()
+    assert float(cost.detach()) == pytest.approx((0.01 + 0.16) / 2)
+    assert (mean.grad[0] == torch.tensor([[0.1, 0.0], [0.0, 0.4]])).all()
+
+
+def test_the_likelihood_is_that_of_a_gaussian():
+    mean, log_sigma = torch.randn(1, 5, 3), torch.randn(1, 5, 3)
+    truth = torch.randn(5, 3)
+    gaussian = torch.distributions.Normal(mean, log_sigma.exp())
+    constant = 0.5 * math.log(2 * math.pi) * 3
+    assert float(cost_of(mean, log_sigma, truth)) == pytest.approx(
+        float(-gaussian.log_prob(truth).sum() / 5) - constant, rel=1e-5
+    )
+
+
+def test_weights_multiply_the_cost_of_each_label():
+    mean, truth = torch.rand(1, 4, 2), torch.rand(4, 2)
+    weight = torch.tensor([2.0, 0.0]).expand(4, 2)
+    assert float(cost_of(mean, None, truth, weight)) == pytest.approx(
+        2 * float(cost_of(mean[..., :1], None, truth[:, :1])), rel=1e-5
+    )
+
+
+# --- schedules ----------------------------------------------------------------
+
+
+def rates(**change):
+    stage = config.Stage(steps=100, **change)
+    return [rate_at(stage, step) for step in range(100)]
+
+
+def test_a_constant_rate_warms_up():
+    assert rates() == [1.0] * 100
+    assert rates(warmup=10)[:12] == pytest.approx([*np.arange(1, 11) / 10, 1, 1])
+
+
+def test_a_cosine_falls_to_nothing():
+    cosine = rates(schedule="cosine", warmup=10)
+    assert (cosine[9], cosine[10]) == (1.0, 1.0)
+    assert cosine[55] == pytest.approx(0.5)
+    assert cosine[-1] < 1e-3
+
+
+def test_one_cycle_rises_for_a_third_and_falls():
+    cycle = rates(schedule="onecycle")
+    assert cycle[0] == pytest.approx(1 / 25)
+    assert cycle.index(max(cycle)) == 30
+    assert max(cycle) == pytest.approx(1.0)
+    assert cycle[-1] < 1e-2
+
+
+def test_a_step_belongs_to_its_stage():
+    stages = (config.Stage(steps=60), config.Stage(steps=7))
+    assert [stage_of(stages, step) for step in (0, 59, 60, 66, 67)] == [(0, 0), (0, 0), (1, 60), (1, 60), (1, 60)]
+
+
+# --- learning -----------------------------------------------------------------
+
+
+def test_a_run_learns(toy):
+    rows = history(run(toy(stage={"steps": 300}, validation={"interval": 100})))
+    assert rows[-1]["batch_cost"] < 0.1 * rows[0]["batch_cost"]
+    assert rows[-1]["rms_teff"] < 250
+    assert rows[-1]["rms_logg"] < 0.35
+
+
+def test_the_rms_is_in_the_labels_unit(toy):
+    settings = toy()
+    task = prepare_task(settings, CPU)
+    network = build_network(settings, task)
+    cost, rms = evaluate(network, task.validation, task.labels)
+    with torch.no_grad():
+        answers = network.combine(task.validation.flux)[0]
+    error = answers - task.validation.scaled
+    span = torch.tensor([label.span for label in task.labels])
+    assert rms == pytest.approx((error * span).square().mean(0).sqrt().tolist(), rel=1e-5)
+    assert cost == pytest.approx(float(error.square().sum(1).mean()), rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(toy):
+    first, again = (history(run(toy()))[-1] for _ in range(2))
+    other = history(run(toy(seed=2)))[-1]
+    del first["seconds"], again["seconds"]
+    assert first == again
+    assert first["batch_cost"] != other["batch_cost"]
+
+
+def test_loader_workers_change_nothing(toy):
+    alone, helped = (run(toy(loader={"workers": n})).load_best()[0] for n in (0, 2))
+    assert all(torch.equal(alone[name], helped[name]) for name in alone)
+
+
+def test_the_likelihood_finds_how_uncertain_the_labels_are(toy, toy_labels, toy_flux):
+    labels = toy_labels(2000)
+    noisy = labels + np.random.default_rng(3).normal(0, [300, 0.4], labels.shape)
+    toy.write("train.h5", labels=noisy, flux=toy_flux(labels))
+    limits = {"names": ["teff", "logg"], "low": [3000, 1], "high": [6000, 5]}
+    settings = toy(labels=limits, network={"uncertainty": True}, stage={"steps": 300, "batch_size": 50})
+    directory = run(settings)
+    task = prepare_task(settings, CPU)
+    network = build_network(settings, task)
+    network.load_state_dict(directory.load_best()[0])
+    _, sigma = network.eval().combine(task.validation.flux)
+    assert float(sigma.median()) == pytest.approx(0.1, rel=0.25)
+
+
+def test_labels_that_are_missing_do_not_hinder(toy, toy_labels, toy_flux):
+    labels = toy_labels(400)
+    flux = toy_flux(labels)
+    labels[::2, 0] = np.nan
+    labels[1::4, 1] = np.nan
+    toy.write("train.h5", labels=labels, flux=flux)
+    rows = history(run(toy(stage={"steps": 300}, validation={"interval": 100})))
+    assert rows[-1]["rms_teff"] < 250
+    assert rows[-1]["rms_logg"] < 0.35
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"architecture": "compact", "width": 4, "stages": 2, "dense": 16, "pooled": 2},
+        {"architecture": "starnet", "fc1": 16, "fc2": 16},
+        {"architecture": "anna", "kernel": 5, "filters": 2, "fc1": 16, "fc2": 16, "members": 3},
+    ],
+    ids=["compact", "starnet", "members"],
+)
+def test_every_kind_of_network_trains(toy, network):
+    rows = history(run(toy(network=network, stage={"steps": 150}, validation={"interval": 50})))
+    assert rows[-1]["validation_cost"] < 0.5 * rows[0]["validation_cost"]
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"optimizer": "adamw", "weight_decay": 0.01, "schedule": "cosine", "warmup": 20},
+        {"schedule": "onecycle", "gradient_clip": 1.0},
+        {"average": 0.9},
+        {"keep_probability": 0.9},
+    ],
+    ids=["adamw", "onecycle", "average", "dropout"],
+)
+def test_every_way_of_training_learns(toy, stage):
+    rows = history(run(toy(stage={"steps": 200, **stage}, validation={"interval": 50})))
+    assert rows[-1]["validation_cost"] < 0.5 * rows[0]["validation_cost"]
+
+
+def test_the_moving_average_is_what_is_kept(toy):
+    settings = toy(stage={"average": 0.9, "steps": 20}, validation={"interval": 20})
+    directory = run(settings)
+    tensors, _ = directory.load_checkpoint()
+    best, _ = directory.load_best()
+    weight = "members.0.3.weight"
+    assert torch.equal(best[weight], tensors[f"extra.module.{weight}"])
+    assert not torch.equal(best[weight], tensors[f"network.{weight}"])
+
+
+def test_weight_decay_shrinks_weights(toy):
+    plain, decayed = (
+        run(toy(stage={"optimizer": "adamw", "weight_decay": decay, "steps": 100})).load_checkpoint()[0]
+        for decay in (0.0, 3.0)
+    )
+    weight = "network.members.0.6.weight"
+    assert decayed[weight].norm() < 0.8 * plain[weight].norm()
+
+
+def test_the_gradient_is_clipped(toy):
+    # Adam does not feel the size of the gradient but where it competes with its epsilon of 1e-8.
+    free, clipped = (
+        history(run(toy(stage={"gradient_clip": clip}, validation={"interval": 60})))[0]["batch_cost"]
+        for clip in (1e6, 1e-9)
+    )
+    assert clipped > 1.5 * free
+
+
+# --- stages, looks, stopping ----------------------------------------------------
+
+
+def test_stages_follow_one_another(toy):
+    stages = [
+        {"learning_rate": 3e-3, "steps": 30, "batch_size": 20, "keep_probability": 0.8},
+        {"learning_rate": 1e-4, "steps": 20, "batch_size": 40},
+    ]
+    rows = history(run(toy(stage=stages)))
+    assert [row["step"] for row in rows] == [10, 20, 30, 40, 50]
+    assert [row["learning_rate"] for row in rows] == [3e-3] * 3 + [1e-4] * 2
+
+
+def test_a_run_without_gain_stops_early_and_keeps_the_best(toy):
+    settings = toy(stage={"steps": 2000, "learning_rate": 1e-12}, validation={"patience": 3})
+    directory = run(settings)
+    rows = history(directory)
+    info = directory.read_info()
+    best = min(rows, key=lambda row: row["validation_cost"])
+    assert info["status"] == "stopped early"
+    assert info["best_step"] == best["step"]
+    assert rows[-1]["step"] == best["step"] + 30
+
+
+def test_the_best_weights_are_those_of_the_least_validation_cost(toy):
+    # A rate that is far too large: the last weights are not the best.
+    directory = run(toy(stage={"steps": 200, "learning_rate": 0.2}))
+    rows = history(directory)
+    weights, state = directory.load_best()
+    best = min(rows, key=lambda row: row["validation_cost"])
+    assert state.best_cost == pytest.approx(best["validation_cost"])
+    assert state.step == best["step"]
+    settings = directory.settings()
+    task = prepare_task(settings, CPU)
+    network = build_network(settings, task)
+    network.load_state_dict(weights)
+    assert evaluate(network, task.validation, task.labels)[0] == pytest.approx(best["validation_cost"], rel=1e-5)
+
+
+def test_without_validation_the_batch_cost_decides(toy):
+    settings = toy(data=ONLY_TRAIN)
+    directory = run(settings)
+    rows = history(directory)
+    assert "validation_cost" not in rows[0]
+    assert directory.load_best()[1].best_cost == pytest.approx(min(row["batch_cost"] for row in rows))
+
+
+def test_a_plateau_halves_the_rate(toy):
+    rows = history(run(toy(stage={"steps": 200, "learning_rate": 1e-30, "schedule": "plateau", "warmup": 0})))
+    assert [row["learning_rate"] for row in rows[::5]] == pytest.approx([1e-30, 1e-30, 0.5e-30, 0.25e-30], rel=1e-9)
+
+
+def test_validation_spectra_are_the_same_at_every_look(toy):
+    first, again = (prepare_task(toy(validation={"augment": True}), CPU).validation for _ in range(2))
+    assert torch.equal(first.flux, again.flux)
+    assert 100 <= float(first.snr.min()) <= float(first.snr.max()) <= 200
+    clean = prepare_task(toy(validation={"augment": False}), CPU).validation
+    assert not torch.equal(first.flux, clean.flux)
+
+
+def test_validation_can_be_split_off(toy):
+    toy.write("train.h5", n=100, ids=np.repeat(np.arange(50), 2))
+    task = prepare_task(toy(data={**ONLY_TRAIN, "validation_size": 20}), CPU)
+    assert len(task.validation) == 20
+    assert len(set(task.validation.id)) == 10
+    assert task.source.n == 80
+
+
+def test_a_run_that_diverges_is_stopped_with_advice(toy, toy_labels, toy_flux):
+    flux = toy_flux(toy_labels(200))
+    flux[5] = 1e30
+    toy.write("train.h5", flux=flux)
+    with pytest.raises(TrainingError, match=r"the run diverged\. Lower stage\.learning_rate"):
+        run(toy(network={"standardize": False}))
+
+
+def test_a_callback_sees_every_look_and_may_end_the_run(toy):
+    seen = []
+
+    def look(row):
+        seen.append(row["step"])
+        if len(seen) == 3:
+            raise StopIteration
+
+    with pytest.raises(StopIteration):
+        run(toy(), look=look)
+    assert seen == [10, 20, 30]
+
+
+# --- what is said and written ---------------------------------------------------
+
+
+def test_size_and_memory_are_said_before_training(toy):
+    said = []
+    train(toy(), say=said.append)
+    n = 5 * 2 + 2 + (2 * 48 * 16 + 16) + (16 * 16 + 16) + 16 * 2
+    assert said[0].startswith(f"anna: {n:,} weights, 0.0 MB exported, 0 MB while training; cpu, 1 threads, float32")
+    assert any(line.startswith("time of a step: input") for line in said) or len(said) > 1
+
+
+def test_the_run_directory_holds_what_made_the_run(toy):
+    directory = run(toy(seed=7))
+    info = directory.read_info()
+    assert info["seed"] == 7
+    assert info["status"] == "finished"
+    assert info["data"]["train"]["sha256"] == hashlib.sha256((toy.folder / "train.h5").read_bytes()).hexdigest()
+    assert {"anna-onnx", "torch", "numpy"} <= set(info["versions"])
+    assert directory.settings() == toy(seed=7)
+    with (directory.path / "history.csv").open(newline="") as file:
+        names = next(csv.reader(file))
+    assert names == ["step", "batch_cost", "validation_cost", "rms_teff", "rms_logg", "learning_rate", "seconds"]
+
+
+def test_a_trace_is_json_that_names_the_parts_of_a_step(toy):
+    directory = run(toy(run={"trace": True}))
+    events = json.loads((directory.path / "trace.json").read_text())["traceEvents"]
+    names = [event.get("name") for event in events]
+    assert all(names.count(part) == 10 for part in ("input", "forward", "backward", "optimizer"))
+    assert all(event["dur"] > 0 for event in events if event.get("name") == "backward")
+
+
+def test_tensorboard_gets_both_costs_under_one_tag(toy):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    directory = run(toy(run={"tensorboard": True}))
+    rows = history(directory)
+    events = {}
+    for part in ("batch", "validation"):
+        events[part] = accumulator.EventAccumulator(str(directory.path / "tensorboard" / part))
+        events[part].Reload()
+    for part in events:
+        scalars = events[part].Scalars("cost")
+        assert [event.step for event in scalars] == [row["step"] for row in rows]
+        assert [event.value for event in scalars] == pytest.approx([row[f"{part}_cost"] for row in rows], rel=1e-5)
+    assert [event.value for event in events["validation"].Scalars("rms/teff")] == pytest.approx(
+        [row["rms_teff"] for row in rows], rel=1e-5
+    )
+    assert "weights/members.0.3.weight" in events["batch"].Tags()["distributions"] or (
+        "weights/members.0.3.weight" in events["batch"].Tags()["histograms"]
+    )
+    assert events["batch"].Tags()["graph"]
+
+
+# --- grids --------------------------------------------------------------------
+
+
+def test_training_straight_from_the_grid_that_comes_along(toy):
+    data = {"grid": "default", "wavelength": [6700, 6712, 0.2], "fwhm": 0.6, "validation_size": 40}
+    labels = {"names": ["teff", "feh"], "low": [5000, -0.5], "high": [6500, 0.2]}
+    settings = toy(data=data, labels=labels, stage={"steps": 40})
+    task = prepare_task(settings, CPU)
+    assert [(label.name, label.low, label.high) for label in task.labels] == [("teff", 5000, 6500), ("feh", -0.5, 0.2)]
+    first, again, next_one = (task.source.draw(position, 20) for position in (0, 0, 20))
+    assert torch.equal(first.flux, again.flux)
+    assert not torch.equal(first.flux, next_one.flux)
+    assert first.flux.shape == (20, 61)
+    assert float(first.scaled.min()) >= 0
+    assert float(first.scaled.max()) <= 1
+    assert len(task.validation) == 40
+    assert not torch.equal(task.validation.scaled[:20], first.scaled)
+    directory = run(settings)
+    assert history(directory)[-1]["batch_cost"] < history(directory)[0]["batch_cost"]
+    assert directory.read_info()["data"]["grid"]["file"].endswith(".h5")
+
+
+def test_a_training_set_drawn_from_the_grid_has_the_labels_of_the_run(toy):
+    data = {"grid": "default", "wavelength": [6700, 6704, 0.2], "fwhm": 0.6}
+    drawn = training_set_from_grid(toy(data=data, labels={"names": ["feh", "teff"]}), 30)
+    assert drawn.label_names == ("feh", "teff")
+    assert drawn.flux.shape == (30, 21)
+    assert 4000 < drawn.labels[:, 1].mean() < 7500
+
+
+def test_a_grid_without_the_asked_label_says_what_it_has(toy):
+    data = {"grid": "default", "wavelength": [6700, 6704, 0.2], "fwhm": 0.6}
+    with pytest.raises(TrainingError, match="no label mass; it has teff"):
+        prepare_task(toy(data=data, labels={"names": ["mass"]}), CPU)
+
+
+def test_a_grid_needs_its_instrument(toy):
+    with pytest.raises(ConfigError, match="a grid needs the instrument, either fwhm or resolution"):
+        toy(data={"grid": "default", "wavelength": [6700, 6704, 0.2]})
