@@ -231,13 +231,13 @@ def _range(order: int, fields: FloatArray, n_coefficient: int, where: str) -> tu
 
 def _chebyshev(order: int, fields: FloatArray, pixel: FloatArray, where: str) -> tuple[FloatArray, int]:
     low, high, coefficients = _range(order, fields, order, where)
-    value: FloatArray = np.polynomial.chebyshev.chebval(_normalized(pixel, low, high), coefficients)
+    value = np.asarray(np.polynomial.chebyshev.chebval(_normalized(pixel, low, high), coefficients), np.float64)
     return value, 2 + order
 
 
 def _legendre(order: int, fields: FloatArray, pixel: FloatArray, where: str) -> tuple[FloatArray, int]:
     low, high, coefficients = _range(order, fields, order, where)
-    value: FloatArray = np.polynomial.legendre.legval(_normalized(pixel, low, high), coefficients)
+    value = np.asarray(np.polynomial.legendre.legval(_normalized(pixel, low, high), coefficients), np.float64)
     return value, 2 + order
 
 
