@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from anna_onnx.bundle import Bundle, Sidecar
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.errors import ResultError
+from anna_onnx.files import write_text
 
 FloatArray = NDArray[np.float64]
 SINGLE_FILE = (".html", ".htm")
@@ -57,11 +58,8 @@ def export_page(bundle: Bundle, target: str | os.PathLike[str]) -> Path:
     single = target.suffix.lower() in SINGLE_FILE
     folder, files = (target.parent, {target.name: _in_one(parts)}) if single else (target, _linked(parts))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            partial = folder / f".{name}.part"
-            partial.write_text(text, encoding="utf-8", newline="\n")
-            partial.replace(folder / name)
+            write_text(folder / name, text)
     except OSError as error:
         raise ResultError(f"{target}: cannot be written ({error.strerror})") from error
     return target if single else target / "index.html"

@@ -300,13 +300,31 @@ def test(
     show_default=True,
     help="How to store weights: float16 halves the file, int8 quarters it; the card says what that costs.",
 )
-def export(run: str | None, onnx: bool, output: str, runs: str, precision: Any) -> None:
-    """Export RUN (default: the newest) as model.onnx, model.h5 and a model card."""
-    from pathlib import Path
+@click.option("--web", type=click.Path(), help="Also write a page for the browser: a folder, or one .html file.")
+@click.option("--model", help="With --web: a model that was exported before, in place of a run.")
+def export(
+    run: str | None, onnx: bool, output: str, runs: str, precision: Any, web: str | None, model: str | None
+) -> None:
+    """Export RUN (default: the newest) as model.onnx, model.h5 and a model card.
 
-    from anna_onnx.training.checkpoint import RunDirectory
-    from anna_onnx.training.export import export as export_run
+    \b
+    anna export runs/2026-11-22T18-33-27 -o mymodel.onnx
+    anna export --web page.html
+    anna export --web page --model mymodel.onnx
+    """
+    if model and (run or not web):
+        raise click.UsageError("--model goes with --web, and in place of a run")
+    if model is None:
+        from pathlib import Path
 
-    directory = RunDirectory(run) if run else RunDirectory.newest(Path(runs))
-    export_run(directory, Path(output), precision, lambda text: click.echo(text, err=True))
-    click.echo(output)
+        from anna_onnx.training.checkpoint import RunDirectory
+        from anna_onnx.training.export import export as export_run
+
+        directory = RunDirectory(run) if run else RunDirectory.newest(Path(runs))
+        export_run(directory, Path(output), precision, lambda text: click.echo(text, err=True))
+        click.echo(output)
+    if web:
+        from anna_onnx.bundle import Bundle, find_model
+        from anna_onnx.page import export_page
+
+        click.echo(export_page(Bundle.load(find_model(model or output)), web))

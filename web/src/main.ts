@@ -4,6 +4,7 @@ import { ReadError } from "./errors.ts";
 import { infer, selfTest, unreadable, type Row } from "./inference.ts";
 import { readModel, type Model, type PageFiles } from "./model.ts";
 import { Network } from "./network.ts";
+import { nearestKnown } from "./novelty.ts";
 import { FASTEST_STAR, type PrepareOptions } from "./preparation.ts";
 import { readSpectra } from "./readers/registry.ts";
 import { toCsv } from "./results.ts";
@@ -43,10 +44,10 @@ class Page {
     private readonly network: Promise<Network>,
   ) {
     const { wavelength, medium } = model.grid;
-    this.plot = new SpectrumPlot(find("plot"), wavelength, model.novelty?.mean ?? null, `wavelength in ${medium} / Å`);
+    this.plot = new SpectrumPlot(find("plot"), wavelength, `wavelength in ${medium} / Å`);
     this.table = new ResultTable(find("table"), find("more"), model.labels, (row) => this.showSpectrum(row));
     find("tagline").textContent = tagline(model);
-    find("show-mean").parentElement!.hidden = model.novelty === null;
+    find("show-known").parentElement!.hidden = model.novelty === null;
     this.listen();
     this.enqueue(() => this.start());
   }
@@ -87,8 +88,8 @@ class Page {
     for (const id of ["medium", "rv", "normalize"]) find(id).addEventListener("change", () => this.again());
     find("clear").addEventListener("click", () => this.enqueue(() => this.clear()));
     find("download").addEventListener("click", () => this.download());
-    find<HTMLInputElement>("show-mean").addEventListener("change", (event) =>
-      this.plot.setMean((event.target as HTMLInputElement).checked),
+    find<HTMLInputElement>("show-known").addEventListener("change", (event) =>
+      this.plot.setKnown((event.target as HTMLInputElement).checked),
     );
     find("zoom-in").addEventListener("click", () => this.plot.zoom(0.6));
     find("zoom-out").addEventListener("click", () => this.plot.zoom(1 / 0.6));
@@ -155,8 +156,14 @@ class Page {
   private showSpectrum(row: Row): void {
     const { name, place } = rowName(row);
     find("caption").textContent = [name, place].filter(Boolean).join(" · ");
-    this.plot.show(row.flux, `Spectrum of ${name} on the wavelengths of the model`);
-    find("figure").classList.toggle("empty", row.flux === null);
+    const { novelty } = this.model;
+    const isSeen = row.flux !== null && row.coverage > 0;
+    this.plot.show(
+      row.flux,
+      isSeen && novelty !== null ? nearestKnown(novelty, row.flux) : null,
+      `Spectrum of ${name} on the wavelengths of the model`,
+    );
+    find("figure").hidden = !isSeen;
     find("detail").replaceChildren(...spectrumDetail(row, this.model));
   }
 

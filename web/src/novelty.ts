@@ -1,6 +1,6 @@
 /** Does a spectrum look like anything the network was trained on? The counterpart of `anna_onnx.novelty`. */
 
-import { interpolate, median } from "./numeric.ts";
+import { interpolate, median, sum } from "./numeric.ts";
 
 /** The subspace of the training spectra and the remainders that clean spectra leave. */
 export interface Novelty {
@@ -17,10 +17,10 @@ export function noveltyScore(novelty: Novelty, flux: Float32Array): number {
   return remainder(novelty, flux) / interpolate(pixelNoise(flux), novelty.noise, novelty.threshold);
 }
 
-/** Return the rms of what lies outside the subspace. */
-function remainder({ mean, components }: Novelty, flux: Float32Array): number {
+/** Return the combination of training spectra that comes nearest to a spectrum. */
+export function nearestKnown({ mean, components }: Novelty, flux: Float32Array): Float64Array {
   const n = flux.length;
-  const valid = Uint8Array.from(flux, (value) => (Number.isFinite(value) ? 1 : 0));
+  const valid = flux.map((value) => (Number.isFinite(value) ? 1 : 0));
   const centered = Float64Array.from(flux, (value, i) => (valid[i] ? value - Math.fround(mean[i]) : 0));
   const project = (values: Float64Array) => {
     const projected = new Float64Array(n);
@@ -32,13 +32,18 @@ function remainder({ mean, components }: Novelty, flux: Float32Array): number {
     return projected;
   };
   let projected = project(centered);
-  const covered = valid.reduce((total, value) => total + value, 0);
-  if (covered < n)
+  if (valid.includes(0))
     // Missing pixels are filled with what the subspace expects there, which needs a few rounds.
     for (let round = 0; round < 5; round++)
       projected = project(centered.map((value, i) => (valid[i] ? value : projected[i])));
-  const squares = centered.reduce((total, value, i) => total + (valid[i] ? (value - projected[i]) ** 2 : 0), 0);
-  return Math.sqrt(squares / Math.max(covered, 1));
+  return projected.map((value, i) => value + mean[i]);
+}
+
+/** Return the rms of what lies outside the subspace. */
+function remainder(novelty: Novelty, flux: Float32Array): number {
+  const known = nearestKnown(novelty, flux);
+  const squares = Array.from(flux, (value, i) => (value - known[i]) ** 2).filter(Number.isFinite);
+  return Math.sqrt(sum(squares) / Math.max(squares.length, 1));
 }
 
 /**

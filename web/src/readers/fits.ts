@@ -124,22 +124,26 @@ export function readHdus(data: DataView, path: string): Hdu[] {
   let position = 0;
   while (position < data.byteLength && hdus.length < MAX_HDUS) {
     if (hdus.length && !startsWith(data, position, "XTENSION")) break; // something after the end that is no HDU
-    const { header, start } = readHeader(data, position, path);
-    const shape = imageShape(header, path);
-    const bits = header.integer("BITPIX") ?? 0;
-    if (![8, 16, 32, 64, -32, -64].includes(bits)) throw new ReadError(`${path}: not readable as FITS (BITPIX ${bits})`);
-    const kind = hdus.length ? header.string("XTENSION") : "IMAGE";
-    const size = shape.length ? product(shape) : 0;
-    const bytes = (Math.abs(bits) / 8) * (header.integer("GCOUNT") ?? 1) * ((header.integer("PCOUNT") ?? 0) + size);
-    if (!(bytes >= 0)) throw new ReadError(`${path}: not readable as FITS (a data unit of ${bytes} bytes)`);
-    const isImage = kind === "IMAGE" || kind === "IUEIMAGE";
     const index = hdus.length;
+    const where = `${path}[${index}]`;
+    const { header, start } = readHeader(data, position, where);
+    const shape = imageShape(header, where);
+    const bits = header.integer("BITPIX") ?? 0;
+    const heap = index ? (header.integer("PCOUNT") ?? 0) : 0;
+    const isPlain = (header.integer("GCOUNT") ?? 1) === 1 && header.get("GROUPS") !== true;
+    if (![8, 16, 32, 64, -32, -64].includes(bits) || heap < 0 || !isPlain)
+      throw new ReadError(`${where}: not readable as FITS (BITPIX ${bits}, PCOUNT ${heap}, or random groups)`);
+    const size = shape.length ? product(shape) : 0;
+    const bytes = (Math.abs(bits) / 8) * (heap + size);
+    if (start + bytes > data.byteLength)
+      throw new ReadError(`${where}: cut short, ${Math.max(0, data.byteLength - start)} bytes of ${bytes}`);
+    const isImage = index === 0 || ["IMAGE", "IUEIMAGE"].includes(header.string("XTENSION"));
     hdus.push({
       index,
       header,
       shape: isImage ? shape : [],
       isTable: !isImage,
-      image: () => readPixels(data, start, header, size, `${path}[${index}]`),
+      image: () => readPixels(data, start, header, size, where),
     });
     position = start + Math.ceil(bytes / BLOCK) * BLOCK;
   }
@@ -160,7 +164,7 @@ export function product(shape: readonly number[]): number {
   return shape.reduce((a, b) => a * b, 1);
 }
 
-function readHeader(data: DataView, from: number, path: string): { header: Header; start: number } {
+function readHeader(data: DataView, from: number, where: string): { header: Header; start: number } {
   const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   const limit = Math.min(data.byteLength, from + MAX_HEADER);
   for (let at = from; at + CARD <= limit; at += CARD)
@@ -168,7 +172,7 @@ function readHeader(data: DataView, from: number, path: string): { header: Heade
       const text = latin1(bytes.subarray(from, at));
       return { header: new Header(text), start: from + Math.ceil((at + CARD - from) / BLOCK) * BLOCK };
     }
-  throw new ReadError(`${path}: not readable as FITS (a header without END)`);
+  throw new ReadError(`${where}: not readable as FITS (a header without END)`);
 }
 
 export function latin1(bytes: Uint8Array): string {
@@ -183,11 +187,11 @@ export function startsWith(data: DataView, at: number, text: string): boolean {
   return true;
 }
 
-function imageShape(header: Header, path: string): number[] {
+function imageShape(header: Header, where: string): number[] {
   const naxis = header.integer("NAXIS");
   const axes = Array.from({ length: Math.max(0, Math.min(naxis ?? -1, 999)) }, (_, i) => header.integer(`NAXIS${i + 1}`));
   if (naxis === null || naxis < 0 || axes.some((n) => n === null || n < 0))
-    throw new ReadError(`${path}: not readable as FITS (NAXIS ${naxis}: ${axes.join(" x ")})`);
+    throw new ReadError(`${where}: not readable as FITS (NAXIS ${naxis}: ${axes.join(" x ")})`);
   return (axes as number[]).reverse();
 }
 
@@ -195,8 +199,6 @@ function readPixels(data: DataView, start: number, header: Header, n: number, wh
   const bits = header.integer("BITPIX") ?? 0;
   const size = Math.abs(bits) / 8;
   if (n > MAX_PIXELS) throw new ReadError(`${where}: ${n} pixels, more than ${MAX_PIXELS}`);
-  if (start + n * size > data.byteLength)
-    throw new ReadError(`${where}: cut short, ${data.byteLength - start} bytes of ${n * size}`);
   const get: Record<number, (at: number) => number> = {
     8: (at) => data.getUint8(at),
     16: (at) => data.getInt16(at),

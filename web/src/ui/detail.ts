@@ -39,7 +39,7 @@ export function tagline(model: Model): string {
 export function aboutModel(model: Model, selfTest: string): HTMLElement[] {
   const { preparation, about, grid } = model;
   const range = (limits: readonly [number, number] | null, unit = "") =>
-    limits === null ? "not stated" : `${general(limits[0], 4)} to ${general(limits[1], 4)}${unit}`;
+    limits === null ? "not stated" : `${general(limits[0], 4)} to ${general(limits[1], 4)}${unit}`.replaceAll("-", "−");
   const expects: [string, string][] = [
     ["Wavelengths", `${gridText(grid)}, ${grid.wavelength.length} pixels; others are converted, unknown media are taken as ${grid.medium}`],
     ["S/N per pixel", range(preparation.snr_range)],

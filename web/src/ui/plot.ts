@@ -17,17 +17,17 @@ export class SpectrumPlot {
   private flux: Float32Array | null = null;
   private view: Range;
   private scaleX: (wavelength: number) => number = (w) => w;
-  private showMean = true;
+  /** The nearest that the training spectra come to it. */
+  private known: Float64Array | null = null;
+  private showKnown = true;
   private from: number | null = null;
 
   /**
    * @param wavelength Of the grid, Angstrom.
-   * @param mean Mean training spectrum, if known.
    */
   constructor(
     private readonly host: HTMLElement,
     private readonly wavelength: Float64Array,
-    private readonly mean: Float64Array | null,
     private readonly axisTitle: string,
   ) {
     this.view = this.whole;
@@ -42,14 +42,15 @@ export class SpectrumPlot {
   }
 
   /** Show a spectrum; null when there is none to show. */
-  show(flux: Float32Array | null, description: string): void {
+  show(flux: Float32Array | null, known: Float64Array | null, description: string): void {
     this.flux = flux;
+    this.known = known;
     this.svg.setAttribute("aria-label", description);
     this.render();
   }
 
-  setMean(shown: boolean): void {
-    this.showMean = shown;
+  setKnown(shown: boolean): void {
+    this.showKnown = shown;
     this.render();
   }
 
@@ -172,8 +173,8 @@ export class SpectrumPlot {
     const inside = draw("g", { "clip-path": "url(#inside)" });
     if (this.flux !== null) {
       inside.append(...this.missing(first, last, x, frame));
-      if (this.showMean && this.mean !== null) inside.append(this.line("mean", this.mean, first, last, x, y));
       inside.append(this.line("flux", this.flux, first, last, x, y));
+      if (this.showKnown && this.known !== null) inside.append(this.line("known", this.known, first, last, x, y));
     }
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.svg.replaceChildren(
@@ -184,11 +185,12 @@ export class SpectrumPlot {
     );
   }
 
-  /** Return the range of flux to show: all but the most extreme pixels. */
+  /** Return the range of flux to show: all of it but pixels far outside, such as cosmic rays. */
   private fluxRange(first: number, last: number): Range {
     const shown = this.flux === null ? [] : Array.from(this.flux.subarray(first, last + 1));
-    if (this.showMean && this.mean !== null) shown.push(...this.mean.subarray(first, last + 1));
-    const [low, high] = [nearestRank(shown, 0.001), nearestRank(shown, 0.999)];
+    const [least, lower, middle, upper, most] = [0, 0.01, 0.5, 0.99, 1].map((fraction) => nearestRank(shown, fraction));
+    const low = Math.max(least, lower - 4 * (middle - lower));
+    const high = Math.min(most, upper + 4 * (upper - middle));
     if (!Number.isFinite(low) || !Number.isFinite(high)) return [0, 1.2];
     const room = 0.06 * (high - low) || 0.1;
     return [low - room, high + room];
