@@ -49,7 +49,9 @@ METADATA_KEY = b"anna_sidecar"
 MAX_NETWORK = 200_000_000  # bytes: twenty e-mails
 MAX_SIDECAR = 50_000_000
 MAX_LABELS = 1000
-MODELS = Path(__file__).parent / "models"
+_PACKAGE = Path(__file__).parent
+# Installed as a part of the package; in a checkout it lies beside it.
+MODELS = _PACKAGE / "models" if (_PACKAGE / "models").is_dir() else _PACKAGE.parent / "models"
 
 _METADATA_PROPS = 14  # field number in onnx.proto
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from anna_onnx.bundle import Bundle
+from anna_onnx.bundle import Bundle, released_models
 from anna_onnx.files import write_text
 
 FACTS = ("date", "run", "architecture", "parameters", "steps", "seed")
@@ -59,6 +59,19 @@ def model_card(bundle: Bundle) -> str:
     if about.get("params"):
         lines += ["## Parameters", "", "```toml", str(about["params"]).strip(), "```", ""]
     return "\n".join(lines)
+
+
+def list_models() -> str:
+    """Return the names and sizes of the released models, with how their cards begin."""
+    released = released_models()
+    if not released:
+        return "no models are released with this version"
+    return "\n\n".join(_opening(name, path) for name, path in released.items())
+
+
+def _opening(name: str, path: Path) -> str:
+    _title, what_it_does, *_ = path.with_suffix(".md").read_text(encoding="utf-8").split("\n\n")
+    return f"{name} ({path.stat().st_size / 1e6:.1f} MB)\n{what_it_does}"
 
 
 def _label_row(name: str, unit: str, low: float, high: float, about: Any) -> str:

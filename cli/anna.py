@@ -328,3 +328,11 @@ def export(
         from anna_onnx.page import export_page
 
         click.echo(export_page(Bundle.load(find_model(model or output)), web))
+
+
+@main.command()
+def models() -> None:
+    """List the models that come with anna-onnx; anna-lite takes them by name."""
+    from anna_onnx.card import list_models
+
+    click.echo(list_models())

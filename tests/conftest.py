@@ -3,9 +3,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from anna_onnx.errors import MissingExtraError
+
+LIGHT = find_spec("torch") is None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None]:
+    """Skip a test whose fixtures need an extra that a light environment lacks."""
+    yield from _skipping_in_a_light_environment()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    """Skip a test that needs an extra that a light environment lacks."""
+    yield from _skipping_in_a_light_environment()
+
+
+def _skipping_in_a_light_environment() -> Generator[None]:
+    try:
+        return (yield)
+    except MissingExtraError as error:
+        if not LIGHT:
+            raise
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,7 @@ def anna(*words: object, command: str = "anna", cwd: Path, status: int = 0) -> s
 @pytest.fixture(scope="module")
 def work(tmp_path_factory) -> Path:
     """A folder in which a small model was trained and exported."""
+    pytest.importorskip("torch", reason="training needs the extra 'train'")
     work = tmp_path_factory.mktemp("work")
     anna("simulate", "-n", 600, "--seed", 1, "-o", "train.h5", cwd=work)
     anna("simulate", "-n", 200, "--seed", 2, "-o", "validation.h5", cwd=work)

@@ -217,6 +217,7 @@ class Synthesizer:
         """
         transform = self._at_rest(labels) * self._rotation(labels[:, -1])
         fine = self.xp.fft.irfft(transform * self._doppler(rv), n=self.n_fine)
+        fine = self.xp.asarray(fine, dtype=self.real.dtype)  # numpy below 2 transforms in float64
         depth = [fine[:, first:last] @ matrix for first, last, matrix in self.sampling]
         return 1 - self.xp.concatenate(depth, axis=1)
 

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 
-from anna_onnx import config
-from anna_onnx.calibration import ONE_SIGMA
-from anna_onnx.resampling import Grid
-from anna_onnx.training.calibration import FALSE_ALARM, fit_calibration, fit_novelty, fit_trends
+torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
+
+from anna_onnx import config  # noqa: E402
+from anna_onnx.calibration import ONE_SIGMA  # noqa: E402
+from anna_onnx.resampling import Grid  # noqa: E402
+from anna_onnx.training.calibration import FALSE_ALARM, fit_calibration, fit_novelty, fit_trends  # noqa: E402
 
 
 @pytest.fixture

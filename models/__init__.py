@@ -1,0 +1,1 @@
+"""Released models: `find_model` takes them by their short names."""
