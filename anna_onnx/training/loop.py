@@ -216,7 +216,8 @@ class Trainer:
         """Look at the validation set: log it, keep the best weights, perhaps stop."""
         state = self.state
         self._settle_costs()
-        row: Row = {"step": state.step, "batch_cost": state.cost_sum / max(state.cost_count, 1)}
+        batch_cost = self.process.mean(state.cost_sum / max(state.cost_count, 1))
+        row: Row = {"step": state.step, "batch_cost": batch_cost}
         state.cost_sum, state.cost_count = 0.0, 0
         watched = self.watched
         if self.task.validation is not None:

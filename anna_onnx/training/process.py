@@ -51,6 +51,14 @@ class Process:
         distributed.broadcast(box, src=0)
         return float(box)
 
+    def mean(self, value: float) -> float:
+        """Return the mean over all processes."""
+        if self.world == 1:
+            return value
+        box = torch.tensor([value], device=self.device)
+        distributed.all_reduce(box)
+        return float(box) / self.world
+
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""

@@ -61,10 +61,12 @@ class Toy:
         return write_set(self.folder / name, **content)
 
     def __call__(self, seed: int = 1, **change) -> config.Config:
-        """Return the parameters; `change` adds to a table, or to the only stage; [data] is replaced."""
+        """Return the parameters; `change` adds to a table, or to the only stage; [data] is replaced; None drops one."""
         table = {"seed": seed, **PARAMS}
         for name, values in change.items():
-            if name == "stage" and isinstance(values, dict):
+            if values is None:
+                del table[name]
+            elif name == "stage" and isinstance(values, dict):
                 table[name] = [PARAMS["stage"][0] | values]
             else:
                 alone = isinstance(values, list) or name == "data" or "architecture" in values
