@@ -84,6 +84,7 @@ _FLUX = (
     "flux_calibrated", "i", "y", "flux_density", "sci_flux", "bgsub_flux", "flux_el", "flux_raw", "signal",
     "data", "sob", "norm", "optimal_flux", "flux_opt", "opt_counts", "spec_flux", "flx", "flux_lambda",
     "flux_tellcorr", "flux_ergs_cm2_s_a", "relative_flux", "net", "stokes_i", "cflux",
+    "extracted_opt", "extracted_rect",
 )  # fmt: skip
 _SIGMA = (
     "err", "error", "sigma", "flux_err", "flux_error", "e_flux", "err_flux", "eflux", "uncertainty", "unc",
@@ -91,6 +92,7 @@ _SIGMA = (
     "flux_unc", "fluxerror", "errors", "flux_uncertainty", "d_flux", "error_flux", "uncert", "stddev", "uob",
     "sigma_flux", "flux_std", "dflux", "opt_counts_sig", "optimal_error", "err_flux_reduced", "flux_stddev",
     "uflux", "flux_sig", "spec_err", "errs",
+    "error_opt", "error_rect",
 )  # fmt: skip
 _IVAR = ("ivar", "flux_ivar", "inverse_variance", "invvar", "inv_var", "weight_ivar", "opt_counts_ivar", "ivar_flux")
 _VARIANCE = ("var", "variance", "flux_var", "flux_variance")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,6 +18,12 @@ class Keywords(Protocol):
 
     def stated(self, keys: Set[str]) -> dict[str, Any]:
         """Return the values of those of `keys` that the header has."""
+
+    def remarks(self, *keys: str) -> Iterator[str]:
+        """Return the comments of the cards `keys`."""
+
+    def prose(self) -> Iterator[str]:
+        """Return the COMMENT and HISTORY lines."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,9 @@ _MEDIUM = ("AIRORVAC", "AIRVAC", "VACAIR", "WAVETYPE", "MEDIUM", "WAVEMED")
 _RESOLUTION = ("SPEC_RES", "SPECRES", "RESOLUT", "SPEC_RP", "RESPOWER", "RP", "R_POWER")
 _VELOCITY = ("ESO DRS CCF RV", "ESO QC CCF RV", "TNG DRS CCF RV", "VRAD", "RADVEL", "RV")
 _NAME = ("ESO OBS TARG NAME", "OBJECT", "TARGNAME", "TARGETID", "TARGET", "OBJNAME", "DESIG", "OBSID")
+_MEDIUM_WORD = re.compile(r"(?:\b|_)(vac(?:uum)?|air)(?:\b|_)", re.I)
+_CONVERTED = re.compile(r"(?:air|vac(?:uum)?)\W*(?:to|2|->)\W*(vac(?:uum)?|air)", re.I)
+_WAVELENGTH = re.compile(r"wavel|lambda|angstrom", re.I)
 _ORIGIN = ("INSTRUME", "INSTR", "TELESCOP", "DBTABLE", "ESO PRO REC1 ID")
 _BERV = ("ESO DRS BERV", "TNG DRS BERV", "OHP DRS BERV", "ESO QC BERV", "TNG QC BERV")
 _AXIS = ("VACUUM", "CTYPE1", "SPECSYS", "SPECSYS1", "HELCORR", "DOPCOR01", "DOPCOR")
@@ -68,7 +78,11 @@ _KEYS = frozenset((*_MEDIUM, *_RESOLUTION, *_VELOCITY, *_NAME, *_ORIGIN, *_BERV,
 def from_headers(*headers: Keywords) -> Facts:
     """Return what the headers state, the first header first."""
     stated = [header.stated(_KEYS) for header in headers]
-    medium, medium_note = _medium(stated)
+    medium, medium_note = _stated_medium(stated)
+    if medium == "unknown":
+        medium, medium_note = _remarked_medium(headers)
+    if medium == "unknown":
+        medium, medium_note = _conventional_medium(stated)
     frame, frame_note = _frame(stated)
     return Facts(
         medium=medium,
@@ -93,8 +107,8 @@ def _first(
     return next((number for number in numbers if number is not None and plausible(number)), None)
 
 
-def _medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:
-    """Return the medium, and a note when it is not stated but known otherwise."""
+def _stated_medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:
+    """Return the medium that a keyword states, without a note."""
     for keys in stated:
         vacuum = keys.get("VACUUM")
         if isinstance(vacuum, bool):
@@ -104,6 +118,23 @@ def _medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:
                 return found, ""
         if _text(keys, "CTYPE1")[:4].upper() == "AWAV":
             return "air", ""
+    return "unknown", ""
+
+
+def _remarked_medium(headers: Sequence[Keywords]) -> tuple[Medium, str]:
+    """Return the medium that a comment in the header tells, with a note."""
+    for header in headers:
+        for remark in header.remarks("CTYPE1", "CUNIT1", "CRVAL1", "TTYPE1"):
+            if found := medium_in(remark):
+                return found, f"medium {found}, from the comment '{remark}'"
+        for line in header.prose():
+            if _WAVELENGTH.search(line) and (found := medium_in(line)):
+                return found, f"medium {found}, from the comment '{line}'"
+    return "unknown", ""
+
+
+def _conventional_medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:
+    """Return the medium that is usual where the file comes from, with a note."""
     for keys in stated:
         instrument = (_text(keys, "INSTRUME") or _text(keys, "INSTR")).upper()
         if instrument in _PIPELINES:
@@ -137,14 +168,14 @@ def _frame(stated: Sequence[Mapping[str, Any]]) -> tuple[Frame, str]:
 
 
 def medium_in(text: str) -> Medium | None:
-    """Return the medium that a word or phrase names, or None."""
-    if not text:
+    """Return the medium that a word or phrase names, or None; of a conversion the outcome."""
+    if not text or not _MEDIUM_WORD.search(text):
         return None
-    words = text.lower()
-    vacuum, air = "vac" in words, "air" in words and "pair" not in words
-    if vacuum == air:
+    converted = _CONVERTED.search(text)
+    words = {word[0].lower() for word in ([converted[1]] if converted else _MEDIUM_WORD.findall(text))}
+    if len(words) != 1:
         return None
-    return "vacuum" if vacuum else "air"
+    return "vacuum" if words == {"v"} else "air"
 
 
 def finite(value: bool | int | float | str | None) -> float | None:

@@ -95,6 +95,19 @@ class Header:
             return ""
         return value.strip() if isinstance(value, str) else str(value)
 
+    def remarks(self, *keys: str) -> Iterator[str]:
+        """Return the comments of the cards `keys`."""
+        for key in keys:
+            if (at := self._at.get(key)) is not None:
+                yield self._text[at + 10 : at + CARD].rpartition("/")[2].strip()
+
+    def prose(self) -> Iterator[str]:
+        """Return the COMMENT and HISTORY lines."""
+        if "COMMENT" in self._at or "HISTORY" in self._at:
+            for at in range(0, len(self._text), CARD):
+                if self._text.startswith(("COMMENT ", "HISTORY "), at):
+                    yield self._text[at + 8 : at + CARD].strip()
+
     def raw(self, key: str) -> str:
         """Return a string with its trailing blanks, which count in IRAF's WAT cards."""
         at = self._offset(key)

@@ -64,6 +64,8 @@ def _read_camera(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     assert error is not None  # `matches` has seen it
     flux = np.asarray(fits.primary.image(), dtype=np.float64)
     wavelength, _ = axis(fits.primary.header, flux.size, options, fits.path)
+    if fits.primary.header.number("CRPIX1") == 0:
+        wavelength = wavelength - np.diff(wavelength[:2])  # these files count pixels from 0
     stated = from_headers(fits.primary.header)
     notes = ["GALAH: air, barycentric; error = relative error times flux"]
     if len(fits.hdus) == 5:

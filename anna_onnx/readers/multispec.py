@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx.errors import NoWavelengthError, ReadError
-from anna_onnx.spectrum import FloatArray, Source, Spectrum
+from anna_onnx.spectrum import BoolArray, FloatArray, Source, Spectrum
 
 from . import wat
 from .assembly import assemble
@@ -130,36 +130,36 @@ def _apertures(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spect
     where = f"{fits.path}[{hdu.index}]"
     if len(hdu.shape) > 3:
         raise ReadError(f"{where}: a multispec image of {len(hdu.shape)} axes, needed 1 to 3")
-    facts = from_headers(*(h.header for h in (hdu, fits.primary)))
-    bands = _bands(hdu)
-    specs = wat.attributes(hdu.header, 2)
-    unit = _unit(hdu.header)
-    sigma_band = _band_named(hdu.header, "sigma", len(bands))
+    facts = from_headers(hdu.header, fits.primary.header)
+    bands, specs, unit = _bands(hdu), wat.attributes(hdu.header, 2), _unit(hdu.header)
+    flux_band, sigma_band = _roles_of_bands(hdu.header, len(bands))
+    pixel = _physical_pixels(hdu.header, bands.shape[2], where)
     calibrated = 0
     for row in range(bands.shape[1]):
         line = _physical_line(hdu.header, row)
-        text = specs.get(f"spec{line}")
-        if text is None:
+        if f"spec{line}" not in specs:
             raise NoWavelengthError(f"{where}: WAT2 has no spec{line} for image line {row + 1}")
-        dispersion = Dispersion.parse(text, where)
+        dispersion = Dispersion.parse(specs[f"spec{line}"], where)
         if dispersion.kind == -1 and bands.shape[1] > 1:
             continue
         calibrated += 1
-        pixel = _physical_pixels(hdu.header, bands.shape[2], where)
-        inside = (pixel > 0.5) & (pixel < dispersion.n_pixel + 0.5)
-        if inside.sum() < 2:
-            raise ReadError(
-                f"{where}: aperture {dispersion.aperture} has {inside.sum()} pixels (nw {dispersion.n_pixel})"
-            )
-        stored = dispersion.wavelength(pixel[inside], where)
+        inside, stored = _valid(dispersion, pixel, where)
         wavelength, notes = to_angstrom(stored, unit, options.wave_unit, where, default="Angstrom")
         named = iraf_medium(facts.known(id=hdu.header.text(f"APID{line}") or facts.id), wavelength).noted(*notes)
+        flux = bands[flux_band, row][inside]
         sigma = None if sigma_band is None else bands[sigma_band, row][inside]
-        yield assemble(
-            wavelength, bands[0, row][inside], named, Source(fits.path, hdu.index, row), options, sigma=sigma
-        )
+        yield assemble(wavelength, flux, named, Source(fits.path, hdu.index, row), options, sigma=sigma)
     if not calibrated:
         raise NoWavelengthError(f"{where}: no aperture has a dispersion solution")
+
+
+def _valid(dispersion: Dispersion, pixel: FloatArray, where: str) -> tuple[BoolArray, FloatArray]:
+    """Return which pixels hold the spectrum, and their wavelengths; the others are padding."""
+    inside = (pixel > 0.5) & (pixel < dispersion.n_pixel + 0.5)
+    if inside.sum() < 2:
+        found = f"{inside.sum()} pixels (nw {dispersion.n_pixel})"
+        raise ReadError(f"{where}: aperture {dispersion.aperture} has {found}, needed at least 2")
+    return inside, dispersion.wavelength(pixel[inside], where)
 
 
 def _bands(hdu: Hdu) -> NDArray[Any]:
@@ -174,9 +174,12 @@ def _unit(header: Header) -> str:
     return unit or header.text("CUNIT1") or ("" if label.lower() in ("", "wavelength", "lambda") else label)
 
 
-def _band_named(header: Header, word: str, n_band: int) -> int | None:
-    """Return the band whose BANDID contains a word."""
-    return next((i for i in range(1, n_band) if word in header.text(f"BANDID{i + 1}").lower()), None)
+def _roles_of_bands(header: Header, n_band: int) -> tuple[int, int | None]:
+    """Return the bands of flux and of its error: the first and none, unless BANDIDs say otherwise."""
+    names = [header.text(f"BANDID{i + 1}").lower() for i in range(n_band)]
+    flux = next((i for i, name in enumerate(names) if name.startswith(("spectrum", "object"))), 0)
+    sigma = next((i for i, name in enumerate(names) if name.startswith(("sigma", "noise", "error"))), None)
+    return flux, sigma
 
 
 def _physical_line(header: Header, row: int) -> int:

@@ -27,6 +27,7 @@ from .options import ReadOptions
 from .orders import as_asked
 from .units import to_angstrom
 
+_IN_NM = ("SPIROU", "NIRPS")  # which do not say so
 _FLUX = ("SCIDATA", "SCI FLUX", "SCIFLUX", "FLUX", "FLUXAB", "FLUXA", "SPEC", "SPECTRUM", "SCI", "DATA", "FLUXES")
 _WAVELENGTH = (
     "WAVEDATA_VAC_BARY", "WAVEDATA_AIR_BARY", "WAVEDATA", "SCI WAVL", "SCIWAVE", "WAVE", "WAVEAB", "WAVEA",
@@ -103,7 +104,9 @@ def _wavelengths(fits: FitsFile, images: _Images, options: ReadOptions) -> tuple
     hdu = images.wavelength
     stored = np.asarray(hdu.image(), dtype=np.float64)
     unit = hdu.header.text("BUNIT") or hdu.header.text("CUNIT1")
-    values, notes = to_angstrom(np.where(stored > 0, stored, np.nan), unit, options.wave_unit, where)
+    default = "nm" if fits.primary.header.text("INSTRUME").upper() in _IN_NM else None
+    stored = np.where(stored > 0, stored, np.nan)
+    values, notes = to_angstrom(stored, unit, options.wave_unit, where, default=default)
     facts = from_headers(images.flux.header, hdu.header, fits.primary.header).noted(*notes)
     if medium := medium_in(hdu.name):
         facts = facts.known(medium=medium).noted(f"wavelengths of {hdu.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from .orders import as_asked
 from .units import to_angstrom
 
 _ID = ("object", "target", "targetid", "source_id", "sdss_id", "obsid", "id", "name", "star", "sobject_id", "uid")
+_NO_STAR = re.compile(r"SKY|BKG|BACKGROUND|CAL|MODEL|CONT")
 _ORDER = ("sporder", "order", "echelle_order", "orders")
 
 
@@ -36,7 +38,7 @@ def reads(fits: FitsFile, hdu: Hdu) -> bool:
 
 
 def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
-    """Read the first table that is understood, and those with the same name after it.
+    """Read the first table that is understood, and those like it after it: chips, segments, slits.
 
     Raises
     ------
@@ -46,7 +48,8 @@ def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     first = _find(fits) if options.columns is None else _chosen(fits, options.columns)
     assert first is not None  # `matches` has seen it
     for hdu in fits.hdus[first.index :]:
-        if hdu.is_table and hdu.name == first.name and [c.name for c in hdu.columns] == [c.name for c in first.columns]:
+        alike = [column.name for column in hdu.columns] == [column.name for column in first.columns]
+        if hdu is first or (hdu.is_table and alike and not _NO_STAR.search(hdu.name)):
             yield from read_hdu(fits, hdu, options)
 
 
@@ -186,6 +189,8 @@ def _bad(mask: NDArray[Any], column: Column | None, headers: Sequence[Header]) -
     if key == "dataqual" or any(h.text("DMODCLS") in ("OneSpec", "SpecObjs") or "PYP_SPEC" in h for h in headers):
         return np.asarray(mask == 0)  # CALSPEC and PypeIt write 1 for good
     serious = next((flags for h in headers if (flags := h.integer("SDQFLAGS"))), None)
+    if any(h.text("TELESCOP") == "JWST" for h in headers):
+        serious = 1  # DO_NOT_USE
     if serious is not None and mask.dtype.kind in "iu":
         return np.asarray((mask.astype(np.int64) & serious) != 0)  # HST says which flags of its DQ matter
     return np.asarray(mask != 0)

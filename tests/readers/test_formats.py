@@ -154,6 +154,7 @@ def test_galah_dr3_has_relative_errors(tmp_path):
     names = ("input_sigma", "no_sky_spectrum", "no_sky_sigma", "normalised_spectrum")
     fits.HDUList([flux, *(image(0.02 + 0 * FLUX, name, CRVAL1=1.0) for name in names)]).writeto(tmp_path / "a")
     (star,) = read_spectra(tmp_path / "a")
+    np.testing.assert_allclose(star.wavelength, WAVE)  # the CRPIX1 of 0 means the first pixel
     np.testing.assert_allclose(star.sigma, 2 * FLUX)
     assert (star.medium, star.frame, star.id) == ("air", "barycentric", "150101")
     assert any("HDU 4" in note for note in star.notes)
@@ -360,6 +361,12 @@ def test_ragged_cells_are_read(tmp_path):
     ]
     spectra = read_spectra(write_hdus(tmp_path / "a", fits.BinTableHDU.from_columns(columns)))
     assert [spectrum.n_pixel for spectrum in spectra] == [N, 9]
+
+
+def test_tables_of_several_detectors_are_read_and_skies_are_not(tmp_path):
+    columns = {"Wavelength": WAVE, "Extracted_OPT": FLUX, "Error_OPT": 0.1 * FLUX}
+    hdus = [table(name, **columns) for name in ("CHIP1", "CHIP2", "SKY")]
+    assert [spectrum.source.hdu for spectrum in read_spectra(write_hdus(tmp_path / "a", *hdus))] == [1, 2]
 
 
 def test_a_catalogue_is_no_spectrum(tmp_path):

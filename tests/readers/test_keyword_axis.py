@@ -96,6 +96,23 @@ def test_the_medium_is_what_the_header_or_the_convention_says(read, cards, mediu
 
 
 @pytest.mark.parametrize(
+    ("remark", "medium"),
+    [
+        ("COMMENT wavelengths are in vacuum", "vacuum"),
+        ("HISTORY wavelength scale: air", "air"),
+        ("HISTORY wavelengths converted from air to vacuum", "vacuum"),
+        ("HISTORY wavelengths converted with vactoair, vac -> air", "air"),
+        ("HISTORY vacuum gauge 1e-4 mbar", "unknown"),
+        ("HISTORY wavelength and AIRMASS", "unknown"),
+    ],
+)
+def test_the_medium_may_stand_in_a_remark(tmp_path, remark, medium):
+    data = image_bytes(FLUX, {"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0})
+    (tmp_path / "a").write_bytes(data.replace(b"END".ljust(160), remark.encode().ljust(80) + b"END".ljust(80), 1))
+    assert read_spectra(tmp_path / "a")[0].medium == medium
+
+
+@pytest.mark.parametrize(
     ("system", "frame"), [("TOPOCENT", "topocentric"), ("BARYCENT", "barycentric"), ("LSRK", "unknown")]
 )
 def test_the_frame_is_what_specsys_says(read, system, frame):

@@ -174,6 +174,14 @@ def test_the_first_band_is_the_spectrum_and_a_sigma_band_its_error():
     np.testing.assert_array_equal(spectra[1].sigma, flux[2, 1])
 
 
+def test_bands_are_told_apart_by_their_names():
+    flux = np.stack([0 * ramp(1), ramp(1), 0.1 * ramp(1)]).astype("f4")
+    names = {"BANDID1": "Sky - combined", "BANDID2": "Object - sky subtracted", "BANDID3": "Noise"}
+    (spectrum,) = read_bytes(multispec_bytes(flux, [f"1 1 0 5000. 0.5 {N} 0. 1. 2."], **names))
+    np.testing.assert_array_equal(spectrum.flux, flux[1, 0])
+    np.testing.assert_array_equal(spectrum.sigma, flux[2, 0])
+
+
 def test_an_extracted_line_keeps_its_physical_number():
     specs = [f"{i} {i} 0 {5000 + 100 * i}. 0.5 {N} 0. 1. 2." for i in range(3)]
     (spectrum,) = read_bytes(multispec_bytes(ramp()[0], specs, WAXMAP01="1 0 0 2"))
