@@ -66,25 +66,35 @@ def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectru
         If it is something else, such as a long-slit image.
     """
     where = f"{fits.path}[{hdu.index}]"
-    shape = tuple(n for n in hdu.shape if n > 1)
-    if len(shape) > 1 and not _lines_are_spectra(hdu.header):
-        size = " x ".join(map(str, hdu.shape))
-        kind = ReadError if "CRVAL1" in hdu.header else NoWavelengthError
-        raise kind(f"{where}: an image of {size} that no layout explains; needed a spectrum in one axis")
-    wavelength, facts = axis(hdu.header, shape[-1], options, where, fits.primary.header)
-    if len(shape) == 1:
-        yield assemble(wavelength, hdu.image().reshape(-1), facts, Source(fits.path, hdu.index), options)
-        return
-    lines = hdu.image().reshape(-1, shape[-2], shape[-1])[0]  # of a third axis, the first band is the spectrum
-    for row, flux in enumerate(lines):
-        named = facts.known(id=hdu.header.text(f"APID{row + 1}") or facts.id)
-        yield assemble(wavelength, flux, named, Source(fits.path, hdu.index, row), options)
+    n_band, n_line, n_pixel = _layout(hdu, where)
+    wavelength, facts = axis(hdu.header, n_pixel, options, where, fits.primary.header)
+    image = hdu.image().reshape(n_band, n_line, n_pixel)
+    flux_band, sigma_band = wat.bands(hdu.header, n_band) if n_band > 1 else (0, None)
+    for row in range(n_line):
+        name = hdu.header.text(f"APID{row + 1}")
+        yield assemble(
+            wavelength,
+            image[flux_band, row],
+            facts.known(id=name) if name else facts,
+            Source(fits.path, hdu.index, row if n_line > 1 else None),
+            options,
+            sigma=None if sigma_band is None else image[sigma_band, row],
+        )
+
+
+def _layout(hdu: Hdu, where: str) -> tuple[int, int, int]:
+    """Return the bands, lines and pixels of an image, when its header says that its lines are spectra."""
+    n_band, n_line, n_pixel = (1, 1, *hdu.shape)[-3:]
+    explained = n_band * n_line == 1 or _lines_are_spectra(hdu.header)
+    if explained and n_pixel > 1 and n_band * n_line * n_pixel == hdu.size:
+        return n_band, n_line, n_pixel
+    size = " x ".join(map(str, hdu.shape))
+    kind = ReadError if "CRVAL1" in hdu.header else NoWavelengthError
+    raise kind(f"{where}: an image of {size} that no layout explains; needed a spectrum along the first axis")
 
 
 def _lines_are_spectra(header: Header) -> bool:
-    if wat.attributes(header, 0).get("system") == "equispec" or "APNUM1" in header:
-        return True
-    return "DC-FLAG" in header and header.integer("DISPAXIS") in (None, 1) and "CRVAL1" in header
+    return "APNUM1" in header or wat.attributes(header, 0).get("system") == "equispec"
 
 
 def axis(header: Header, n_pixel: int, options: ReadOptions, where: str, *more: Header) -> tuple[FloatArray, Facts]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,8 +130,9 @@ def _apertures(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spect
     if len(hdu.shape) > 3:
         raise ReadError(f"{where}: a multispec image of {len(hdu.shape)} axes, needed 1 to 3")
     facts = from_headers(hdu.header, fits.primary.header)
-    bands, specs, unit = _bands(hdu), wat.attributes(hdu.header, 2), _unit(hdu.header)
-    flux_band, sigma_band = _roles_of_bands(hdu.header, len(bands))
+    specs, unit = wat.attributes(hdu.header, 2), _unit(hdu.header)
+    bands = hdu.image().reshape((1,) * (3 - len(hdu.shape)) + hdu.shape)  # (band, aperture, pixel)
+    flux_band, sigma_band = wat.bands(hdu.header, len(bands))
     pixel = _physical_pixels(hdu.header, bands.shape[2], where)
     calibrated = 0
     for row in range(bands.shape[1]):
@@ -162,24 +162,10 @@ def _valid(dispersion: Dispersion, pixel: FloatArray, where: str) -> tuple[BoolA
     return inside, dispersion.wavelength(pixel[inside], where)
 
 
-def _bands(hdu: Hdu) -> NDArray[Any]:
-    """Return the image with all its axes: (band, aperture, pixel)."""
-    image = hdu.image()
-    return image.reshape((1,) * (3 - image.ndim) + image.shape)
-
-
 def _unit(header: Header) -> str:
     """Return the unit of the axis; a label such as Velocity or Pixel stands for one that is refused."""
     unit, label = wat.unit_and_label(header)
     return unit or header.text("CUNIT1") or ("" if label.lower() in ("", "wavelength", "lambda") else label)
-
-
-def _roles_of_bands(header: Header, n_band: int) -> tuple[int, int | None]:
-    """Return the bands of flux and of its error: the first and none, unless BANDIDs say otherwise."""
-    names = [header.text(f"BANDID{i + 1}").lower() for i in range(n_band)]
-    flux = next((i for i, name in enumerate(names) if name.startswith(("spectrum", "object"))), 0)
-    sigma = next((i for i, name in enumerate(names) if name.startswith(("sigma", "noise", "error"))), None)
-    return flux, sigma
 
 
 def _physical_line(header: Header, row: int) -> int:

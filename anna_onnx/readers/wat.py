@@ -30,3 +30,14 @@ def unit_and_label(header: Header) -> tuple[str, str]:
     """Return what IRAF states of the dispersion axis; empty when it does not."""
     found = attributes(header, 1)
     return found.get("units", ""), found.get("label", "")
+
+
+def bands(header: Header, n_band: int) -> tuple[int, int | None]:
+    """Return which band of an image is the flux, and which its error.
+
+    They are the first and none, unless the BANDIDs say otherwise.
+    """
+    names = [header.text(f"BANDID{i + 1}").lower() for i in range(n_band)]
+    flux = next((i for i, name in enumerate(names) if name.startswith(("spectrum", "object"))), 0)
+    sigma = next((i for i, name in enumerate(names) if name.startswith(("sigma", "noise", "error"))), None)
+    return flux, sigma

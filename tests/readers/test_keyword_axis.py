@@ -154,6 +154,20 @@ def test_lines_of_an_equispec_image_are_spectra(read):
     np.testing.assert_array_equal(spectra[1].flux, 2 * FLUX)
 
 
+def test_bands_of_an_equispec_image_are_not_stars(read):
+    cards = {"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0, "APNUM1": "1 1", "BANDID2": "raw", "BANDID3": "sigma"}
+    (spectrum,) = read(cards, np.stack([FLUX, 2 * FLUX, 0.1 * FLUX])[:, np.newaxis])
+    np.testing.assert_array_equal(spectrum.flux, FLUX)
+    np.testing.assert_array_equal(spectrum.sigma, (0.1 * FLUX).astype("f4"))
+
+
+def test_axes_of_one_pixel_do_not_matter(read):
+    cards = {"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0}
+    assert read(cards, FLUX.reshape(1, 1, 1, N))[0].wavelength[1] == 5000.5
+    with pytest.raises(ReadError, match=r"64 x 1"):
+        read(cards, FLUX.reshape(N, 1))
+
+
 @pytest.mark.parametrize(
     "cards",
     [
@@ -301,7 +315,7 @@ def test_tables_of_text_are_read(tmp_path):
 def test_compressed_images_are_read_with_astropy(tmp_path):
     hdu = fits.CompImageHDU(np.tile(np.arange(64, dtype="i4"), (2, 1)), name="SPEC")
     hdu.header["CRVAL1"], hdu.header["CDELT1"], hdu.header["CRPIX1"] = 5000.0, 0.5, 1.0
-    hdu.header["DC-FLAG"] = 0
+    hdu.header["APNUM1"] = "1 1"
     path = tmp_path / "star.fits"
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path)
     spectra = read_spectra(path)
