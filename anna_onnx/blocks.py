@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from anna_onnx.errors import AnnaError
 from anna_onnx.readers import ReadOptions, iter_spectra
 from anna_onnx.readers.series import Series
-from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Source, Spectrum
+from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Spectrum
 
 ROWS = 128  # measured: 32 to 256 are as good, 1024 takes a third longer in preparation
 PIXELS = 1 << 20  # of one block: 8 MB of float64
@@ -69,7 +69,9 @@ class Block:
     radial_velocity : array, shape (n,), or None
         km/s, NaN = not stated.
     ids : sequence of str
-    sources : sequence of Source
+    files : sequence of str
+    hdus, rows : sequences of int or None
+        Where in the files.
     notes : sequence of tuple of str
         What the reader assumed.
     """
@@ -80,7 +82,9 @@ class Block:
     bad: BoolArray | None
     radial_velocity: FloatArray | None
     ids: Sequence[str]
-    sources: Sequence[Source]
+    files: Sequence[str]
+    hdus: Sequence[int | None]
+    rows: Sequence[int | None]
     notes: Sequence[tuple[str, ...]]
 
     def __len__(self) -> int:
@@ -231,7 +235,9 @@ def _join(setting: Setting, spectra: Sequence[Spectrum]) -> Block:
         bad=bad,
         radial_velocity=velocity,
         ids=[one.id for one in spectra],
-        sources=[one.source for one in spectra],
+        files=[one.source.file for one in spectra],
+        hdus=[one.source.hdu for one in spectra],
+        rows=[one.source.row for one in spectra],
         notes=[one.notes for one in spectra],
     )
 
@@ -289,7 +295,7 @@ class _Stack:
             for rows in slices:
                 file.seek(_F8.itemsize * (2 + n_pixel + rows.start * width))
                 stars = np.fromfile(file, _F8, (rows.stop - rows.start) * width).reshape(-1, width)
-                names = [_number_name(star) for star in stars[:, 0].tolist()]
+                names = _number_names(stars[:, 0])
                 yield from self._made(rows, stars[:, n_label + 2 :], None, None, None, names)
 
     def _made(
@@ -310,7 +316,9 @@ class _Stack:
             bad,
             velocity,
             names,
-            [Source(self.part.file, None, row) for row in range(rows.start, rows.stop)],
+            [self.part.file] * len(flux),
+            [None] * len(flux),
+            list(range(rows.start, rows.stop)),
             [self.notes] * len(flux),
         )
         if sigma is None:
@@ -331,7 +339,9 @@ def _cut(block: Block, rows: slice, sigma: NDArray[np.floating[Any]] | None) -> 
         bad=None if block.bad is None else block.bad[rows],
         radial_velocity=None if block.radial_velocity is None else block.radial_velocity[rows],
         ids=block.ids[rows],
-        sources=block.sources[rows],
+        files=block.files[rows],
+        hdus=block.hdus[rows],
+        rows=block.rows[rows],
         notes=block.notes[rows],
     )
 
@@ -429,9 +439,14 @@ def _known(word: str) -> Any:
 
 
 def _names(ids: Any, rows: slice) -> list[str]:
-    values = ids.asstr()[rows] if ids.dtype.kind == "O" else ids[rows]
-    return [_number_name(value) if isinstance(value, float) else str(value) for value in values.tolist()]
+    values = np.asarray(ids.asstr()[rows] if ids.dtype.kind == "O" else ids[rows])
+    return _number_names(values) if values.dtype.kind == "f" else [str(value) for value in values.tolist()]
 
 
-def _number_name(value: float) -> str:
-    return f"{value:.0f}" if value.is_integer() else f"{value:g}"
+def _number_names(values: FloatArray) -> list[str]:
+    """Return numbers as the names of stars, whole ones without a decimal point."""
+    with np.errstate(invalid="ignore"):
+        whole = values.astype(np.int64)
+    if (whole == values).all():
+        return [str(value) for value in whole.tolist()]
+    return [f"{value:.0f}" if value.is_integer() else f"{value:g}" for value in values.tolist()]

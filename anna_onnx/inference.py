@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from anna_onnx.blocks import Block, Failure, Part, as_blocks, read_blocks
 from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.calibration import ONE_SIGMA
-from anna_onnx.errors import BundleError
+from anna_onnx.errors import AnnaError, BundleError
 from anna_onnx.flags import Flag
 from anna_onnx.labels import scale, unscale
 from anna_onnx.preparation import PreparedBlock, PrepareOptions
@@ -139,16 +139,16 @@ class Inference:
         level = self.options.level
         width = None if level is None else half_width(self.bundle, sigma, prepared.snr, level)
         return Rows(
-            file=[source.file for source in block.sources],
-            hdu=[source.hdu for source in block.sources],
-            row=[source.row for source in block.sources],
-            id=list(block.ids),
+            file=block.files,
+            hdu=block.hdus,
+            row=block.rows,
+            id=block.ids,
             values=values,
             errors=half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA),
             snr=prepared.snr,
             coverage=prepared.coverage,
             flags=flags,
-            messages=["; ".join((*a, *b)) for a, b in zip(block.notes, prepared.notes, strict=True)],
+            messages=_messages(block.notes, prepared.notes),
             lo=None if width is None else values - width,
             hi=None if width is None else values + width,
             rv=prepared.rv if self.options.prepare.rv is not None else None,
@@ -184,6 +184,15 @@ class Inference:
         )
 
 
+def _messages(read: Sequence[tuple[str, ...]], prepared: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the notes of the reader and of the preparation, one text a spectrum; most share theirs."""
+    texts: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
+    for both in zip(read, prepared, strict=True):
+        if both not in texts:
+            texts[both] = "; ".join((*both[0], *both[1]))
+    return [texts[both] for both in zip(read, prepared, strict=True)]
+
+
 def infer(bundle: Bundle, spectra: Iterable[Spectrum], options: InferOptions | None = None) -> Iterator[Rows]:
     """Infer the labels of spectra, a block at a time, in bounded memory.
 
@@ -217,8 +226,10 @@ def infer_table(bundle: Bundle, spectra: Any, options: InferOptions | None = Non
     from anna_onnx.adoption import as_spectra
 
     options = options or InferOptions()
-    rows = join(list(infer(bundle, as_spectra(spectra, options.read), options)))
-    return as_qtable(rows, bundle.sidecar.labels, model_info(bundle))
+    blocks = list(infer(bundle, as_spectra(spectra, options.read), options))
+    if not blocks:
+        raise AnnaError("no spectra given")
+    return as_qtable(join(blocks), bundle.sidecar.labels, model_info(bundle))
 
 
 def half_width(bundle: Bundle, sigma: FloatArray, snr: FloatArray, level: float) -> FloatArray:

@@ -279,7 +279,8 @@ def _as_text(rows: Rows, schema: Schema) -> Iterator[Sequence[Any]]:
         if column.kind == "number":
             yield [f"{value:.7g}" for value in values]
         elif column.kind == "text":
-            yield [value if value.isprintable() else _printable(value) for value in values]
+            usual = "".join(values).isprintable()
+            yield values if usual else [_printable(value) for value in values]
         else:
             yield values
 

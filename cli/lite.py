@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,9 @@ import click
 from anna_onnx import __version__
 
 from .group import Group, printable, progress_bar
+
+# Every block of spectra has a thread of its own; numpy's must not compete. To be said before numpy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 DEVICE = click.option(
     "--device",

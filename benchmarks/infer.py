@@ -1,0 +1,159 @@
+"""How fast ``anna-lite infer`` is, as ratios to what the pieces below it do alone.
+
+``fits_over_getdata``      2000 FITS files to a table, whole process, over the rate of astropy's getdata on them
+``bulk_over_onnxruntime``  100,000 spectra of one HDF5 file to a table, over bare onnxruntime on arrays in memory
+``peak_mb``                the most memory that any of the runs took, its processes together
+
+    python benchmarks/infer.py --json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+from materials import make_model, spectra, write_fits, write_training_set
+
+from anna_onnx.session import usable_cores
+
+LITE = [sys.executable, "-c", "from anna_onnx_cli.lite import main; main()"]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--model", type=click.Path(exists=True), help="Bundle (default: the manual's architecture).")
+@click.option("--files", default=2000, show_default=True)
+@click.option("--rows", default=100_000, show_default=True)
+@click.option("--repeat", default=5, show_default=True, help="Runs; the median counts.")
+def main(as_json: bool, model: str | None, files: int, rows: int, repeat: int) -> None:
+    """Measure inference at scale."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundle = Path(model) if model else folder / "model.onnx"
+        if model is None:
+            make_model(bundle)
+        fits, fits_peak = measure_fits(folder, bundle, files, repeat)
+        bulk, bulk_peak = measure_bulk(folder, bundle, rows, repeat)
+    found = {**fits, **bulk, "peak_mb": round(max(fits_peak, bulk_peak), 1), "cores": usable_cores()}
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        for key, value in found.items():
+            click.echo(f"{key:28} {value:.4g}")
+
+
+def measure_fits(folder: Path, model: Path, n: int, repeat: int) -> tuple[dict[str, float], float]:
+    """Compare inference of single-spectrum files with reading them, turn by turn."""
+    from astropy.io import fits
+
+    paths = [str(path) for path in write_fits(folder, n)]
+    listed = folder / "files.txt"
+    listed.write_text("\n".join(paths), encoding="utf-8")
+    fits.getdata(paths[0], header=True)  # its imports do not count
+    ours, theirs, peaks = [], [], [0.0]
+    for _ in range(repeat):
+        theirs.append(_seconds(lambda: [fits.getdata(path, header=True) for path in paths]))
+        seconds, peak = _infer(model, [f"@{listed}"], folder / "fits.csv")
+        ours.append(seconds)
+        peaks.append(peak)
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    return {
+        "fits_over_getdata": statistics.median(ratios),
+        "getdata_per_s": n / statistics.median(theirs),
+        "fits_per_s": n / statistics.median(ours),
+    }, max(peaks)
+
+
+def measure_bulk(folder: Path, model: Path, n: int, repeat: int) -> tuple[dict[str, float], float]:
+    """Compare inference of one large file with bare onnxruntime, turn by turn."""
+    import onnxruntime as ort
+
+    write_training_set(folder / "bulk.h5", n)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = usable_cores()
+    session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    flux = spectra(min(n, 5000), np.random.default_rng(5))
+
+    def bare(size: int, total: int) -> None:
+        for first in range(0, total, size):
+            start = first % len(flux)
+            session.run(None, {"flux": flux[start : start + size]})
+
+    bare(128, len(flux))
+    size = min((32, 64, 128, 250, 1000), key=lambda size: _seconds(lambda: bare(size, len(flux))))
+    ours, theirs, peaks = [], [], [0.0]
+    for _ in range(repeat):
+        theirs.append(_seconds(lambda: bare(size, n)))
+        seconds, peak = _infer(model, [str(folder / "bulk.h5")], folder / "bulk.csv")
+        ours.append(seconds)
+        peaks.append(peak)
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    return {
+        "bulk_over_onnxruntime": statistics.median(ratios),
+        "onnxruntime_per_s": n / statistics.median(theirs),
+        "onnxruntime_batch": float(size),
+        "bulk_per_s": n / statistics.median(ours),
+    }, max(peaks)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _infer(model: Path, files: list[str], output: Path) -> tuple[float, float]:
+    """Run ``anna-lite infer``; return its seconds and the peak of its memory in MB."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(output.parent / "pycache")  # as installed: compiled
+    command = [*LITE, "infer", str(model), *files, "-o", str(output)]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    peak = [0.0]
+    watch = threading.Thread(target=_watch, args=(process.pid, peak))
+    watch.start()
+    status = process.wait()
+    seconds = time.perf_counter() - started
+    watch.join()
+    if status:
+        raise SystemExit(f"anna-lite infer failed with status {status}")
+    return seconds, peak[0]
+
+
+def _watch(pid: int, peak: list[float]) -> None:
+    """Note the largest sum of the resident memory of a process and its children."""
+    while Path(f"/proc/{pid}").exists():
+        try:
+            pages = sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in [pid, *_children(pid)])
+        except (OSError, IndexError):
+            pages = 0
+        peak[0] = max(peak[0], pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+        if _is_zombie(pid):
+            return
+        time.sleep(0.05)
+
+
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""From spectra in any form to a table, in order, whatever is wrong with one of them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anna_onnx import Bundle, Spectrum
+from anna_onnx.adoption import as_spectra
+from anna_onnx.blocks import PIXELS, ROWS, Block, Failure, Part, as_blocks, count_rows, read_blocks
+from anna_onnx.calibration import Calibration, Trends
+from anna_onnx.errors import AnnaError, BundleError
+from anna_onnx.flags import Flag
+from anna_onnx.inference import Inference, InferOptions, infer, infer_files, run_selftest
+from anna_onnx.preparation import PrepareOptions
+from anna_onnx.readers import ReadOptions, iter_spectra
+from anna_onnx.readers.series import INDIFFERENT, Series
+from anna_onnx.results import join
+from anna_onnx.spectrum import Source
+from anna_onnx.trainingset import TrainingSetWriter
+from tests import tiny
+
+approx = pytest.approx
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny.bundle(tmp_path_factory.mktemp("bundle") / "tiny.onnx")
+
+
+def star(blue: float, red: float = 1.0, **facts: Any) -> Spectrum:
+    wavelength = facts.pop("wavelength", tiny.GRID.wavelength)
+    return Spectrum(wavelength, np.where(wavelength < 6024.5, blue, red), **{"medium": "air", "frame": "rest", **facts})
+
+
+def write_training_set(path: Path, flux: np.ndarray, **columns: Any) -> Path:
+    n = len(flux)
+    kinds = {name: True for name in ("sigma", "mask") if name in columns}
+    with TrainingSetWriter(path, tiny.GRID, ["teff"], ["K"], n, **kinds) as writer:
+        writer.append(flux, np.zeros((n, 1)), np.arange(n, dtype=np.float64), **columns)
+    return path
+
+
+def test_labels_and_errors_of_one_star(bundle: Bundle) -> None:
+    (rows,) = infer(bundle, [star(0.9, 0.8)])
+    assert rows.values[0] == approx([4900, 2.6], rel=1e-5)
+    assert rows.errors[0] == approx(tiny.SIGMA, rel=1e-3)
+
+
+def test_stars_come_out_in_the_order_they_went_in(bundle: Bundle) -> None:
+    other = np.arange(5990.0, 6060.0, 0.7)
+    stars = [star(1 - i / 1000, id=str(i), **({"wavelength": other} if i % 50 > 40 else {})) for i in range(500)]
+    rows = join(list(infer(bundle, stars, InferOptions(threads=3))))
+    assert list(rows.id) == [str(i) for i in range(500)]
+    assert rows.values[:, 0] == approx(np.array([5000 - i for i in range(500)]), abs=1)
+
+
+def test_a_value_that_is_no_number_is_flagged(tmp_path: Path) -> None:
+    broken = tiny.model(bias=np.array([np.nan, 1], np.float32)).SerializeToString()
+    rows = join(list(infer(Bundle("broken", broken, tiny.sidecar()), [star(1.0)])))
+    assert rows.flags[0] & Flag.outside_labels
+
+
+def test_a_star_elsewhere_in_the_spectrum_has_no_labels(bundle: Bundle) -> None:
+    rows = join(list(infer(bundle, [star(1.0, wavelength=np.arange(8000.0, 8100))])))
+    assert np.isnan(rows.values).all()
+    assert rows.flags[0] & Flag.no_coverage
+
+
+def test_intervals_hold_what_the_calibration_says(bundle: Bundle) -> None:
+    calibration = Calibration(
+        np.array([0.5, 0.6827, 0.9]), np.array([100.0]), np.array([[[1, 2, 3], [2, 4, 6.0]]]), 100
+    )
+    calibrated = Bundle("tiny", bundle.network, tiny.sidecar(calibration=calibration))
+    (rows,) = infer(calibrated, [star(1.0)], InferOptions(level=0.9))
+    assert rows.errors[0] == approx([100, 0.4], rel=1e-4)
+    assert rows.lo is not None
+    assert (rows.values - rows.lo)[0] == approx([150, 0.6], rel=1e-4)
+    with pytest.raises(BundleError, match="calibrated from"):
+        Inference(calibrated, InferOptions(level=0.99))
+
+
+def test_trends_are_taken_out_when_asked(bundle: Bundle) -> None:
+    shifted = Bundle("tiny", bundle.network, tiny.sidecar(trends=Trends(np.array([[0.1, 1.0], [0.0, 1.0]]))))
+    (rows,) = infer(shifted, [star(1.0)], InferOptions(correct_trends=True))
+    assert rows.values[0] == approx([5500, 3], rel=1e-5)
+    with pytest.raises(BundleError, match="no residual trends"):
+        Inference(bundle, InferOptions(correct_trends=True))
+
+
+def test_a_velocity_cannot_be_measured_without_a_mean_spectrum(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="no mean spectrum"):
+        Inference(bundle, InferOptions(prepare=PrepareOptions(rv="auto")))
+
+
+def test_the_selftest_finds_a_machine_that_differs(bundle: Bundle) -> None:
+    assert run_selftest(bundle) < 1e-6
+    other = Bundle("tiny", tiny.model(bias=np.array([4010, 1], np.float32)).SerializeToString(), tiny.sidecar())
+    assert run_selftest(other) == approx(10 / 5000, rel=1e-3)
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+def test_consecutive_stars_on_the_same_wavelengths_make_a_block() -> None:
+    sizes = [len(block) for block in as_blocks([star(1.0)] * 300 + [star(1.0, frame="barycentric")] * 2)]
+    assert sizes == [ROWS, ROWS, 300 - 2 * ROWS, 2]
+
+
+def test_a_block_of_long_spectra_is_small() -> None:
+    long = np.linspace(3000, 9000, PIXELS // 2)
+    assert [len(block) for block in as_blocks([star(1.0, wavelength=long)] * 3)] == [2, 1]
+
+
+def test_a_training_set_comes_in_blocks_as_it_would_one_by_one(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    flux = random.uniform(0.5, 1, (300, 50)).astype(np.float32)
+    flux[7, :9] = 0  # padding
+    sigma = np.full_like(flux, 0.01)
+    sigma[20] = 0  # no errors at all
+    sigma[30, 3] = 1e11  # no measurement
+    mask = np.zeros(flux.shape, np.uint8)
+    mask[40, 5] = 1
+    path = write_training_set(tmp_path / "set.h5", flux, sigma=sigma, mask=mask)
+    one_by_one = list(iter_spectra(path))
+    blocks = [block for block in read_blocks([Part(str(path))], ReadOptions()) if isinstance(block, Block)]
+    at = 0
+    for block in blocks:
+        for row in range(len(block)):
+            single = one_by_one[at]
+            bad = ~np.isfinite(block.flux[row]) | (False if block.bad is None else block.bad[row])
+            if block.sigma is not None:
+                bad |= ~(block.sigma[row] > 0)
+            np.testing.assert_array_equal(bad, single.bad)
+            np.testing.assert_array_equal(block.flux[row], single.flux)
+            assert (block.sigma is None) == (single.sigma is None)
+            assert (block.ids[row], block.rows[row]) == (single.id, single.source.row)
+            at += 1
+    assert at == 300
+
+
+def test_a_part_of_a_training_set_is_read_from_the_middle(tmp_path: Path) -> None:
+    path = write_training_set(tmp_path / "set.h5", np.ones((300, 50), np.float32))
+    (block,) = read_blocks([Part(str(path), 250, 260)], ReadOptions())
+    assert isinstance(block, Block)
+    assert list(block.rows) == list(range(250, 260))
+    assert count_rows(str(path)) == 300
+
+
+def test_legacy_binary_files_come_in_blocks(tmp_path: Path) -> None:
+    stars = [np.concatenate([[i, 5000.0, 0.0], np.full(50, 1 - i / 1000)]) for i in range(200)]
+    content = np.concatenate([[50, 1], tiny.GRID.wavelength, *stars])
+    content.tofile(tmp_path / "train.bin")
+    blocks = list(read_blocks([Part(str(tmp_path / "train.bin"), first=100)], ReadOptions(medium="air")))
+    assert [len(block) for block in blocks if isinstance(block, Block)] == [100]
+    assert isinstance(blocks[0], Block)
+    assert (blocks[0].ids[0], blocks[0].setting.medium) == ("100", "air")
+    assert blocks[0].flux[0] == approx(0.9)
+
+
+def test_what_cannot_be_read_becomes_a_row_in_its_place(bundle: Bundle, tmp_path: Path) -> None:
+    good = tiny.write_star(tmp_path / "good.txt")
+    (tmp_path / "empty.fits").touch()
+    files = [str(tmp_path / name) for name in ("good.txt", "empty.fits", "absent.fits", "good.txt")]
+    rows = join(list(infer_files(bundle, files)))
+    assert list(rows.file) == files
+    assert [bool(bits & Flag.unreadable) for bits in rows.flags] == [False, True, True, False]
+    assert "empty" in rows.messages[1]
+    assert rows.values[3, 0] == approx(5000, rel=1e-4)
+    assert good.exists()
+
+
+def test_a_bug_in_a_reader_costs_one_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(path: str, options: ReadOptions) -> Any:
+        raise IndexError("oops")
+
+    monkeypatch.setattr("anna_onnx.blocks.iter_spectra", fail)
+    (item,) = read_blocks([Part(str(tiny.write_star(tmp_path / "star.txt")))], ReadOptions())
+    assert isinstance(item, Failure)
+    assert "IndexError: oops" in item.message
+
+
+# --- series of similar files ------------------------------------------------------------------------------------------
+
+
+def write_fits(path: Path, flux: np.ndarray, **cards: Any) -> str:
+    from astropy.io import fits
+
+    hdu = fits.PrimaryHDU(flux.astype(np.float32))
+    hdu.header.update({"CRVAL1": 6000.0, "CDELT1": 1.0, "CRPIX1": 1.0, "CTYPE1": "AWAV", "CUNIT1": "Angstrom", **cards})
+    hdu.writeto(path)
+    return str(path)
+
+
+FLUX = np.linspace(0.5, 1.0, 60)
+
+
+@pytest.mark.parametrize(
+    ("flux", "cards"),
+    [
+        (FLUX, {"OBJECT": "b's star", "DATE-OBS": "2024-02-03", "AIRMASS": 1.5}),
+        (FLUX, {}),
+        (np.where(FLUX < 0.6, 0, FLUX), {"OBJECT": "padded"}),
+        (np.where(FLUX > 0.9, np.nan, FLUX), {"OBJECT": "with NaN"}),
+        (FLUX, {"OBJECT": "elsewhere", "CRVAL1": 6010.0}),
+        (FLUX, {"OBJECT": "in vacuum", "CTYPE1": "WAVE"}),
+        (FLUX, {"OBJECT": "resting", "SPECSYS": "SOURCE"}),
+        (FLUX[:50], {"OBJECT": "shorter"}),
+        (FLUX, {"OBJECT": "scaled", "BSCALE": 2.0}),
+    ],
+)
+def test_a_series_reads_what_the_ordinary_way_reads(tmp_path: Path, flux: np.ndarray, cards: dict[str, Any]) -> None:
+    first = write_fits(tmp_path / "a.fits", FLUX, OBJECT="a")
+    second = write_fits(tmp_path / "b.fits", flux, **cards)
+    series = Series(ReadOptions())
+    series.learn(first, next(iter_spectra(first)))
+    expected, found = next(iter_spectra(second)), series.read(second)
+    unusual = {"CRVAL1", "CTYPE1", "SPECSYS", "BSCALE"} & set(cards) or len(flux) != len(FLUX)
+    assert (found is None) == bool(unusual)
+    for name, value in vars(found or expected).items():
+        np.testing.assert_array_equal(value, getattr(expected, name))
+
+
+def test_no_reader_looks_at_the_cards_that_a_series_ignores() -> None:
+    import ast
+
+    import anna_onnx.readers
+
+    words: set[str] = set()
+    for path in Path(anna_onnx.readers.__file__).parent.glob("*.py"):
+        if path.name in ("series.py", "units.py"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 400:
+                words.update(node.value.split())
+    assert not words & {word.strip() for word in INDIFFERENT}
+
+
+# --- what Python users have -------------------------------------------------------------------------------------------
+
+
+def test_arrays_in_one_table_with_units(bundle: Bundle) -> None:
+    from astropy import units as u
+
+    wavelength = tiny.GRID.wavelength
+    table = bundle.infer((wavelength, np.ones((3, 50))), medium="air", frame="rest")
+    assert len(table) == 3
+    assert table["teff"].unit == u.K
+    assert table["teff"][0].value == approx(5000)
+    assert bundle.infer((wavelength[::-1] / 10 * u.nm, np.ones(50) * u.Jy), medium="air")["teff"][0].value == approx(
+        5000
+    )
+
+
+def test_errors_come_along(bundle: Bundle) -> None:
+    (one,) = as_spectra((tiny.GRID.wavelength, np.ones(50), np.full(50, 0.1)))
+    assert one.sigma is not None
+    assert bundle.infer((tiny.GRID.wavelength, np.ones(50), np.full(50, 0.1)))["snr"][0] == approx(10)
+
+
+def test_objects_of_specutils(bundle: Bundle) -> None:
+    specutils = pytest.importorskip("specutils")
+    from astropy import units as u
+    from astropy.nddata import InverseVariance
+
+    kind = getattr(specutils, "Spectrum", None) or specutils.Spectrum1D
+    flux = np.stack([np.full(50, 0.9), np.full(50, 0.8)])
+    spectrum = kind(
+        flux=flux * u.Jy,
+        spectral_axis=tiny.GRID.wavelength * u.AA,
+        uncertainty=InverseVariance(np.full(flux.shape, 1e4)),
+        mask=np.zeros(flux.shape, dtype=bool),
+    )
+    table = bundle.infer(spectrum, medium="air")
+    assert table["teff"].value == approx([4900, 4800])
+    assert table["snr"] == approx([90, 80])
+
+
+def test_files_and_spectra_in_one_list(bundle: Bundle, tmp_path: Path) -> None:
+    path = tiny.write_star(tmp_path / "star.txt", blue=0.9)
+    table = bundle.infer([path, star(0.8, source=Source("memory")), str(path)])
+    assert table["teff"].value == approx([4900, 4800, 4900], rel=1e-4)
+
+
+@pytest.mark.parametrize("what", [3, [3], {"flux": 1}, (np.ones((2, 2)), np.ones((2, 2)))])
+def test_what_is_no_spectrum_is_refused(bundle: Bundle, what: Any) -> None:
+    with pytest.raises((AnnaError, TypeError)):
+        bundle.infer(what)
+
+
+def test_no_spectra_at_all_are_refused(bundle: Bundle) -> None:
+    with pytest.raises(AnnaError, match="no spectra"):
+        bundle.infer([])
