@@ -1,22 +1,24 @@
-// Open the page in headless Chromium, give it files, and print what came of it as JSON.
+// Open pages in headless Chromium, give them files, and print what came of it: JSON lines in, JSON lines out.
 //
-//   node browser.mjs '{"page": "out/index.html", "files": ["a.fits"], "screenshots": "shots"}'
+//   echo '{"page": "out/index.html", "files": ["a.fits"], "screenshots": "shots"}' | node browser.mjs
 //
-// Options: page (a file, or an http address), files, viewport [width, height], dark, medium, rv, normalize,
-// sort (columns to press), screenshots (a folder), chromium (its path), axe.
+// What a line may ask: page (a file, or an http address), files, viewport [width, height], dark, medium, rv,
+// normalize, sort (columns to press), pick (how often to go down with the arrow key), screenshots (a folder),
+// axe (whether to look for barriers). The environment variable CHROMIUM is the browser's path.
 
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
 import { chromium } from "playwright-core";
 
-const wanted = JSON.parse(process.argv[2]);
-const address = /^https?:/.test(wanted.page) ? wanted.page : pathToFileURL(resolve(wanted.page)).href;
+const SECONDS = 30_000;
 const profile = mkdtempSync(join(tmpdir(), "anna-page-"));
 const context = await chromium.launchPersistentContext(profile, {
-  executablePath: wanted.chromium ?? "/usr/bin/chromium",
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   headless: true,
   args: [
     "--no-sandbox",
@@ -27,25 +29,36 @@ const context = await chromium.launchPersistentContext(profile, {
     "--disable-component-update",
     "--disable-sync",
   ],
-  viewport: { width: wanted.viewport?.[0] ?? 1280, height: wanted.viewport?.[1] ?? 900 },
-  colorScheme: wanted.dark ? "dark" : "light",
   acceptDownloads: true,
 });
 
-const problems = [];
-const requests = [];
 try {
-  console.log(JSON.stringify(await visit(await context.newPage())));
-} catch (error) {
-  console.error(String(error), problems.join("\n"));
-  process.exitCode = 1;
+  for await (const line of createInterface({ input: process.stdin })) {
+    const answer = await answerTo(JSON.parse(line)).catch((error) => ({ failed: String(error) }));
+    console.log(JSON.stringify(answer));
+  }
 } finally {
   await context.close();
   rmSync(profile, { recursive: true, force: true });
 }
 
-async function visit(page) {
-  page.setDefaultTimeout(15_000);
+async function answerTo(wanted) {
+  const page = await context.newPage();
+  try {
+    page.setDefaultTimeout(SECONDS);
+    const [width, height] = wanted.viewport ?? [1280, 900];
+    await page.setViewportSize({ width, height });
+    await page.emulateMedia({ colorScheme: wanted.dark ? "dark" : "light" });
+    return await visit(page, wanted);
+  } finally {
+    await page.close();
+  }
+}
+
+async function visit(page, wanted) {
+  const problems = [];
+  const requests = [];
+  const address = /^https?:/.test(wanted.page) ? wanted.page : pathToFileURL(resolve(wanted.page)).href;
   page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
   page.on("pageerror", (error) => problems.push(String(error)));
   page.on("request", (request) => requests.push(request.url().slice(0, 200)));
@@ -53,8 +66,9 @@ async function visit(page) {
   await page.goto(address);
   await page.waitForFunction(() => /Ready|differently|wrong/.test(document.getElementById("status").textContent));
   const startup = Date.now() - opened;
-  await shot(page, "empty");
+  await shot(page, wanted, "empty");
   const atOpening = requests.length;
+  await page.locator("details.options").evaluate((element) => (element.open = true));
   if (wanted.medium) await page.selectOption("#medium", wanted.medium);
   const dropped = Date.now();
   if (wanted.files?.length) {
@@ -64,29 +78,41 @@ async function visit(page) {
   const toTable = Date.now() - dropped;
   for (const [id, value] of Object.entries({ rv: wanted.rv, normalize: wanted.normalize })) {
     if (value === undefined) continue;
-    await page.locator("details.options").evaluate((element) => (element.open = true));
     await page.evaluate(() => (document.getElementById("status").textContent = ""));
     await (id === "rv" ? page.fill("#rv", String(value)) : page.setChecked("#normalize", value));
     if (id === "rv") await page.locator("#rv").blur();
     await page.waitForFunction(() => / in [0-9.]+ s\./.test(document.getElementById("status").textContent));
   }
   const status = await page.textContent("#status");
-  await shot(page, "table");
+  await shot(page, wanted, "table");
   const orders = [];
   for (const title of wanted.sort ?? []) {
     await page.click(`#table thead button[title="Sort by ${title}"]`);
     orders.push(await page.$$eval("#table tbody tr", (lines) => lines.map((line) => line.innerText.replace(/\s+/g, " "))));
   }
+  let picked = "";
+  if (wanted.pick) {
+    await page.locator("#table .pick").first().focus();
+    for (let i = 0; i < wanted.pick; i++) await page.keyboard.press("ArrowDown");
+    picked = await page.textContent("#caption");
+  }
   const csv = wanted.files?.length ? await download(page) : "";
   await page.locator("#about").evaluate((element) => (element.open = true));
   const about = await page.innerText("#about-body");
-  await shot(page, "about");
+  await shot(page, wanted, "about");
+  const barriers = wanted.axe ? await findBarriers(page) : [];
   const described = await page.evaluate(() => ({
     plot: document.querySelector("#plot svg").getAttribute("aria-label"),
     width: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     sorted: [...document.querySelectorAll("#table th[aria-sort]")].map((cell) => cell.getAttribute("aria-sort")),
   }));
-  return { startup, toTable, status, csv, about, orders, problems, described, requests, afterOpening: requests.slice(atOpening) };
+  return { startup, toTable, status, csv, about, orders, picked, barriers, problems, described, requests, afterOpening: requests.slice(atOpening) };
+}
+
+async function findBarriers(page) {
+  await page.evaluate(readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"));
+  const { violations } = await page.evaluate(() => globalThis.axe.run({ preload: false }));
+  return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html.slice(0, 120)).join(" | ")}`);
 }
 
 async function download(page) {
@@ -94,6 +120,6 @@ async function download(page) {
   return readFileSync(await file.path(), "utf8");
 }
 
-async function shot(page, name) {
+async function shot(page, wanted, name) {
   if (wanted.screenshots) await page.screenshot({ path: join(wanted.screenshots, `${name}.png`), fullPage: name === "about" });
 }

@@ -1,0 +1,182 @@
+"""The page in headless Chromium gives what anna-lite gives."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anna_onnx.bundle import Bundle, released_models
+from anna_onnx.medium import air_to_vacuum
+from anna_onnx.page import export_page
+
+C_KMS = 299792.458
+
+
+def star(wavelength, snr=200.0, seed=0):
+    """Return the flux of a made-up star: a continuum of 1, absorption lines and noise."""
+    random = np.random.default_rng(seed)
+    centers, depths = random.uniform(6600, 6850, 60), random.uniform(0.02, 0.5, 60)
+    lines = depths * np.exp(-0.5 * ((wavelength[:, None] - centers) / 0.25) ** 2)
+    return 1 - lines.sum(axis=1) + random.normal(0, 1 / snr, wavelength.size)
+
+
+def write_fits(path: Path, flux, **cards) -> Path:
+    """Write an image with header cards."""
+    from astropy.io import fits
+
+    header = fits.Header([(key.replace("_", " ") if len(key) > 8 else key, value) for key, value in cards.items()])
+    fits.PrimaryHDU(flux, header).writeto(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> list[Path]:
+    """Spectra of many kinds, good and bad."""
+    folder = tmp_path_factory.mktemp("spectra")
+    wavelength = np.arange(6610, 6840, 0.1)
+    linear = {"CRVAL1": 6610.0, "CDELT1": 0.1, "CRPIX1": 1.0}
+    flux = star(wavelength)
+    text = folder / "star.txt"
+    np.savetxt(text, np.c_[wavelength, flux, np.full_like(flux, 0.005)], header='star: HD 1, "a"\nwave air')
+    raw = folder / "raw.csv"
+    slope = 3e-13 * (1 + 0.4 * (wavelength - 6700) / 100)
+    np.savetxt(raw, np.c_[wavelength / 10, slope * flux], delimiter=",", header="wave (nm),flux", comments="")
+    sharp = write_fits(
+        folder / "sharp.fits", flux.astype(np.float32), **linear, CTYPE1="AWAV", SPEC_RES=20000.0, SPECSYS="BARYCENT",
+        OBJECT="HD 2",
+    )  # fmt: skip
+    blunt = write_fits(folder / "blunt.fits", flux, **linear, CTYPE1="AWAV", SPEC_RES=4000.0)
+    log = np.log(air_to_vacuum(6610.0)) + np.arange(2200) * 1.5e-5
+    vacuum = write_fits(
+        folder / "vacuum.fits", star(np.exp(log), 120), CTYPE1="WAVE-LOG", CUNIT1="Angstrom", CRPIX1=1.0,
+        CRVAL1=np.exp(log[0]), CDELT1=1.5e-5 * np.exp(log[0]),
+    )  # fmt: skip
+    holes = flux.copy()
+    holes[700:760], holes[1200] = 0, np.nan
+    holes = write_fits(folder / "holes.fits", holes.astype(np.float32), **linear)
+    partial = write_fits(folder / "partial.fits", flux[:1500], **linear, DC_FLAG=0)
+    noisy = write_fits(folder / "noisy.fits", star(wavelength, 15), **linear, CUNIT1="Angstrom")
+    whole = write_fits(folder / "whole.fits", np.round(20000 * flux).astype(np.int16), **linear, CUNIT1="Angstrom")
+    packed = folder / "packed.fits.gz"
+    packed.write_bytes(gzip.compress(sharp.read_bytes()))
+    elsewhere = folder / "elsewhere.txt"
+    np.savetxt(elsewhere, np.c_[wavelength - 2000, flux])
+    garbage = folder / "garbage.fits"
+    garbage.write_bytes(b"\0\1\2" * 100)
+    prose = folder / "prose.txt"
+    prose.write_text("Dear colleague,\nthe spectra follow.\n")
+    return [text, raw, sharp, blunt, vacuum, holes, partial, noisy, whole, packed, elsewhere, garbage, prose]
+
+
+def assert_same(page_rows, lite_rows, labels):
+    """Compare the tables; the labels to 1e-4 of their ranges."""
+    assert len(page_rows) == len(lite_rows)
+    assert list(page_rows[0]) == list(lite_rows[0])
+    for ours, theirs in zip(page_rows, lite_rows, strict=True):
+        where = f"{ours['file']} {ours['row']}"
+        assert ours["file"] == Path(theirs["file"]).name
+        for name in ("hdu", "row", "id", "flags", "flag_bits"):
+            assert ours[name] == theirs[name], f"{where}: {name}"
+        if ours["flags"] == "unreadable":
+            assert ours["message"]
+        else:
+            assert ours["message"] == theirs["message"], where
+        for label in labels:
+            for name in (label.name, f"e_{label.name}"):
+                difference = abs(float(ours[name]) - float(theirs[name]))
+                assert difference <= 1e-4 * label.span or ours[name] == theirs[name] == "nan", f"{where}: {name}"
+        for name in ("snr", "coverage"):
+            np.testing.assert_allclose(float(ours[name]), float(theirs[name]), rtol=1e-4, err_msg=f"{where}: {name}")
+
+
+@pytest.mark.parametrize("target", ["page", "page.html"])
+def test_the_solar_spectra_get_the_labels_of_anna_lite(models, browse, lite, shared, tmp_path, target):
+    bundle = Bundle.load(models["plain"])
+    sky = shared / "fits" / "jun2011_3133.fits"
+    found = browse(export_page(bundle, tmp_path / target), [sky])
+    assert len(found["rows"]) == 90
+    assert_same(found["rows"], lite(models["plain"], [sky]), bundle.sidecar.labels)
+    assert found["afterOpening"] == []
+
+
+@pytest.mark.parametrize("name", sorted(released_models()) or [pytest.param("", marks=pytest.mark.skip("none yet"))])
+def test_a_released_model_gives_the_same_in_the_page(name, browse, lite, shared, tmp_path):
+    model = released_models()[name]
+    bundle = Bundle.load(model)
+    sky = shared / "fits" / "jun2011_3133.fits"
+    found = browse(export_page(bundle, tmp_path / "page"), [sky])
+    assert_same(found["rows"], lite(model, [sky]), bundle.sidecar.labels)
+
+
+@pytest.mark.parametrize("name", ["plain", "demanding"])
+def test_text_and_fits_of_many_kinds_get_the_labels_of_anna_lite(name, models, browse, lite, files, tmp_path):
+    bundle = Bundle.load(models[name])
+    found = browse(export_page(bundle, tmp_path / "page"), files)
+    rows = lite(models[name], files)
+    assert_same(found["rows"], rows, bundle.sidecar.labels)
+    assert [row["file"] for row in found["rows"] if row["flags"] == "unreadable"] == ["garbage.fits", "prose.txt"]
+
+
+def test_the_options_of_the_page_are_those_of_anna_lite(models, browse, lite, files, tmp_path):
+    bundle = Bundle.load(models["demanding"])
+    page = export_page(bundle, tmp_path / "page")
+    some = [path for path in files if path.name in ("star.txt", "raw.csv", "blunt.fits", "elsewhere.txt")]
+    found = browse(page, some, medium="vacuum", rv=-42.5, normalize=True)
+    rows = lite(models["demanding"], some, "--medium", "vacuum", "--rv=-42.5", "--normalize")
+    for row in rows:
+        del row["rv"]  # a column that anna-lite adds when velocities are asked for
+    assert_same(found["rows"], rows, bundle.sidecar.labels)
+
+
+def test_the_page_says_that_this_browser_computes_as_the_training_machine(models, browse, tmp_path):
+    found = browse(export_page(Bundle.load(models["plain"]), tmp_path / "page"))
+    assert "this browser gives the training machine's answers" in found["about"]
+    assert "Ready" in found["status"]
+
+
+def test_the_table_sorts_and_the_arrow_keys_go_through_it(models, browse, files, tmp_path):
+    page = export_page(Bundle.load(models["plain"]), tmp_path / "page")
+    different = [path for path in files if path.name in ("raw.csv", "vacuum.fits", "holes.fits", "noisy.fits")]
+    found = browse(page, different, sort=["Teff", "Teff"], pick=2)
+    rising, falling = found["orders"]
+    assert rising == falling[::-1]
+    by_teff = sorted(found["rows"], key=lambda row: -float(row["teff"]))
+    assert found["described"]["sorted"][1] == "descending"
+    assert by_teff[2]["file"] in found["picked"]
+
+
+@pytest.mark.parametrize(("viewport", "dark"), [([1280, 900], False), ([390, 844], True)])
+def test_the_page_has_no_barriers_and_fits_the_screen(models, browse, files, tmp_path, viewport, dark):
+    page = export_page(Bundle.load(models["plain"]), tmp_path / "page")
+    found = browse(page, files, viewport=viewport, dark=dark, axe=True)
+    assert found["barriers"] == []
+    assert found["described"]["width"] == 0
+
+
+def test_the_page_works_from_a_server_and_asks_it_for_nothing_more(models, browse, files, tmp_path):
+    import functools
+    import http.server
+    import threading
+
+    export_page(Bundle.load(models["plain"]), tmp_path)
+    asked = []
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, _form, *words):
+            asked.append(words[0])
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        found = browse(f"http://127.0.0.1:{server.server_port}/", files[:2])
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert len(found["rows"]) == 2
+    assert found["afterOpening"] == []
+    assert len(asked) == 5, asked

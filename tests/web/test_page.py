@@ -1,0 +1,121 @@
+"""The page as it is written, without a browser."""
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anna_onnx.errors import ResultError
+from anna_onnx.page import export_page, model_json, page_parts
+
+WEB = Path(__file__).parents[2] / "web"
+BUILT = resources.files("anna_onnx.web")
+
+
+def values_in(script: str) -> dict:
+    """Return what a script of the page assigns."""
+    return json.loads(re.fullmatch(r".*\?\? \{\}, (\{.*\})\);\n", script, re.S)[1])
+
+
+def test_the_committed_build_belongs_to_the_sources():
+    if not (WEB / "src").is_dir():
+        pytest.skip("the sources of the page are not here")
+    files = [path.relative_to(WEB).as_posix() for path in (WEB / "src").rglob("*") if path.is_file()]
+    digest = hashlib.sha256()
+    for name in sorted([*files, "build.mjs", "package-lock.json"]):
+        text = (WEB / name).read_text(encoding="utf-8")  # line ends of any system become \n
+        digest.update(f"{name}\0{text}\0".encode())
+    committed = (BUILT / "sources.sha256").read_text().strip()
+    assert committed == digest.hexdigest(), "web/ has changed: npm run build there, and commit anna_onnx/web"
+
+
+def test_what_ships_is_small_enough_for_the_wheel():
+    sizes = {item.name: len(item.read_bytes()) for item in BUILT.iterdir() if item.is_file()}
+    assert sum(sizes.values()) < 5e6, sizes
+
+
+def test_the_engine_is_webassembly():
+    assert gzip.decompress((BUILT / "engine.wasm.gz").read_bytes())[:4] == b"\0asm"
+
+
+def test_a_folder_holds_the_page_and_its_scripts(bundle, tmp_path):
+    page = export_page(bundle, tmp_path / "page")
+    assert page == tmp_path / "page" / "index.html"
+    linked = re.findall(r'(?:src|href)="(?!data:|#)([^"]+)"', page.read_text(encoding="utf-8"))
+    assert sorted([*linked, "index.html"]) == sorted(path.name for path in page.parent.iterdir())
+
+
+def test_a_html_file_holds_everything(bundle, tmp_path):
+    page = export_page(bundle, tmp_path / "page.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r'<(?:script|link)[^>]*(?:src|href)="(?!data:)', text) == []
+    for body in (re.findall(r"<script>(.*?)</script>", text, re.S), re.findall(r"<style>(.*?)</style>", text, re.S)):
+        for part in body:
+            assert f"'sha256-{base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()}'" in text
+
+
+@pytest.mark.parametrize("target", ["page", "page.html"])
+def test_the_page_may_not_load_or_send_anything(bundle, tmp_path, target):
+    text = export_page(bundle, tmp_path / target).read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1]
+    assert "default-src 'none'" in policy
+    assert "connect-src 'none'" in policy
+    assert "http" not in policy
+    assert "unsafe-inline" not in policy
+
+
+def test_the_page_carries_the_network_unchanged(bundle):
+    packed = values_in(page_parts(bundle)["model.js"])["network"]
+    assert gzip.decompress(base64.b64decode(packed)) == bytes(bundle.network)
+
+
+def test_arrays_come_back_as_they_were(bundle):
+    grid = values_in(page_parts(bundle)["model.js"])["model"]["grid"]
+    wavelength = np.frombuffer(base64.b64decode(grid["wavelength"]), "<f8")
+    np.testing.assert_array_equal(wavelength, bundle.sidecar.grid.wavelength)
+
+
+def test_the_factors_of_the_page_are_those_of_the_calibration(bundle):
+    told, calibration = model_json(bundle)["calibration"], bundle.sidecar.calibration
+    sigma = np.ones((1, len(bundle.sidecar.labels)))
+    for snr, row in zip(told["snr"], told["factors"], strict=True):
+        np.testing.assert_allclose(row, calibration.half_width(sigma, [snr])[0], rtol=1e-12)
+
+
+def test_a_name_cannot_put_markup_into_the_page(bundle, tmp_path):
+    from dataclasses import replace
+
+    page = export_page(replace(bundle, name="</script><b>x"), tmp_path / "page.html")
+    assert "<b>x" not in page.read_text(encoding="utf-8")
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_in_one_line(bundle, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ResultError, match="cannot be written"):
+        export_page(bundle, tmp_path / "file" / "page")
+
+
+def test_the_command_writes_a_page_for_a_model(models, tmp_path):
+    program = Path(sys.executable).with_name("anna")
+    page = tmp_path / "page.html"
+    done = subprocess.run(
+        [str(program), "export", "--web", str(page), "--model", str(models["plain"])],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(page)
+    assert page.stat().st_size > 4e6
+
+
+def test_writing_a_page_needs_no_torch():
+    code = "import sys, anna_onnx.page; sys.exit(bool({'torch', 'onnx', 'scipy', 'onnxruntime'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
