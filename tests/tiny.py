@@ -82,5 +82,5 @@ def bundle(path: Path, **changes: Any) -> Bundle:
 def write_star(path: Path, blue: float = 1.0, red: float = 1.0, wavelength: np.ndarray = GRID.wavelength) -> Path:
     """Write a text spectrum of two constant halves."""
     flux = np.where(wavelength < 6024.5, blue, red)
-    np.savetxt(path, np.column_stack([wavelength, flux]), header="wavelength flux\nair", fmt="%.6f")
+    np.savetxt(path, np.column_stack([wavelength, flux]), header="medium: air\nwavelength flux", fmt="%.6f")
     return path

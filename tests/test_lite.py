@@ -1,0 +1,305 @@
+"""``anna-lite`` as people type it: what is written where, and the exit status."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from anna_onnx.bundle import write
+from anna_onnx.trainingset import TrainingSetWriter
+from anna_onnx_cli.lite import main
+from tests import tiny
+
+approx = pytest.approx
+ROOT = Path(__file__).parents[1]
+RUN = "from anna_onnx_cli.lite import main; main()"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("model") / "tiny.onnx"
+    tiny.bundle(path)
+    return str(path)
+
+
+@pytest.fixture
+def stars(tmp_path: Path) -> list[str]:
+    """Three text spectra whose temperatures are 4900, 4800 and 4700 K."""
+    return [str(tiny.write_star(tmp_path / f"{i}.txt", blue=1 - i / 10)) for i in (1, 2, 3)]
+
+
+def lite(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(main, list(arguments), input=stdin)
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_labels_on_standard_output(model: str, stars: list[str]) -> None:
+    result = lite("infer", model, *stars)
+    assert result.exit_code == 0, result.output
+    rows = rows_of(result.stdout)
+    assert [row["file"] for row in rows] == stars
+    assert [float(row["teff"]) for row in rows] == approx([4900, 4800, 4700], abs=0.1)
+    assert "3 spectra" in result.stderr
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".ecsv", ".fits", ".vot", ".h5", ".parquet"])
+def test_every_format_of_table(model: str, stars: list[str], tmp_path: Path, suffix: str) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    from astropy.table import Table
+
+    output = tmp_path / f"labels{suffix}"
+    result = lite("infer", model, *stars, "-o", str(output), "--level", "0.9")
+    assert result.exit_code == 0, result.output
+    table = Table.read(output)
+    assert list(table["teff"]) == approx([4900, 4800, 4700], abs=0.1)
+    assert (table["teff_hi"] > table["teff"]).all()
+    assert [path.name for path in tmp_path.glob("*labels*")] == [output.name]
+
+
+def test_one_bad_file_never_stops_the_others(model: str, stars: list[str], tmp_path: Path) -> None:
+    (tmp_path / "junk.fits").write_bytes(b"SIMPLE  =                    T" + b" " * 5000)
+    result = lite("infer", model, stars[0], str(tmp_path / "junk.fits"), str(tmp_path / "absent.fits"), stars[1])
+    assert result.exit_code == 1
+    rows = rows_of(result.stdout)
+    assert [row["flags"].split()[0] for row in rows[1:3]] == ["unreadable", "unreadable"]
+    assert [float(row["teff"]) for row in (rows[0], rows[3])] == approx([4900, 4800], abs=0.1)
+    assert "2 could not be inferred" in result.stderr
+
+
+def test_a_spectrum_elsewhere_is_a_failure_too(model: str, tmp_path: Path) -> None:
+    path = tiny.write_star(tmp_path / "red.txt", wavelength=np.arange(8000.0, 8050))
+    result = lite("infer", model, str(path))
+    assert result.exit_code == 1
+    assert rows_of(result.stdout)[0]["teff"] == "nan"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["infer"],
+        ["infer", "model.onnx"],
+        ["infer", "model.onnx", "star.txt", "--medium", "water"],
+        ["infer", "model.onnx", "star.txt", "--level", "95"],
+        ["infer", "model.onnx", "star.txt", "--device", "tpu"],
+        ["infer", "model.onnx", "star.txt", "--no-such-option"],
+        ["inspect"],
+        ["reduce", "star.fits"],
+    ],
+)
+def test_wrong_usage_has_status_2(arguments: list[str]) -> None:
+    assert lite(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["star.txt", "-o", "labels.xlsx"], "suffix '.xlsx'"),
+        (["star.txt", "--rv", "fast"], "--rv fast: needed a number"),
+        (["star.txt", "--rv", "auto"], "no mean spectrum"),
+        (["star.txt", "--correct-trends"], "no residual trends"),
+        (["star.txt", "--resume"], "needs -o"),
+        (["star.txt", "--device", "coreml"], "has only cpu"),
+        (["@absent.txt"], "not a list of files"),
+        (["star.txt", "-o", "absent\0/labels.csv"], ""),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_status_1(
+    model: str, arguments: list[str], why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.write_star(tmp_path / "star.txt")
+    result = lite("infer", model, *arguments)
+    assert result.exit_code in (1, 2)
+    assert why in result.stderr
+    assert not isinstance(result.exception, Exception) or isinstance(result.exception, ValueError)
+    assert list(tmp_path.glob("*.part")) == []
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    result = lite("infer", "fgk-of-no-release", "star.txt")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: fgk-of-no-release: no such file")
+
+
+def test_a_hostile_model_writes_no_control_characters(tmp_path: Path) -> None:
+    evil = {"run": "\x1b]0;owned\x07\x1b[2J"}
+    write(tmp_path / "evil.onnx", tiny.network(), tiny.sidecar(provenance=evil))
+    result = lite("info", str(tmp_path / "evil.onnx"))
+    assert result.exit_code == 0
+    assert "\x1b" not in result.output
+
+
+def test_lists_of_files(model: str, stars: list[str], tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("\n".join(stars) + "\n\n", encoding="utf-8")
+    expected = lite("infer", model, *stars).stdout
+    assert lite("infer", model, f"@{listed}").stdout == expected
+    assert lite("infer", model, "-", stdin=listed.read_text(encoding="utf-8")).stdout == expected
+    assert "list is empty" in lite("infer", model, "-", stdin="\n").stderr
+
+
+def test_an_interrupted_run_is_resumed(
+    model: str, stars: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, output = tmp_path / "whole.csv", tmp_path / "labels.csv"
+    n = 700
+    many = tmp_path / "many.h5"
+    with TrainingSetWriter(many, tiny.GRID, ["teff"], ["K"], n) as writer:
+        writer.append(np.ones((n, 50)) - np.arange(n)[:, None] / 2000, np.zeros((n, 1)), np.arange(n, dtype=np.float64))
+    files = [stars[0], stars[1], stars[1], str(many), stars[2]]
+    assert lite("infer", model, *files, "-o", str(whole)).exit_code == 0
+
+    from anna_onnx.results import ResultWriter
+
+    write_rows, calls = ResultWriter.write, []
+
+    def fail_late(self: Any, rows: Any) -> None:
+        calls.append(len(rows))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        write_rows(self, rows)
+
+    monkeypatch.setattr(ResultWriter, "write", fail_late)
+    assert lite("infer", model, *files, "-o", str(output)).exit_code == 1
+    assert not output.exists()
+    monkeypatch.setattr(ResultWriter, "write", write_rows)
+    other = lite("infer", model, *files[1:], "-o", str(output), "--resume")
+    assert "resume with the same files" in other.stderr
+    result = lite("infer", model, *files, "-o", str(output), "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert output.read_text(encoding="utf-8") == whole.read_text(encoding="utf-8")
+
+
+def test_several_processes_give_the_same_table(model: str, stars: list[str], tmp_path: Path) -> None:
+    one = lite("infer", model, *stars, "--processes", "1").stdout
+    command = [sys.executable, "-c", RUN, "infer", model, *stars, "--processes", "2"]
+    two = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
+    assert two.stdout == one
+
+
+def test_inspect_says_what_was_assumed(tmp_path: Path, stars: list[str]) -> None:
+    (tmp_path / "junk.txt").write_text("no numbers here", encoding="utf-8")
+    result = lite("inspect", stars[0], str(tmp_path / "junk.txt"), stars[1])
+    assert result.exit_code == 1
+    assert f"{stars[0]}: 50 pixels, 6000.00-6049.00 Å, medium air, frame unknown, no errors, none bad" in result.stdout
+    assert "    " in result.stdout
+    assert f"{stars[1]}: 1 spectrum" in result.stdout
+    assert "junk.txt" in result.stderr
+
+
+def test_inspect_reads_real_multispec(shared: Path) -> None:
+    result = lite("inspect", str(shared / "fits" / "jun2011_3133.fits"))
+    assert result.exit_code == 0
+    assert "row 89 (Sky Spectra 6819f): 1921 pixels" in result.stdout
+    assert "90 spectra" in result.stdout
+
+
+def test_selftest_and_info(model: str, tmp_path: Path) -> None:
+    assert "good" in lite("selftest", model).stdout
+    assert "teff" in lite("info", model).stdout
+    other = tiny.model(bias=np.array([4010, 1], np.float32)).SerializeToString()
+    write(tmp_path / "off.onnx", other, tiny.sidecar())
+    result = lite("selftest", str(tmp_path / "off.onnx"))
+    assert result.exit_code == 1
+    assert "answers differ by 2.0e-03" in result.stderr
+
+
+# --- in an interpreter of its own -------------------------------------------------------------------------------------
+
+FORBID = """
+import importlib.abc, importlib.machinery, os, socket, sys
+
+class Forbidden(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] in ("torch", "onnx", "scipy", "matplotlib"):
+            return importlib.machinery.ModuleSpec(name, self)
+        if name == "onnxruntime":
+            assert os.environ.get("ORT_DISABLE_TELEMETRY") == "1", "onnxruntime without ORT_DISABLE_TELEMETRY"
+
+    def create_module(self, spec):
+        raise ImportError(f"{spec.name} is forbidden here")
+
+def no_socket(*arguments, **keywords):
+    raise AssertionError("a socket is opened")
+
+sys.meta_path.insert(0, Forbidden())
+socket.socket.__init__ = no_socket
+socket.create_connection = socket.getaddrinfo = no_socket
+from anna_onnx_cli.lite import main
+main()
+"""
+
+
+def environment(**changes: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    return {**kept, "PYTHONPATH": str(ROOT), **changes}
+
+
+def alone(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", FORBID, *arguments], capture_output=True, text=True, check=False, env=environment()
+    )
+
+
+def test_nothing_heavy_is_imported_and_no_socket_opened(model: str, stars: list[str], tmp_path: Path) -> None:
+    commands = [
+        ["infer", model, *stars, "-o", str(tmp_path / "labels.fits")],
+        ["info", model],
+        ["selftest", model],
+        ["inspect", *stars],
+    ]
+    for command in commands:
+        result = alone(*command)
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "labels.fits").exists()
+
+
+def test_no_connection_is_made_by_the_system_either(model: str, stars: list[str]) -> None:
+    """Ask the kernel, for onnxruntime is not Python."""
+    if not Path("/proc/net/tcp").exists():
+        pytest.skip("needs Linux")
+    code = (
+        "from anna_onnx_cli.lite import main\n"
+        "import os\n"
+        "main(standalone_mode=False)\n"
+        "paths = [f'/proc/self/fd/{fd}' for fd in os.listdir('/proc/self/fd')]\n"
+        "links = [os.readlink(path) for path in paths if os.path.lexists(path)]\n"
+        "assert not [link for link in links if link.startswith('socket:')], links\n"
+    )
+    command = [sys.executable, "-c", code, "infer", model, stars[0]]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment(), stdin=subprocess.DEVNULL
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_help_and_version_import_neither_numpy_nor_onnxruntime() -> None:
+    code = (
+        "import json, sys\n"
+        "from anna_onnx_cli.lite import main\n"
+        "main(['infer', '--help'], standalone_mode=False)\n"
+        "print(json.dumps([name for name in ('numpy', 'onnxruntime', 'h5py', 'astropy') if name in sys.modules]))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
+    assert json.loads(result.stdout.splitlines()[-1]) == []
+
+
+def test_the_installed_command_runs(model: str, stars: list[str]) -> None:
+    command = Path(sys.executable).with_name("anna-lite")
+    if not command.exists():
+        pytest.skip("the project is not installed here")
+    result = subprocess.run([str(command), "infer", model, *stars], capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert len(rows_of(result.stdout)) == 3
