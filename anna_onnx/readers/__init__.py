@@ -60,7 +60,7 @@ def read_spectra(
     spectra: list[Spectrum] = []
     n_pixel = 0
     for spectrum in iter_spectra(path, options):
-        n_pixel += spectrum.n_pixel
+        n_pixel += max(spectrum.n_pixel, 64)  # which an empty one costs
         if n_pixel > MAX_PIXELS:
             raise ReadError(f"{path}: more than {MAX_PIXELS} pixels, too many to hold at once; use iter_spectra")
         spectra.append(spectrum)

@@ -130,8 +130,7 @@ def padding(flux: NDArray[Any]) -> BoolArray:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], zero, [False]])))
     first, last = edges[0::2], edges[1::2]
     missing = (last - first >= GAP_OF_ZEROS) | (first == 0) | (last == zero.size)
-    for start, stop in zip(first[~missing], last[~missing], strict=True):
-        zero[start:stop] = False
+    zero[zero] = np.repeat(missing, last - first)
     return zero
 
 

@@ -370,7 +370,7 @@ def _compressed_image(index: int, header: Header, data: Any, path: str) -> Hdu:
     naxis = header.integer("ZNAXIS")
     axes = [header.integer(f"ZNAXIS{i}") for i in range(naxis or 0, 0, -1)] if 0 < (naxis or 0) < 10 else []
     shape = tuple(n for n in axes if n is not None and n > 0)
-    if not shape or len(shape) != naxis or math.prod(shape) > MAX_COMPRESSED:
+    if not shape or len(shape) != naxis or math.prod(shape) > MAX_COMPRESSED or len(data) > 8 * MAX_COMPRESSED:
         raise ReadError(f"{path}[{index}]: a compressed image of {' x '.join(map(str, axes))} is not read")
 
     def load() -> NDArray[Any]:

@@ -16,6 +16,7 @@ from .options import ReadOptions
 from .units import to_angstrom
 
 FORMAT = "anna-trainingset"
+_HEAPS_BEFORE = 16 << 20  # bytes; a heap of attributes stands near the beginning
 _BLOCK = 1 << 20  # pixels read at a time
 
 
@@ -38,6 +39,7 @@ def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
 
     import h5py
 
+    _check_heaps(path, data)
     try:
         with h5py.File(io.BytesIO(data[:]) if isinstance(data, bytes) else path, "r", locking=False) as file:
             found = file.attrs.get("format")
@@ -49,6 +51,22 @@ def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
         raise ReadError(
             f"{path}: damaged HDF5 ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         ) from error
+
+
+def _check_heaps(path: str, data: Any) -> None:
+    """Refuse a damaged global heap (HDF5 File Format Specification III.E), over which libhdf5 never ends."""
+    at = -1
+    while (at := data.find(b"GCOL", at + 1, _HEAPS_BEFORE)) >= 0:
+        size = int.from_bytes(data[at + 8 : at + 16], "little")
+        position, end = at + 16, min(at + size, len(data))
+        while position + 16 <= end:
+            index = int.from_bytes(data[position : position + 2], "little")
+            used = int.from_bytes(data[position + 8 : position + 16], "little")
+            if index == 0 and used < 16:
+                raise ReadError(f"{path}: damaged HDF5 (a global heap with free space of {used} bytes)")
+            if index == 0:
+                break  # the rest is free
+            position += 16 + -(-used // 8) * 8
 
 
 def _rows(path: str, file: Any, options: ReadOptions) -> Iterator[Spectrum]:

@@ -26,8 +26,11 @@ from .options import ReadOptions
 from .orders import as_asked
 from .units import to_angstrom
 
+MAX_FUNCTIONS = 50
+MAX_ORDER = 200
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Dispersion:
     """The dispersion of one image line.
 
@@ -41,7 +44,7 @@ class Dispersion:
     n_pixel : int
         Number of physical pixels that hold the spectrum; the rest of the line is padding.
     redshift : float
-    functions : tuple of float
+    functions : array of float64
         The remaining fields.
     """
 
@@ -52,7 +55,7 @@ class Dispersion:
     step: float
     n_pixel: int
     redshift: float
-    functions: tuple[float, ...]
+    functions: FloatArray
 
     @classmethod
     def parse(cls, text: str, where: str) -> Dispersion:
@@ -66,7 +69,7 @@ class Dispersion:
         try:
             fields = [float(field.replace("D", "E").replace("INDEF", "nan")) for field in text.split()]
             aperture, beam, kind, first, step, n_pixel, redshift = fields[:7]
-            return cls(int(aperture), int(beam), int(kind), first, step, int(n_pixel), redshift, tuple(fields[9:]))
+            return cls(int(aperture), int(beam), int(kind), first, step, int(n_pixel), redshift, np.array(fields[9:]))
         except (ValueError, OverflowError):
             raise ReadError(f"{where}: dispersion '{text[:60]}' is not of IRAF's form") from None
 
@@ -190,44 +193,53 @@ def _physical_pixels(header: Header, n_pixel: int, where: str) -> FloatArray:
     return (pixel - shift) / (scale or 1.0)
 
 
-def _evaluate(fields: tuple[float, ...], pixel: FloatArray, where: str) -> FloatArray:
+def _evaluate(fields: FloatArray, pixel: FloatArray, where: str) -> FloatArray:
     """Return the weighted mean of the functions."""
     total, weights = np.zeros_like(pixel), 0.0
     if not np.isfinite(fields).all():
         raise ReadError(f"{where}: a dispersion function with fields that are no numbers")
-    while fields:
-        if len(fields) < 4:
-            raise ReadError(f"{where}: a dispersion function of {len(fields)} fields")
+    for _ in range(MAX_FUNCTIONS):
+        if not fields.size:
+            break
+        if fields.size < 4:
+            raise ReadError(f"{where}: a dispersion function of {fields.size} fields")
         weight, offset, kind, order = fields[:4]
         function = _FUNCTIONS.get(int(kind))
-        if function is None or order != int(order) or not 1 <= order <= len(fields):
+        if function is None or order != int(order) or not 1 <= order <= fields.size:
             raise ReadError(f"{where}: dispersion function of type {kind:g} and order {order:g} is not IRAF's")
-        value, used = function(int(order), np.array(fields[4:]), pixel, where)
+        value, used = function(int(order), fields[4:], pixel, where)
         total += weight * (offset + value)
         weights += weight
         fields = fields[4 + used :]
-    if weights == 0:
-        raise ReadError(f"{where}: no dispersion function")
+    if weights == 0 or fields.size:
+        raise ReadError(f"{where}: no dispersion function, or more than {MAX_FUNCTIONS}")
     return total / weights
 
 
 def _range(order: int, fields: FloatArray, n_coefficient: int, where: str) -> tuple[float, float, FloatArray]:
-    """Return the pixel range and the coefficients."""
+    """Return the pixel range and the coefficients of a polynomial or spline."""
     if fields.size < 2 + n_coefficient or not fields[1] > fields[0]:
         raise ReadError(f"{where}: a dispersion function of order {order} lacks its range or coefficients")
     return float(fields[0]), float(fields[1]), fields[2 : 2 + n_coefficient]
 
 
 def _chebyshev(order: int, fields: FloatArray, pixel: FloatArray, where: str) -> tuple[FloatArray, int]:
+    _check_order(order, where)
     low, high, coefficients = _range(order, fields, order, where)
     value = np.asarray(np.polynomial.chebyshev.chebval(_normalized(pixel, low, high), coefficients), np.float64)
     return value, 2 + order
 
 
 def _legendre(order: int, fields: FloatArray, pixel: FloatArray, where: str) -> tuple[FloatArray, int]:
+    _check_order(order, where)
     low, high, coefficients = _range(order, fields, order, where)
     value = np.asarray(np.polynomial.legendre.legval(_normalized(pixel, low, high), coefficients), np.float64)
     return value, 2 + order
+
+
+def _check_order(order: int, where: str) -> None:
+    if order > MAX_ORDER:
+        raise ReadError(f"{where}: a polynomial of order {order}, more than {MAX_ORDER}")
 
 
 def _normalized(pixel: FloatArray, low: float, high: float) -> FloatArray:

@@ -24,7 +24,8 @@ from .orders import as_asked
 from .tables import read_columns
 from .units import angstroms_per
 
-MAX_TEXT = 64 << 20
+MAX_TEXT = 32 << 20
+MAX_LINE = 2000  # characters of a header line that are looked at
 MAX_HEADER_LINES = 5000
 _COMMENT = re.compile(r"^\s*(#|%|;|!|\\|//|\*|@)+\s?")
 _STATED = re.compile(r"^\W*(object|target|star|name)\s*[=:]\s*(.+?)\s*$", re.I)
@@ -172,7 +173,7 @@ def _cards(head: Sequence[str]) -> Header | None:
 def _comments(head: Sequence[str]) -> Facts:
     """Return what comment lines state."""
     facts = Facts()
-    for line in head[:200]:
+    for line in (whole[:MAX_LINE] for whole in head[:200]):
         if stated := _STATED.match(_COMMENT.sub("", line)):
             facts = facts.known(id=stated[2][:80])
         if _MEDIUM.search(line) and (medium := medium_in(line)):
@@ -191,7 +192,7 @@ def _columns(path: str, layout: _Layout, numbers: NDArray[np.float64], options: 
     NoWavelengthError, ReadError
         If the line above the numbers names something other than wavelengths.
     """
-    lines = [_split(_COMMENT.sub("", line), layout.delimiter) for line in layout.head[-20:]]
+    lines = [_split(_COMMENT.sub("", line[:MAX_LINE]), layout.delimiter) for line in layout.head[-20:]]
     wordy = [fields for fields in lines if len(fields) == layout.n_column and not all(map(_is_number, fields))]
     for below, names in zip([None, *wordy[::-1]], wordy[::-1], strict=False):
         columns = _named(names, _units(below), numbers)

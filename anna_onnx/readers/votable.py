@@ -17,7 +17,7 @@ from .facts import Facts, medium_in
 from .options import ReadOptions
 from .tables import read_columns
 
-MAX_SIZE = 64 << 20
+MAX_SIZE = 16 << 20  # astropy takes 20 times as much memory
 
 
 def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
@@ -51,6 +51,8 @@ def read_ecsv(path: str, text: str, options: ReadOptions) -> Iterator[Spectrum]:
     NoWavelengthError, ReadError
         If it is damaged, or its columns are not understood.
     """
+    if len(text) > MAX_SIZE:
+        raise ReadError(f"{path}: an ECSV file of {len(text) >> 20} MB, more than {MAX_SIZE >> 20} MB")
     from astropy.table import Table
 
     try:

@@ -6,7 +6,7 @@ import re
 
 from .fits import Header
 
-_ATTRIBUTE = re.compile(r"(\w+)\s*=\s*(\"[^\"]*\"|\S+)")
+_ATTRIBUTE = re.compile(r"\b(\w++)\s*+=\s*+(\"[^\"]*+\"|\S++)")
 _CONTENT = 68  # characters of one card; trailing blanks count, but many programs strip them
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import os
+import time
 
+import numpy as np
 import pytest
 
 from anna_onnx.errors import AnnaError, ReadError
 from anna_onnx.readers import ReadOptions, read_spectra
-from tests.readers.files import card
+from tests.readers.files import card, multispec_bytes
 
 
 @pytest.mark.parametrize(
@@ -67,3 +69,25 @@ def test_a_table_larger_than_its_file_is_refused(tmp_path):
 def test_wrong_overrides_are_refused(options):
     with pytest.raises(ReadError):
         ReadOptions(**options)
+
+
+def seconds(function):
+    start = time.process_time()
+    with pytest.raises(AnnaError):
+        function()
+    return time.process_time() - start
+
+
+def test_long_words_and_many_functions_do_not_take_forever(tmp_path):
+    path = tmp_path / "a"
+    flux = np.ones((1, 2000), dtype="f4")
+    functions = "1. 0. 1 1 1. 9. 5. " * 3000
+    for spec in (
+        "a" * 60000,
+        "1 1 2 5000. .5 2000 0. 1. 2. " + functions,
+        "1 1 2 5 5 2000 0 1 2 1. 0. 1 9000 " + "1 " * 9005,
+    ):
+        path.write_bytes(multispec_bytes(flux, [spec]))
+        assert seconds(lambda: read_spectra(path)) < 2
+    path.write_bytes(b"object:" + b" " * 10**6 + b"x" * 10**6)
+    assert seconds(lambda: read_spectra(path)) < 2
