@@ -110,7 +110,7 @@ def export(
     bundle = dataclasses.replace(full, network=store(full.network, precision))
     inferred = infer_examples(bundle, examples, spectra.grid)
     effect = inferred.compare(infer_examples(full, examples, spectra.grid), labels) if precision != "float32" else {}
-    flux = torch.as_tensor(np.asarray(spectra.flux[:4000], dtype=np.float32))
+    flux = torch.from_numpy(np.array(spectra.flux[:4000], dtype=np.float32))
     novelty = fit_novelty(flux, settings.augmentation, spectra.grid, settings.resolve, settings.seed)
     sidecar = dataclasses.replace(
         sidecar,
