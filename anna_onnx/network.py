@@ -134,9 +134,11 @@ class _Graph:
     def _fold(self, node: _Node) -> tuple[int, ...]:
         """Return the shape of what is computed from constants alone."""
         shapes = [self.constants[name] for name in node.inputs if name]
-        if node.operation in _KEEP_SHAPE and shapes:
+        if not shapes:
+            raise BundleError(f"{self.where}: {node.operation} without anything to work on")
+        if node.operation in _KEEP_SHAPE:
             return shapes[0]
-        if node.operation in _KEEP_SIZE and shapes:
+        if node.operation in _KEEP_SIZE:
             return (_size(shapes[0]),)
         if node.operation == "Shape":
             return (len(shapes[0]),)
