@@ -11,8 +11,11 @@ from typing import Any
 
 import h5py
 import numpy as np
-import onnx
 import pytest
+
+pytest.importorskip("onnx", reason="onnx builds the networks of this test")
+
+import onnx
 from onnx import TensorProto, helper
 
 from anna_onnx import wire

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+
+pytest.importorskip("onnx", reason="onnx builds the networks of this test")
+
 from onnx import TensorProto, helper, numpy_helper
 
 from anna_onnx.bundle import Bundle, SelfTest, Sidecar, write
