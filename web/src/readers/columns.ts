@@ -45,13 +45,15 @@ const FLUX = words(`
   flam f f_lambda fnu intensity spec spectrum counts fun flux_cal
   flux_calibrated i y flux_density sci_flux bgsub_flux flux_el flux_raw signal
   data sob norm optimal_flux flux_opt opt_counts spec_flux flx flux_lambda
-  flux_tellcorr flux_ergs_cm2_s_a relative_flux net stokes_i cflux`);
+  flux_tellcorr flux_ergs_cm2_s_a relative_flux net stokes_i cflux
+  extracted_opt extracted_rect`);
 const SIGMA = words(`
   err error sigma flux_err flux_error e_flux err_flux eflux uncertainty unc
   staterror stat_error stdev std noise flux_sigma sig err_reduced ferr fluxerr
   flux_unc fluxerror errors flux_uncertainty d_flux error_flux uncert stddev uob
   sigma_flux flux_std dflux opt_counts_sig optimal_error err_flux_reduced flux_stddev
-  uflux flux_sig spec_err errs`);
+  uflux flux_sig spec_err errs
+  error_opt error_rect`);
 const IVAR = words("ivar flux_ivar inverse_variance invvar inv_var weight_ivar opt_counts_ivar ivar_flux");
 const VARIANCE = words("var variance flux_var flux_variance");
 const MASK = words(`
@@ -59,7 +61,7 @@ const MASK = words(`
   flag data_quality dataqual bad badpix bitmask bpm flux_mask opt_mask
   quality_flag`);
 const SPECTRAL_UNIT =
-  /^(angstroms?|ang|aa|å|nm|nanomet(er|re)s?|um|µm|microns?|micromet(er|re)s?|0\.1\s*nm)$/i;
+  /^(angstroms?|ang|aa|å|nm|nanomet(er|re)s?|um|µm|microns?|micromet(er|re)s?|0\.1\s*nm)$/iu;
 
 /** Return a column's name in lower case, words joined by underscores, for comparison. */
 export function keyOf({ name }: Column): string {

@@ -65,6 +65,14 @@ function withMedium(facts: Facts, headers: Header[]): Facts {
     if (header.string("CTYPE1").toUpperCase().startsWith("AWAV")) return { ...facts, medium: "air" };
   }
   for (const header of headers) {
+    const remarks = ["CTYPE1", "CUNIT1", "CRVAL1", "TTYPE1"].map((key) => header.remark(key));
+    const lines = header.prose().filter((line) => /wavel|lambda|angstrom/i.test(line));
+    for (const text of [...remarks, ...lines]) {
+      const medium = mediumIn(text);
+      if (medium) return noted({ ...facts, medium }, `medium ${medium}, from the comment '${text}'`);
+    }
+  }
+  for (const header of headers) {
     const instrument = (header.string("INSTRUME") || header.string("INSTR")).toUpperCase();
     const medium = PIPELINES.get(instrument);
     if (medium) return noted({ ...facts, medium }, `medium ${medium}, the convention of ${instrument} pipelines`);
@@ -98,13 +106,13 @@ function withFrame(facts: Facts, headers: Header[]): Facts {
   return facts;
 }
 
-/** Return the medium that a word or phrase names, or null. */
+/** Return the medium that a word or phrase names, or null; of a conversion the outcome. */
 export function mediumIn(text: string): Medium | null {
-  const words = text.toLowerCase();
-  const vacuum = words.includes("vac");
-  const air = words.includes("air") && !words.includes("pair");
-  if (vacuum === air) return null;
-  return vacuum ? "vacuum" : "air";
+  const named = Array.from(text.matchAll(/(?:\b|_)(vac(?:uum)?|air)(?:\b|_)/gi), (found) => found[1]);
+  const converted = /(?:air|vac(?:uum)?)\W*(?:to|2|->)\W*(vac(?:uum)?|air)/i.exec(text);
+  const words = new Set((named.length && converted ? [converted[1]] : named).map((word) => word[0].toLowerCase()));
+  if (words.size !== 1) return null;
+  return words.has("v") ? "vacuum" : "air";
 }
 
 /** Take optical wavelengths made by IRAF as air: its arc-line lists are. */

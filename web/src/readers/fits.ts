@@ -79,6 +79,19 @@ export class Header {
     return value;
   }
 
+  /** Return the comment of a card, empty when there is none. */
+  remark(key: string): string {
+    const at = this.at.get(key);
+    if (at === undefined) return "";
+    return this.text.slice(at + 10, at + CARD).split("/").at(-1)?.trim() ?? "";
+  }
+
+  /** Return the COMMENT and HISTORY lines. */
+  prose(): string[] {
+    const cards = this.text.match(/.{80}/gs) ?? [];
+    return cards.filter((card) => /^(COMMENT|HISTORY) /.test(card)).map((card) => card.slice(8).trim());
+  }
+
   /** Return what stands after the equals sign. */
   private field(key: string): string {
     const at = this.find(key);
