@@ -17,6 +17,15 @@ from .units import to_angstrom
 
 FORMAT = "anna-trainingset"
 _HEAPS_BEFORE = 16 << 20  # bytes; a heap of attributes stands near the beginning
+_TRIAL_SECONDS = 30
+_TRIAL = """
+import io, sys, h5py
+source = io.BytesIO(sys.stdin.buffer.read()) if sys.argv[1] == "-" else sys.argv[1]
+with h5py.File(source, "r", locking=False) as file:
+    dict(file.attrs)
+    for name in set(file) & {"wavelength", "flux", "sigma", "mask", "id"}:
+        dict(file[name].attrs), file[name][:1], file[name][-1:]
+"""
 _BLOCK = 1 << 20  # pixels read at a time
 
 
@@ -40,17 +49,33 @@ def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
     import h5py
 
     _check_heaps(path, data)
+    _try_elsewhere(path, data)
     try:
-        with h5py.File(io.BytesIO(data[:]) if isinstance(data, bytes) else path, "r", locking=False) as file:
+        with h5py.File(io.BytesIO(data) if isinstance(data, bytes) else path, "r", locking=False) as file:
             found = file.attrs.get("format")
             if found != FORMAT:
                 shown = ", ".join(list(file)[:10])
                 raise ReadError(f"{path}: HDF5 of format '{found}' with {shown}; of HDF5 only '{FORMAT}' is read")
             yield from _rows(path, file, options)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise ReadError(
-            f"{path}: damaged HDF5 ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        ) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ReadError(f"{path}: damaged HDF5 ({reason})") from error
+
+
+def _try_elsewhere(path: str, data: Any) -> None:
+    """Open the file in another process first: libhdf5 crashes on some damaged files."""
+    import subprocess
+    import sys
+
+    whole = data if isinstance(data, bytes) else None
+    trial = [sys.executable, "-c", _TRIAL, "-" if whole else path]
+    try:
+        done = subprocess.run(trial, input=whole, capture_output=True, timeout=_TRIAL_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise ReadError(f"{path}: damaged HDF5 (libhdf5 does not end on it)") from None
+    if done.returncode:
+        reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["libhdf5 crashes on it"])[-1]
+        raise ReadError(f"{path}: damaged HDF5 ({reason[:200]})")
 
 
 def _check_heaps(path: str, data: Any) -> None:
@@ -71,7 +96,7 @@ def _check_heaps(path: str, data: Any) -> None:
 
 def _rows(path: str, file: Any, options: ReadOptions) -> Iterator[Spectrum]:
     stored, flux = file["wavelength"], file["flux"]
-    if stored.ndim != 1 or flux.ndim != 2 or flux.shape[1] != stored.shape[0] or stored.shape[0] > 1e8:
+    if stored.ndim != 1 or flux.ndim != 2 or flux.shape[1] != stored.shape[0] or stored.shape[0] > 1e7:
         raise ReadError(f"{path}: flux of shape {flux.shape} on wavelengths of shape {stored.shape}")
     wavelength, notes = to_angstrom(
         stored[:].astype(np.float64), str(stored.attrs.get("units", "Angstrom")), options.wave_unit, path

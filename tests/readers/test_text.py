@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from astropy.io.votable import from_table
 from astropy.table import Column, Table
 
-from anna_onnx.errors import NoWavelengthError, ReadError
+from anna_onnx.errors import AnnaError, NoWavelengthError, ReadError
 from anna_onnx.readers import ReadOptions, iter_spectra, read_spectra
 from anna_onnx.resampling import Grid
 from anna_onnx.trainingset import TrainingSetWriter
@@ -172,6 +173,21 @@ def test_our_training_sets_are_read_row_by_row(tmp_path):
         ("9", "vacuum", 0),
     ]
     np.testing.assert_allclose(spectra[2].sigma, ERROR, rtol=1e-6)
+
+
+def test_a_damaged_training_set_does_not_take_the_program_with_it(tmp_path):
+    path = tmp_path / "set.h5"
+    with TrainingSetWriter(path, Grid(WAVE, "vacuum"), ["teff"], ["K"], 1) as writer:
+        writer.append(FLUX[None], [[5777.0]], [1])
+    data = bytearray(path.read_bytes())
+    generator = np.random.default_rng(1)
+    for _ in range(3):
+        damaged = data.copy()
+        for at in generator.integers(100, 3000, size=20):
+            damaged[at] ^= 1 << int(generator.integers(0, 8))
+        path.write_bytes(damaged)
+        with contextlib.suppress(AnnaError):
+            read_spectra(path)
 
 
 def test_another_hdf5_file_is_refused(tmp_path):
