@@ -9,9 +9,10 @@ import stat
 import zlib
 from collections.abc import Iterator
 from importlib import import_module
-from itertools import chain
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from anna_onnx.errors import ReadError
 from anna_onnx.spectrum import Spectrum
@@ -53,23 +54,31 @@ def read(path: str, options: ReadOptions) -> Iterator[Spectrum]:
     ReadError
         If nothing reads it; the message says what was found.
     """
+    # Damaged numbers become bad pixels, not warnings. The state must not leak out of a generator.
+    with np.errstate(all="ignore"):
+        spectra = _open(path, options)
+        spectrum = next(spectra, None)
+    if spectrum is None:
+        raise ReadError(f"{path}: no spectrum in it")
+    while spectrum is not None:
+        yield spectrum
+        with np.errstate(all="ignore"):
+            spectrum = next(spectra, None)
+
+
+def _open(path: str, options: ReadOptions) -> Iterator[Spectrum]:
+    """Return the spectra as the module reads them that knows the first bytes."""
     data = load(path)
     head = bytes(data[:4096])
-    if head.startswith(HDF5):
-        return _checked(_module("hdf5").read(path, data, options), path)
     if head.startswith((b"SIMPLE  =", b"XTENSION=")):
-        return _checked(_read_fits(open_fits(path, data), options), path)
-    if (legacy_binary := _module("legacy_binary")).matches(data):
-        return _checked(legacy_binary.read(path, data, options), path)
-    return _checked(_module("votable" if b"<VOTABLE" in head.upper() else "text").read(path, data, options), path)
-
-
-def _checked(spectra: Iterator[Spectrum], path: str) -> Iterator[Spectrum]:
-    """Return the spectra, after making sure that there is one."""
-    first = next(spectra, None)
-    if first is None:
-        raise ReadError(f"{path}: no spectrum in it")
-    return chain([first], spectra)
+        return _open_fits(open_fits(path, data), options)
+    if head.startswith(HDF5):
+        name = "hdf5"
+    elif _module("legacy_binary").matches(data):
+        name = "legacy_binary"
+    else:
+        name = "votable" if b"<VOTABLE" in head.upper() else "text"
+    return _module(name).read(path, data, options)  # type: ignore[no-any-return]  # every module's does
 
 
 def load(path: str) -> Any:
@@ -114,7 +123,7 @@ def _unpack(path: str, data: Any) -> bytes:
     return unpacked
 
 
-def _read_fits(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def _open_fits(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     if options.hdu is not None:
         return _read_hdu(fits, options)
     if options.columns is not None:
