@@ -148,7 +148,16 @@ class Sidecar:
             raise
         except AnnaError as error:
             raise BundleError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from error
-        except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, MemoryError) as error:
+        except (
+            OSError,
+            LookupError,
+            ValueError,
+            TypeError,
+            RuntimeError,
+            AttributeError,
+            MemoryError,
+            ArithmeticError,
+        ) as error:
             raise BundleError(f"{where}: the sidecar is damaged ({_one_line(error)})") from error
         return sidecar
 

@@ -50,9 +50,13 @@ class Session:
         options = _options(ort, threads or usable_cores())
         try:
             with bounded_memory(len(bundle.network)):
-                self._session = ort.InferenceSession(bundle.network, options, providers=[provider])
+                self._session = ort.InferenceSession(
+                    bundle.network, options, providers=[provider], enable_fallback=0, read_config_from_model=0
+                )
         except Exception as error:  # onnxruntime raises a class of its own for each fault
             raise BundleError(f"{bundle.name}: onnxruntime refuses the network ({_first_line(error)})") from error
+        # Else a call that fails on a GPU is repeated on the CPU, with a message on standard output.
+        self._session.disable_fallback()
         if (used := self._session.get_providers()[0]) != PROVIDERS[device]:
             raise BundleError(f"device {device}: onnxruntime fell back to {used}; see its messages for the reason")
         self._check_shapes()
@@ -126,6 +130,8 @@ def _options(ort: Any, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised too
+    # Else bytes that begin as those of onnxruntime's own format would go past the checks of ONNX.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     # Idle threads that spin take the core from the reader of the next file.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
