@@ -112,7 +112,10 @@ def _name(text: str) -> str:
     at = text.find(_OBJECT)
     while at % CARD and at >= 0:
         at = text.find(_OBJECT, at + 1)
-    return Header(text[at : at + CARD]).text("OBJECT") if at >= 0 else ""
+    card = text[at : at + CARD] if at >= 0 else ""
+    if card[8:11] == "= '" and card.count("'") == 2:
+        return card[11 : card.rindex("'")].strip()
+    return Header(card).text("OBJECT")
 
 
 def _content(path: str) -> bytes | None:
