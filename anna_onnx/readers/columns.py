@@ -74,7 +74,7 @@ _WAVELENGTH = (
     "awav", "wavelength_vac", "wave_vac", "wavelength_air", "wave_air", "lambda_air", "lambda_vac", "lambda_obs",
     "wave_bary", "wavelength_vac_bary", "wave_nm", "wavelength_nm", "wavelength_angstrom", "wave_a", "lambda_a",
     "lambda_nm", "ll", "angstrom", "angstroms", "nm", "micron", "spectral_axis", "spectralaxis", "dispersion",
-    "arg", "wavel", "wavelen", "wlength", "wavelength_um", "wave_um", "wave_ang", "w", "x", "obs_wavelength",
+    "arg", "wavel", "wavelen", "wlength", "wavelength_um", "wave_um", "wave_ang", "obs_wavelength",
     "wavelength_obs", "wave_rest",
 )  # fmt: skip
 _LOG_WAVELENGTH = ("loglam", "log_lambda", "log_wave", "loglambda", "logwave", "log_wavelength", "log10lam", "log_lam")
@@ -170,11 +170,11 @@ def _pick(columns: Sequence[Column], where: str, name: str | int) -> Column:
 def _find_wavelength(columns: Sequence[Column]) -> tuple[Column | None, float | None]:
     found = (
         _by_utype(columns, "spectralaxis.value")
-        or _by_name(columns, _WAVELENGTH[:-6] if len(columns) > 2 else _WAVELENGTH)
+        or _by_name(columns, _WAVELENGTH)
         or next((c for c in columns if c.key in _LOG_WAVELENGTH), None)
         or next((c for c in columns if c.ucd.lower().startswith("em.wl") and "width" not in c.ucd.lower()), None)
         or next((c for c in columns if c.key.startswith(("wave", "lambda")) and "err" not in c.key), None)
-        or next((c for c in columns if c.key in _WAVELENGTH), None)
+        or _by_name(columns, ("w", "x"))
         or next((c for c in columns if _SPECTRAL_UNIT.match(c.unit.strip())), None)
     )
     return found, None if found is None else _log_base(found)
@@ -264,7 +264,7 @@ def medium_of(column: Column, columns: Sequence[Column]) -> Literal["air", "vacu
         return "air"
     if column.key in ("wave", "wavelength") and any(other.key == f"{column.key}_air" for other in columns):
         return "vacuum"
-    found = medium_in(column.key)
+    found = medium_in(column.name)
     return found if found in ("air", "vacuum") else None
 
 

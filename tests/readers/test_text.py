@@ -75,6 +75,15 @@ def test_comments_may_state_the_medium_and_the_name(read):
     assert (star.medium, star.id) == ("vacuum", "HD 140283")
 
 
+@pytest.mark.parametrize(
+    ("name", "medium"),
+    [("wave_vac", "vacuum"), ("Wavelength (air)", "air"), ("LAMBDA_AIR", "air"), ("wave", "unknown")],
+)
+def test_the_name_of_the_column_may_state_the_medium(read, name, medium):
+    (star,) = read(f"{name},flux\n" + lines(WAVE, FLUX, separator=","))
+    assert star.medium == medium
+
+
 def test_missing_values_become_bad_pixels(read):
     text = "wave,flux,err\n" + lines(WAVE, FLUX, ERROR, separator=",").replace(repr(float(FLUX[4])), "", 1)
     (star,) = read(text)
