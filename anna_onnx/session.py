@@ -86,8 +86,11 @@ class Session:
         return labels, sigma
 
     def _check_shapes(self) -> None:
-        inputs = {item.name: item.shape for item in self._session.get_inputs()}
-        outputs = [item.name for item in self._session.get_outputs()]
+        try:
+            inputs = {item.name: item.shape for item in self._session.get_inputs()}
+            outputs = [item.name for item in self._session.get_outputs()]
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{self._name}: names in the network are no text") from error
         if list(inputs) != ["flux"] or len(inputs["flux"]) != 2 or inputs["flux"][1] != self._n_pixel:
             raise BundleError(f"{self._name}: the network takes {inputs}, needed flux (batch, {self._n_pixel})")
         if not {"labels", "sigma"} <= set(outputs):
