@@ -72,7 +72,8 @@ def page_parts(bundle: Bundle) -> dict[str, str]:
     parts["index.html"] = parts["index.html"].replace("{{name}}", html.escape(bundle.name))
     network = _base64(gzip.compress(bundle.network, mtime=0))
     parts["model.js"] = _assign(model=model_json(bundle), network=network)
-    parts["engine.js"] = _assign(engine=_base64((built / "engine.wasm.gz").read_bytes()))
+    notices = (built / "notices.txt").read_text(encoding="utf-8")
+    parts["engine.js"] = f"/*\n{notices}*/\n" + _assign(engine=_base64((built / "engine.wasm.gz").read_bytes()))
     return parts
 
 

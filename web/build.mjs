@@ -3,7 +3,7 @@
 //   npm ci && npm run build
 
 import { createHash } from "node:crypto";
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -30,9 +30,7 @@ async function buildPage() {
     // A classic script has no address of its own; the runtime is given its WebAssembly instead.
     define: { "import.meta.url": "undefined" },
   });
-  const stylesheet = readFileSync(join(here, "src", "style.css"), "utf8");
-  writeFileSync(join(target, "style.css"), stylesheet);
-  writeFileSync(join(target, "index.html"), readFileSync(join(here, "src", "index.html"), "utf8"));
+  for (const name of ["index.html", "style.css", "notices.txt"]) copyFileSync(join(here, "src", name), join(target, name));
   const engine = readFileSync(join(runtime, "dist", "ort-wasm-simd-threaded.wasm"));
   writeFileSync(join(target, "engine.wasm.gz"), gzipSync(engine, { level: 9 }));
   writeFileSync(join(target, "sources.sha256"), `${hashOfSources()}\n`);

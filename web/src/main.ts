@@ -1,6 +1,7 @@
 /** The page: files in, a plot, a table and a CSV file out. */
 
 import { ReadError } from "./errors.ts";
+import { FLAG } from "./flags.ts";
 import { infer, selfTest, unreadable, type Row } from "./inference.ts";
 import { readModel, type Model, type PageFiles } from "./model.ts";
 import { Network } from "./network.ts";
@@ -103,7 +104,7 @@ class Page {
       const began = performance.now();
       const fresh: Given[] = [];
       for (const [i, file] of files.entries()) {
-        say(`Reading ${file.name} …`, i / files.length);
+        say(`Reading ${plural(files.length, "file")} …`, i / files.length);
         fresh.push(await read(file));
       }
       this.given.push(...fresh);
@@ -158,9 +159,10 @@ class Page {
     find("caption").textContent = [name, place].filter(Boolean).join(" · ");
     const { novelty } = this.model;
     const isSeen = row.flux !== null && row.coverage > 0;
+    const isComparable = isSeen && novelty !== null && !(row.flags & FLAG.not_normalized);
     this.plot.show(
       row.flux,
-      isSeen && novelty !== null ? nearestKnown(novelty, row.flux) : null,
+      isComparable ? nearestKnown(novelty, row.flux) : null,
       `Spectrum of ${name} on the wavelengths of the model`,
     );
     find("figure").hidden = !isSeen;
@@ -193,15 +195,14 @@ class Page {
   }
 }
 
+/** Read a file; one bad file never stops the others. */
 async function read(file: File): Promise<Given> {
   try {
     const content = new Uint8Array(await file.arrayBuffer());
     return { name: file.name, spectra: await readSpectra(file.name, content), problem: null };
   } catch (error) {
-    if (error instanceof ReadError) return { name: file.name, spectra: [], problem: error.message };
-    if (error instanceof DOMException)
-      return { name: file.name, spectra: [], problem: `${file.name}: the browser cannot read it (${error.message})` };
-    throw error;
+    const problem = error instanceof ReadError ? error.message : `${file.name}: cannot be read (${String(error)})`;
+    return { name: file.name, spectra: [], problem };
   }
 }
 

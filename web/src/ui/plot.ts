@@ -1,10 +1,11 @@
 /** The plot of one spectrum on the model's grid. */
 
+import { general } from "../format.ts";
 import { clamp, nearestRank, searchSorted } from "../numeric.ts";
 import { draw } from "./dom.ts";
 import { numberText } from "./words.ts";
 
-const MARGIN = { left: 48, right: 10, top: 8, bottom: 36 };
+const MARGIN = { left: 56, right: 10, top: 8, bottom: 36 };
 
 type Range = readonly [number, number];
 
@@ -284,6 +285,6 @@ function ticks([low, high]: Range, n: number): { at: number; text: string }[] {
   const first = Math.ceil(low / step);
   return Array.from({ length: Math.max(Math.floor(high / step) - first + 1, 0) }, (_, i) => {
     const at = (first + i) * step;
-    return { at, text: numberText(at, decimals) };
+    return { at, text: decimals > 4 || Math.abs(at) >= 1e6 ? general(at, 3) : numberText(at, decimals) };
   });
 }

@@ -134,7 +134,7 @@ export class ResultTable {
       ...this.labels.map((_, i) => measured(row.values[i], row.errors[i], decimals[i])),
       make("td", {}, numberText(row.snr, 0)),
       make("td", {}, `${numberText(100 * row.coverage, row.coverage < 1 ? 1 : 0)}%`),
-      make("td", { class: "left" }, ...flagNames(row.flags).map(chip)),
+      flagCell(row.flags),
     );
     line.addEventListener("click", () => this.pick(row, line));
     return line;
@@ -174,6 +174,19 @@ export class ResultTable {
     const rest = [make("td", {}, numberText(median(good.map((row) => row.snr)), 0)), make("td"), make("td")];
     return [make("tfoot", {}, make("tr", {}, title, ...cells, ...rest))];
   }
+}
+
+/** Return a cell with the first flag and how many more there are; all of them are read out, and stand in the detail. */
+function flagCell(bits: number): HTMLElement {
+  const [first, ...others] = flagNames(bits);
+  if (first === undefined) return make("td");
+  const cell = make("td", { class: "left flags" }, chip(first));
+  if (others.length) {
+    const names = others.map((name) => name.replaceAll("_", " ")).join(", ");
+    cell.append(make("span", { class: "chip", title: names, "aria-hidden": "true" }, `+${others.length}`));
+    cell.append(make("span", { class: "quiet" }, names));
+  }
+  return cell;
 }
 
 /** Return a cell with a value and its error. */
