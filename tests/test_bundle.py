@@ -306,7 +306,7 @@ HOSTILE_SIDECARS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "major version": (attribute("format_version", "2.0"), "upgrade anna-onnx"),
     "no version": (attribute("format_version", "new"), "is no version"),
     "other format": (attribute("format", "anna-grid"), "needed 'anna-sidecar'"),
-    "deep provenance": (attribute("provenance", "[" * 5000 + "]" * 5000), "nested|damaged"),
+    "deep provenance": (attribute("provenance", "[" * 5000 + "]" * 5000), "nested|damaged|no table"),
     "provenance no table": (attribute("provenance", "3"), "no table"),
     "provenance of numbers": (attribute("provenance", '{"metrics": 3}'), "no table"),
     "preparation of text": (attribute("preparation", '{"min_coverage": "all"}'), "preparation"),
