@@ -128,9 +128,14 @@ def _remarked_medium(headers: Sequence[Keywords]) -> tuple[Medium, str]:
             if found := medium_in(remark):
                 return found, f"medium {found}, from the comment '{remark}'"
         for line in header.prose():
-            if _WAVELENGTH.search(line) and (found := medium_in(line)):
+            if found := told_medium(line):
                 return found, f"medium {found}, from the comment '{line}'"
     return "unknown", ""
+
+
+def told_medium(line: str) -> Medium | None:
+    """Return the medium that a COMMENT or HISTORY line tells of wavelengths, or None."""
+    return medium_in(line) if _WAVELENGTH.search(line) else None
 
 
 def _conventional_medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:

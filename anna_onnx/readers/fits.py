@@ -58,10 +58,6 @@ class Header:
     def __contains__(self, key: str) -> bool:
         return self._offset(key) is not None
 
-    def keys(self) -> list[str]:
-        """Return the short keywords."""
-        return list(self._at)
-
     def get(self, key: str) -> bool | int | float | str | None:
         """Return the value of a keyword, None when it is absent or has none."""
         at = self._offset(key)

@@ -22,6 +22,7 @@ import numpy as np
 from anna_onnx.spectrum import FloatArray, Source, Spectrum
 
 from .assembly import padding
+from .facts import told_medium
 from .fits import BLOCK, CARD, Header
 from .options import ReadOptions
 
@@ -36,6 +37,7 @@ UTC-DATE UTC-END UTC-OBS UTDATE UTMIDDLE UTSTART WINDDIR WINDSPED ZD
 """
 INDIFFERENT = frozenset(f"{word:8}" for word in _WORDS.split())
 _OBJECT = "OBJECT  "
+_REMARKS = ("COMMENT ", "HISTORY ")
 _KINDS: Mapping[int, np.dtype[Any]] = {-32: np.dtype(">f4"), -64: np.dtype(">f8")}
 _MARKS = ("XTENSION", "HIERARCH", "CONTINUE", "BSCALE  ", "BZERO   ")
 
@@ -147,9 +149,10 @@ def _header(content: bytes) -> tuple[str, int] | None:
 
 
 def _cards(text: str) -> list[str]:
-    """Return the cards that matter."""
+    """Return the cards that matter, among them remarks that tell the medium."""
     cards = [text[i : i + CARD] for i in range(0, len(text), CARD)]
-    return [card for card in cards if card[:8] not in INDIFFERENT and card[:8] != _OBJECT]
+    matter = [card for card in cards if card[:8] not in INDIFFERENT and card[:8] != _OBJECT]
+    return matter + [card for card in cards if card[:8] in _REMARKS and told_medium(card[8:])]
 
 
 def _end(start: int, n_pixel: int, kind: np.dtype[Any]) -> int:

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anna_onnx.errors import AnnaError, NoWavelengthError, ReadError
-from anna_onnx.readers import read_spectra
+from anna_onnx.readers import ReadOptions, read_spectra
 from anna_onnx.readers.fits import open_fits
+from anna_onnx.readers.series import Series
 from tests.readers.files import image_bytes
 
 N = 64
@@ -110,6 +111,17 @@ def test_the_medium_may_stand_in_a_remark(tmp_path, remark, medium):
     data = image_bytes(FLUX, {"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0})
     (tmp_path / "a").write_bytes(data.replace(b"END".ljust(160), remark.encode().ljust(80) + b"END".ljust(80), 1))
     assert read_spectra(tmp_path / "a")[0].medium == medium
+
+
+def test_a_series_notices_a_remark_on_the_medium(tmp_path):
+    data = image_bytes(FLUX, {"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0})
+    remark = b"COMMENT wavelengths are in vacuum".ljust(80) + b"END".ljust(80)
+    (tmp_path / "plain").write_bytes(data)
+    (tmp_path / "told").write_bytes(data.replace(b"END".ljust(160), remark, 1))
+    series = Series(ReadOptions())
+    series.learn(str(tmp_path / "told"), read_spectra(tmp_path / "told")[0])
+    assert series.read(str(tmp_path / "told")).medium == "vacuum"
+    assert series.read(str(tmp_path / "plain")) is None
 
 
 @pytest.mark.parametrize(
