@@ -158,6 +158,8 @@ AXES: dict[str, dict[str, Any]] = {
     "coefficients": {"COEFF0": 3.7, "COEFF1": 1e-5},
     "linear by iraf": {"CRVAL1": 6000.0, "CDELT1": 0.1, "DC-FLAG": 0, "WAT0_001": "system=equispec"},
     "in the type": {"CRVAL1": 6000.0, "CDELT1": 0.1, "CTYPE1": "LAMBDA (Angstrom)", "VRAD": -12.5},
+    "a number for a name": {"CRVAL1": 6000.0, "CDELT1": 0.1, "OBJECT": 1234},
+    "a star with a point": {"CRVAL1": 6000.0, "CDELT1": 0.1, "OBJECT": 12.0, "CRPIX1": 1},
     "HARPS": {
         "CRVAL1": 6000.0,
         "CDELT1": 0.01,
@@ -267,6 +269,39 @@ def test_text_is_read_as_python_does(read_as_page, tmp_path):
         expected = read_as_python(path)
         if isinstance(expected, str):
             assert isinstance(found[str(path)], str), f"{path.name}: {expected}"
+        else:
+            assert_same(found[str(path)], expected, path.name)
+
+
+@pytest.fixture(scope="module")
+def sound_files(tmp_path_factory) -> list[bytes]:
+    """The contents of small files of every kind."""
+    from astropy.io import fits
+
+    folder = tmp_path_factory.mktemp("sound")
+    contents = [multispec_file(folder / f"{n}.fits", text).read_bytes() for n, text in MULTISPEC.items()]
+    for cards in AXES.values():
+        fits.PrimaryHDU(np.ones(50, np.float32), header_of(cards)).writeto(folder / "axis.fits", overwrite=True)
+        contents.append((folder / "axis.fits").read_bytes())
+    return contents + [(text * 4).encode() for text in TEXTS.values()]
+
+
+def test_damaged_files_are_read_or_refused_as_python_does(read_as_page, sound_files, tmp_path):
+    random = np.random.default_rng(11)
+    letters = np.frombuffer(b"0123456789.-+eEDT '/=,;|#abcXYZ", np.uint8)
+    files = []
+    for i in range(200):
+        content = np.frombuffer(sound_files[random.integers(len(sound_files))], np.uint8).copy()
+        places = random.integers(0, min(content.size, 1600), random.integers(1, 4))
+        content[places] = random.choice(letters, places.size)
+        path = tmp_path / f"{i}.dat"
+        path.write_bytes(content.tobytes())
+        files.append(path)
+    found = read_as_page(files)
+    for path in files:
+        expected = read_as_python(path)
+        if isinstance(expected, str):
+            assert isinstance(found[str(path)], str), f"{expected}, but the page reads it"
         else:
             assert_same(found[str(path)], expected, path.name)
 

@@ -5,6 +5,7 @@
  */
 
 import { ReadError } from "../errors.ts";
+import { parseNumber } from "./number.ts";
 
 const BLOCK = 2880;
 const CARD = 80;
@@ -50,7 +51,7 @@ export class Header {
   number(key: string): number | null {
     const value = this.get(key);
     if (value === null || typeof value === "boolean" || value === "") return null;
-    const number = Number(value);
+    const number = typeof value === "number" ? value : parseNumber(value.trim());
     return Number.isFinite(number) ? number : null;
   }
 
@@ -63,7 +64,10 @@ export class Header {
   string(key: string): string {
     const value = this.get(key);
     if (value === null) return "";
-    return typeof value === "string" ? value.trim() : String(value);
+    if (typeof value === "string") return value.trim();
+    if (typeof value === "boolean") return value ? "True" : "False";
+    // A whole number that is written with a point stays one, as in Python.
+    return Number.isInteger(value) && /[.ED]/i.test(this.field(key).split("/", 1)[0]) ? value.toFixed(1) : String(value);
   }
 
   /** Return a string with its trailing blanks, which count in IRAF's WAT cards, and its CONTINUE cards. */
@@ -116,8 +120,7 @@ function unquote(field: string): string {
 function parseValue(token: string): Value {
   if (token === "T" || token === "F") return token === "T";
   if (token === "") return null;
-  const number = Number(token.replace(/[Dd]/, "E"));
-  return Number.isNaN(number) ? token : number;
+  return parseNumber(token.replace(/[Dd]/g, "E")) ?? token;
 }
 
 /** One header and data unit. */
@@ -181,7 +184,7 @@ function readHeader(data: DataView, from: number, where: string): { header: Head
   const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   const limit = Math.min(data.byteLength, from + MAX_HEADER);
   for (let at = from; at + CARD <= limit; at += CARD)
-    if (startsWith(data, at, "END".padEnd(CARD))) {
+    if (startsWith(data, at, "END     ")) {
       const text = latin1(bytes.subarray(from, at));
       return { header: new Header(text), start: from + Math.ceil((at + CARD - from) / BLOCK) * BLOCK };
     }

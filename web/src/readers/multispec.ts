@@ -12,6 +12,7 @@ import type { Spectrum } from "../spectrum.ts";
 import { assemble } from "./assembly.ts";
 import { factsFrom, irafMedium, noted } from "./facts.ts";
 import type { Hdu, Header } from "./fits.ts";
+import { parseNumber } from "./number.ts";
 import { toAngstrom } from "./units.ts";
 import { attributes, unitAndLabel } from "./wat.ts";
 
@@ -104,9 +105,9 @@ function parse(text: string, where: string): Dispersion {
   const fields = text
     .trim()
     .split(/\s+/)
-    .map((field) => (field === "INDEF" ? NaN : Number(field.replace("D", "E") || NaN)));
-  const [aperture, beam, kind, first, step, nPixel, redshift] = fields;
-  if (fields.length < 7 || ![aperture, beam, kind, nPixel].every(Number.isFinite))
+    .map((field) => parseNumber(field === "INDEF" ? "nan" : field.replaceAll("D", "E")));
+  const [aperture, beam, kind, first, step, nPixel, redshift] = fields as number[];
+  if (fields.length < 7 || fields.includes(null) || ![aperture, beam, kind, nPixel].every(Number.isFinite))
     throw new ReadError(`${where}: dispersion '${text.slice(0, 60)}' is not of IRAF's form`);
   return {
     aperture,
@@ -115,7 +116,7 @@ function parse(text: string, where: string): Dispersion {
     step,
     nPixel: Math.trunc(nPixel),
     redshift,
-    functions: fields.slice(9),
+    functions: (fields as number[]).slice(9),
   };
 }
 

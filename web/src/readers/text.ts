@@ -6,6 +6,7 @@ import { assemble } from "./assembly.ts";
 import { keyOf, mediumOf, understand, unitOf, type Column, type Roles } from "./columns.ts";
 import { factsFrom, irafMedium, mediumIn, noted } from "./facts.ts";
 import { Header } from "./fits.ts";
+import { isNumber, parseNumber } from "./number.ts";
 import { isWavelengthUnit, toAngstrom } from "./units.ts";
 
 const CARD = 80;
@@ -15,8 +16,6 @@ const STATED = /^\W*(?:object|target|star|name)\s*[=:]\s*(.+?)\s*$/i;
 const MEDIUM = /wav|lambda|medium|air.*vac/i;
 const OTHER_AXIS = /vel(ocity|o)?\b|\bv_?(lsr|rad|hel\w*)\b|km\/s|freq\w*|[kMGT]?Hz\b|pixel|channel/i;
 const MISSING = new Set(["", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""']);
-const NUMBER = /^[+-]?(\d+(_\d+)*\.?(\d+(_\d+)*)?|\.\d+(_\d+)*)(e[+-]?\d+)?$/i;
-const NOT_FINITE = /^([+-]?)(inf|infinity|nan)$/i;
 /** What the Gaia archive's RVS spectra have: 846-870 nm in steps of 0.01. */
 const RVS_PIXELS = 2401;
 
@@ -86,16 +85,6 @@ function split(line: string, delimiter: string | null): string[] {
   return fields.slice(fields[0] ? 0 : 1, fields.at(-1) ? undefined : -1);
 }
 
-function isNumber(field: string): boolean {
-  return NUMBER.test(field) || NOT_FINITE.test(field);
-}
-
-function parseNumber(field: string): number {
-  const special = NOT_FINITE.exec(field);
-  if (special) return special[2].toLowerCase() === "nan" ? NaN : special[1] === "-" ? -Infinity : Infinity;
-  return Number(field.replaceAll("_", ""));
-}
-
 /** Return the columns of numbers, and notes. */
 function readNumbers(path: string, layout: Layout): { numbers: Float64Array[]; notes: string[] } {
   const rows = layout.body.filter((line) => !COMMENT.test(line)).map((line) => split(line, layout.delimiter));
@@ -107,7 +96,7 @@ function readNumbers(path: string, layout: Layout): { numbers: Float64Array[]; n
   if (good.length < 2 || good.length < 0.9 * rows.length)
     throw new ReadError(`${path}: ${lost} of ${rows.length} lines are not ${layout.nColumn} numbers`);
   const numbers = Array.from({ length: layout.nColumn }, (_, column) =>
-    Float64Array.from(good, (fields) => (isNumber(fields[column]) ? parseNumber(fields[column]) : NaN)),
+    Float64Array.from(good, (fields) => parseNumber(fields[column]) ?? NaN),
   );
   return { numbers, notes: lost ? [`${lost} lines that are no numbers left out`] : [] };
 }
