@@ -437,7 +437,7 @@ def _ascii_loader(data: Any, start: int, layout: tuple[int, int, int, int, str],
     n_row, width, offset, size, code = layout
 
     def load() -> Any:
-        cells = np.char.strip(np.ndarray((n_row,), f"S{size}", data, start + offset, (width,)))
+        cells = np.char.strip(_strided(data, start + offset, (n_row,), np.dtype(f"S{size}"), (width,)))
         if code == "A":
             return np.char.decode(cells, "latin-1")
         try:
@@ -457,15 +457,20 @@ def _column_loader(
         if code in "PQ":
             return _variable_cells(header, i, data, start, layout, where)
         if code == "A":
-            text = np.ndarray((n_row,), f"S{max(repeat, 1)}", data, start + offset, (width,))
+            text = _strided(data, start + offset, (n_row,), np.dtype(f"S{max(repeat, 1)}"), (width,))
             return np.char.decode(text, "latin-1") if repeat else np.full(n_row, "")
         if code not in _FIELD or code == "X":
             raise ReadError(f"{where}: column {i} of type '{code}', needed numbers")
         kind = np.dtype(_FIELD[code])
-        cells = np.ndarray((n_row, repeat), kind, data, start + offset, (width, kind.itemsize))
+        cells = _strided(data, start + offset, (n_row, repeat), kind, (width, kind.itemsize))
         return _scale_column(header, i, code, cells[:, 0] if repeat == 1 else cells)
 
     return load
+
+
+def _strided(data: Any, at: int, shape: tuple[int, ...], kind: np.dtype[Any], strides: tuple[int, ...]) -> NDArray[Any]:
+    """Return a column of the rows that begin at `at`; a table without rows may begin behind the end of the file."""
+    return np.ndarray(shape, kind, data, at, strides) if math.prod(shape) else np.empty(shape, kind)
 
 
 def _scale_column(header: Header, i: int, code: str, cells: NDArray[Any]) -> NDArray[Any]:

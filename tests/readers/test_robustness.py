@@ -91,3 +91,13 @@ def test_long_words_and_many_functions_do_not_take_forever(tmp_path):
         assert seconds(lambda: read_spectra(path)) < 2
     path.write_bytes(b"object:" + b" " * 10**6 + b"x" * 10**6)
     assert seconds(lambda: read_spectra(path)) < 2
+
+
+def test_an_empty_table_at_the_end_of_a_file_without_padding_is_refused(tmp_path):
+    cards = {"XTENSION": "BINTABLE", "BITPIX": 8, "NAXIS": 2, "NAXIS1": 80, "NAXIS2": 0, "PCOUNT": 0, "GCOUNT": 1}
+    columns = {"TFIELDS": 2, "TTYPE1": "wave", "TFORM1": "5D", "TTYPE2": "flux", "TFORM2": "5D"}
+    primary = b"".join(card(k, v) for k, v in {"SIMPLE": True, "BITPIX": 8, "NAXIS": 0}.items()) + b"END".ljust(80)
+    second = b"".join(card(k, v) for k, v in (cards | columns).items()) + b"END".ljust(80)
+    (tmp_path / "a").write_bytes(primary.ljust(2880) + second)
+    with pytest.raises(ReadError):
+        read_spectra(tmp_path / "a")
