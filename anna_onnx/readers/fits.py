@@ -500,6 +500,7 @@ def _variable_cells(
     if not found or found[1] not in _FIELD or found[1] in "XA" or repeat != 1:
         raise ReadError(f"{where}: column {i} of type '{header.text(f'TFORM{i}')}', needed numbers")
     kind = np.dtype(_FIELD[found[1]])
+    size = 4 if code == "P" else 8
     pointers = _strided(data, start + offset, (n_row, 2), np.dtype(f">i{size}"), (width, size))
     heap = start + (header.integer("THEAP") or n_row * width)
     cells = []
