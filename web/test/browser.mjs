@@ -68,7 +68,8 @@ async function visit(page, wanted) {
   const startup = Date.now() - opened;
   await shot(page, wanted, "empty");
   const atOpening = requests.length;
-  await page.locator("details.options").evaluate((element) => (element.open = true));
+  if ([wanted.medium, wanted.rv, wanted.normalize].some((value) => value !== undefined))
+    await page.locator("details.options").evaluate((element) => (element.open = true));
   if (wanted.medium) await page.selectOption("#medium", wanted.medium);
   const dropped = Date.now();
   if (wanted.files?.length) {
