@@ -20,7 +20,6 @@ from anna_onnx.blocks import Part
 from anna_onnx.bundle import Bundle
 from anna_onnx.errors import AnnaError, MissingExtraError
 from anna_onnx.inference import Inference, InferOptions
-from anna_onnx.pipeline import run_parts
 from anna_onnx.results import Rows, join
 
 try:
@@ -120,4 +119,4 @@ def _result(future: Future) -> Rows:
 
 def _infer_shard(plugin: str, shard: list[Part]) -> Rows:
     """Infer a shard; runs on a worker."""
-    return join(list(run_parts(get_worker().plugins[plugin].inference, shard)))
+    return join(list(get_worker().plugins[plugin].inference.run_parts(shard)))

@@ -112,6 +112,15 @@ class Inference:
             finally:
                 pool.shutdown(cancel_futures=True)
 
+    def run_parts(self, parts: Iterable[Part]) -> Iterator[Rows]:
+        """Infer parts of files in their order; one that cannot be read becomes a row that says why.
+
+        Yields
+        ------
+        Rows
+        """
+        return self.run(read_blocks(parts, self.options.read))
+
     def rows(self, block: Block | Failure) -> Rows:
         """Return the rows of the table for one block."""
         if isinstance(block, Failure):
@@ -217,8 +226,7 @@ def infer_files(bundle: Bundle, files: Iterable[str], options: InferOptions | No
     Rows
         In the order of the files.
     """
-    inference = Inference(bundle, options)
-    return inference.run(read_blocks(map(Part, files), inference.options.read))
+    return Inference(bundle, options).run_parts(map(Part, files))
 
 
 def infer_table(bundle: Bundle, spectra: Any, options: InferOptions | None = None) -> QTable:

@@ -135,9 +135,13 @@ def infer_to_table(
     counts = _Counts(report, len(parts))
     with ResultWriter(output, bundle.sidecar.labels, model_info(bundle), resume=resume, **columns) as writer:
         left = _not_done(parts, writer.done()) if resume else parts
-        for rows in _run(inference, left, processes, scheduler):
-            writer.write(rows)
-            counts.add(rows)
+        try:
+            for rows in _run(inference, left, processes, scheduler):
+                writer.write(rows)
+                counts.add(rows)
+        except KeyboardInterrupt:
+            kept = f"; the rows so far are in {output}.part, --resume goes on" if output else ""
+            raise AnnaError(f"interrupted{kept}") from None
     return Summary(writer.rows_done, counts.failed, counts.flagged, output)
 
 
@@ -154,11 +158,6 @@ def expand(files: Iterable[str]) -> Iterator[str]:
             yield from (line for line in lines if line.strip())
         else:
             yield file
-
-
-def run_parts(inference: Inference, parts: Iterable[Part]) -> Iterator[Rows]:
-    """Infer parts of files in this process."""
-    return inference.run(read_blocks(parts, inference.options.read))
 
 
 def cut(parts: Iterable[Part]) -> Iterator[list[Part]]:
@@ -200,7 +199,7 @@ def _run(inference: Inference, parts: Sequence[Part], processes: int, scheduler:
     if saved > 2 * STARTING:
         yield from _run_in_processes(bundle, options, cut(rest), n)
     else:
-        yield from run_parts(inference, rest)
+        yield from inference.run_parts(rest)
 
 
 class _Stopwatch:
@@ -247,7 +246,7 @@ def _start(bundle: Bundle, options: InferOptions) -> None:
 
 
 def _infer_shard(shard: list[Part]) -> Rows:
-    return join(list(run_parts(_inference, shard)))
+    return join(list(_inference.run_parts(shard)))
 
 
 def _not_done(parts: Sequence[Part], done: Iterable[tuple[str, int | None, int | None]]) -> list[Part]:

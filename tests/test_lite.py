@@ -172,7 +172,9 @@ def test_an_interrupted_run_is_resumed(
         write_rows(self, rows)
 
     monkeypatch.setattr(ResultWriter, "write", fail_late)
-    assert lite("infer", model, *files, "-o", str(output)).exit_code == 1
+    interrupted = lite("infer", model, *files, "-o", str(output))
+    assert interrupted.exit_code == 1
+    assert "--resume goes on" in interrupted.stderr
     assert not output.exists()
     monkeypatch.setattr(ResultWriter, "write", write_rows)
     other = lite("infer", model, *files[1:], "-o", str(output), "--resume")
