@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,14 @@ def make_average(network: nn.Module, stage: config.Stage) -> AveragedModel | Non
     """Return an exponential moving average of the weights, if the stage asks for one."""
     if stage.average is None:
         return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(stage.average), use_buffers=True)  # type: ignore[no-untyped-call]
+    decay = stage.average
+
+    def update(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        # A young average must not hold on to the first weights: its memory grows with its age.
+        now = min(decay, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(now)(averages, current, count)  # type: ignore[no-untyped-call]
+
+    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 
 
 def stage_of(stages: tuple[config.Stage, ...], step: int) -> tuple[int, int]:
