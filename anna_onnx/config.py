@@ -243,6 +243,18 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Tune:
+    """What `anna tune` searches, and where it keeps what it found."""
+
+    trials: int = option(50, "runs to try, of all workers together", positive)
+    storage: str = option("tune.db", "SQLite file of the study; several workers share it")
+    study: str = option("anna", "name of the study in that file")
+    space: dict[str, Any] = option(
+        {}, "what to vary: 'stage.learning_rate' = { low = 1e-4, high = 1e-2, log = true }, 'network.fc1' = [64, 128]"
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole parameter file.
 
@@ -263,6 +275,7 @@ class Config:
     validation: Validation = Validation()
     loader: Loader = Loader()
     run: Run = Run()
+    tune: Tune = field(default_factory=Tune)
     path: Path = field(default=Path("params.toml"), compare=False)
     text: str = field(default="", compare=False)
 
@@ -311,7 +324,7 @@ def dumps(table: Mapping[str, Any], where: str = "") -> str:
     """Return TOML text that reads back as `table`: the inverse of `tomllib.loads`, comments apart."""
     plain, tables = [], []
     for key, value in table.items():
-        name = f"{where}.{key}" if where else key
+        name = f"{where}.{_quote_key(key)}" if where else _quote_key(key)
         if isinstance(value, Mapping):
             tables.append(f"\n[{name}]\n{dumps(value, name)}")
         elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
@@ -378,6 +391,10 @@ def _convert(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
         if not isinstance(value, dict):
             raise TypeError("must be a table")
         return _build(typing.cast(type[Any], hint), value, name, problems)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise TypeError("must be a table")
+        return value
     if origin is tuple:
         return _convert_tuple(value, arguments, name, problems)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -429,6 +446,16 @@ def _contradictions(config: Config) -> list[str]:
         problems.append("augmentation.resolution: needs spectrum_resolution, the training set's own resolving power")
     if augmentation.snr_template and not augmentation.snr:
         problems.append("augmentation.snr_template: needs snr")
+    for name, choices in config.tune.space.items():
+        if not (isinstance(choices, list) and choices) and not _is_interval(choices):
+            problems.append(f"tune.space.{name}: needs a list of values, or low and high with low < high")
     if not config.stage:
         problems.append("stage: needs at least one [[stage]]")
     return problems
+
+
+def _is_interval(choices: Any) -> bool:
+    if not isinstance(choices, dict) or not {"low", "high"} <= set(choices) <= {"low", "high", "log", "step"}:
+        return False
+    low, high = choices["low"], choices["high"]
+    return isinstance(low, (int, float)) and isinstance(high, (int, float)) and low < high

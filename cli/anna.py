@@ -246,21 +246,47 @@ def convert(old: str, new: str, labels: str | None, **options: Any) -> None:
 @click.argument("params", type=click.Path(dir_okay=False), default="params.toml")
 @click.option("--resume", is_flag=True, help="Go on with the newest run of PARAMS.")
 @click.option("--run", type=click.Path(file_okay=False), help="The run to go on with, in place of the newest.")
-def train(params: str, resume: bool, run: str | None) -> None:
+@click.option("--find-lr", is_flag=True, help="Do not train: measure at which learning rates the cost falls.")
+def train(params: str, resume: bool, run: str | None, find_lr: bool) -> None:
     """Train a network as PARAMS (default params.toml) says.
 
     \b
     anna train params.toml
     anna train params.toml --resume
+    anna train params.toml --find-lr     # writes find_lr.png and find_lr.csv
+    torchrun --nproc-per-node=4 --no-python anna train params.toml
     """
     from anna_onnx import config
-    from anna_onnx.training import loop
+    from anna_onnx.training import loop, ratetest
 
+    if find_lr:
+        with progress_bar("testing rates") as report:
+            curve = ratetest.find_rate(config.load(params), report=report)
+        click.echo("\n".join(ratetest.write_curve(curve)))
+        return
     going_on = loop.find_run(params, run) if resume or run else None
     settings = going_on.settings() if going_on else config.load(params)
     with progress_bar("training") as report:
         directory = loop.train(settings, going_on, report, lambda text: click.echo(text, err=True))
     click.echo(str(directory.path))
+
+
+@main.command()
+@click.argument("params", type=click.Path(dir_okay=False), default="params.toml")
+def tune(params: str) -> None:
+    """Search for the parameters that train best, in the space under [tune.space] of PARAMS.
+
+    Start it again to go on, or several times at once to search faster: they share the study in
+    tune.storage.
+    """
+    from anna_onnx import config
+    from anna_onnx.training.tuning import tune as search
+
+    with progress_bar("tuning") as report:
+        found = search(config.load(params), report, lambda text: click.echo(text, err=True))
+    click.echo(f"best of {found.trials} trials: cost {found.cost:.4g}")
+    click.echo("\n".join(f"  {name} = {value}" for name, value in found.values.items()))
+    click.echo(f"{found.path} written")
 
 
 @main.command()

@@ -23,6 +23,7 @@ FIRST_STEP = 300  # steps, before a run is judged
 DEAD = 0.5  # fraction of a layer's units
 CONSTANT = 0.05  # scatter of the answers over that of the truth
 OVERFITTED = 1.3  # validation cost over its least
+APART = 0.2  # batch cost over validation cost
 
 
 class Diagnosis:
@@ -62,13 +63,11 @@ class Diagnosis:
             "still": cost_never_falls(answers, truth),
             "overfit": overfitting(self.rows),
         }
-        if found["constant"] or found["still"]:
-            # One cause, one line.
-            found["useless"] = ""
-            found["still"] = "" if found["constant"] else found["still"]
-        new = {name: advice for name, advice in found.items() if advice and name not in self._given}
+        # One cause, one line: the first of these explains the others.
+        causes = [name for name in ("overfit", "constant", "still", "useless") if found[name]]
+        new = [name for name in ("dead", *causes[:1]) if found[name] and name not in self._given]
         self._given |= set(new)
-        return list(new.values())
+        return [found[name] for name in new]
 
 
 def inspect_training_spectra(task: Task) -> Iterator[str]:
@@ -170,17 +169,19 @@ def uninformative_labels(answers: Tensor, truth: Tensor, labels: Sequence[Label]
 
 
 def overfitting(rows: Sequence[Row]) -> str:
-    """Recognise a batch cost that falls while the validation cost rises."""
+    """Recognise a batch cost that falls while the validation cost rises, or stays far above it."""
     costs = [row["validation_cost"] for row in rows if "validation_cost" in row]
     if len(costs) < PATIENCE:
         return ""
     best = costs.index(min(costs))
     rising = min(costs[-3:]) > OVERFITTED * costs[best]
     falling = rows[-1]["batch_cost"] < rows[best]["batch_cost"]
-    if not (rising and falling):
+    stalled = len(costs) > PATIENCE and min(costs[-PATIENCE:]) > 0.95 * min(costs[:-PATIENCE])
+    apart = rows[-1]["batch_cost"] < APART * costs[-1]
+    if not ((rising and falling) or (stalled and apart)):
         return ""
     return (
-        f"over-fitting since step {int(rows[best]['step'])}: the batch cost falls, the validation cost rises: "
+        f"over-fitting since step {int(rows[best]['step'])}: the batch cost falls, the validation cost does not: "
         "more training spectra, more augmentation, weight_decay, or keep_probability below 1"
     )
 

@@ -90,11 +90,12 @@ class Inputs(nn.Module):
     def fit(self, mean: Tensor, spread: Tensor) -> None:
         """Standardise with the mean and the spread of the training spectra, shape (n_pixel,) each.
 
-        The spread has a floor, a tenth of its mean, for pixels that hardly vary.
+        The spread has a floor, a tenth of its mean, for pixels that hardly vary, and
+        0.0001 of the continuum for spectra that do not vary at all.
         """
         self.fill.copy_(mean)
         self.offset.copy_(mean)
-        self.scale.copy_(torch.maximum(spread, 0.1 * spread.mean()))
+        self.scale.copy_(torch.maximum(spread, 0.1 * spread.mean()).clamp(min=1e-4))
 
     def forward(self, flux: Tensor) -> Tensor:
         missing = torch.isnan(flux)

@@ -159,6 +159,19 @@ def test_a_velocity_is_the_same_on_a_logarithmic_grid():
     assert shifted[inside] == pytest.approx(expected[inside], abs=1e-3)
 
 
+def test_a_shift_that_grows_along_a_long_spectrum_is_followed():
+    # From the first pixel to the last the shift grows by two pixels: it is made in five blocks.
+    grid = Grid(np.linspace(6600.0, 6850.0, 6001))
+    wave = np.sin(grid.wavelength / 0.3)
+    shifted = augment(wave[None], grid, radial_velocity=(100.0, 100.0)).flux[0].numpy()
+    beta = 100.0 / SPEED_OF_LIGHT
+    expected = np.sin(grid.wavelength * math.sqrt((1 - beta) / (1 + beta)) / 0.3)
+    inside = np.isfinite(shifted)
+    assert inside.mean() > 0.98
+    inside[:60] = False  # where the continuation by two pixels is felt
+    assert shifted[inside] == pytest.approx(expected[inside], abs=2e-4)
+
+
 def test_a_grid_with_a_gap_is_shifted_rightly_away_from_the_gap():
     grid = Grid(np.concatenate([np.linspace(6625, 6700, 376), np.linspace(6705, 6825, 601)]))
     shifted = augment(gaussian_line(grid.wavelength)[None], grid, radial_velocity=(20.0, 20.0)).flux[0].numpy()

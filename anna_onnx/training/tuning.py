@@ -1,0 +1,201 @@
+"""Search for the parameters that train best, with Optuna: ``anna tune``.
+
+A study lives in an SQLite file. Any number of processes may work on it at the
+same time, and one that was stopped goes on with what it holds; trials that
+are worse than most at the same step are given up early.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import tomllib
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anna_onnx import config
+from anna_onnx.errors import ConfigError, MissingExtraError, TrainingError
+from anna_onnx.files import replacing
+from anna_onnx.progress import Progress, silent
+from anna_onnx.training.loop import Row, train
+
+if TYPE_CHECKING:
+    import optuna
+
+Table = dict[str, Any]
+ALIVE = 60  # seconds between signs of life; a trial without them was killed, and is left out
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best trial of a study.
+
+    Attributes
+    ----------
+    values : mapping of str to value
+        What was varied.
+    cost : float
+        Its least validation cost.
+    trials : int
+        Trials of the study that came to an end.
+    path : Path
+        Parameter file with the values in place.
+    """
+
+    values: Mapping[str, Any]
+    cost: float
+    trials: int
+    path: Path
+
+
+def tune(settings: config.Config, report: Progress = silent, say: Callable[[str], None] = print) -> Found:
+    """Search until the study has as many trials as `tune.trials`.
+
+    Parameters
+    ----------
+    settings : config.Config
+        With what to vary in `tune.space`.
+    report, say
+        See `anna_onnx.training.loop.train`.
+
+    Returns
+    -------
+    Found
+        The best trial; its parameters are written to ``<params>.best.toml``.
+
+    Raises
+    ------
+    TrainingError
+        If there is nothing to vary, no validation to judge by, or no trial came to an end.
+    MissingExtraError
+        Without Optuna.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingExtraError("'anna tune'", "tune") from error
+    if not settings.tune.space:
+        raise TrainingError(f"{settings.path}: nothing to vary; say what under [tune.space]")
+    if not (settings.data.validation or settings.data.validation_size):
+        raise TrainingError(f"{settings.path}: trials are judged by data.validation or data.validation_size; give one")
+    with_values(settings, {name: _example(choices) for name, choices in settings.tune.space.items()})
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = open_study(settings)
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+
+    def try_one(trial: optuna.Trial) -> float:
+        return run_trial(trial, settings, report, say)
+
+    if len(study.get_trials(states=ended)) < settings.tune.trials:
+        study.optimize(
+            try_one,
+            callbacks=[optuna.study.MaxTrialsCallback(settings.tune.trials, states=ended)],
+            catch=(TrainingError, ConfigError),
+        )
+    if not study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
+        raise TrainingError(f"{settings.tune.study}: no trial came to an end; try one by hand with 'anna train'")
+    best = with_values(settings, study.best_params)
+    path = settings.path.with_name(f"{settings.path.stem}.best.toml")
+    with replacing(path) as partial:
+        partial.write_text(best.text, encoding="utf-8")
+    return Found(study.best_params, study.best_value, len(study.get_trials(states=ended)), path)
+
+
+def open_study(settings: config.Config) -> optuna.Study:
+    """Open the study, or begin it."""
+    import optuna
+
+    path = settings.resolve(settings.tune.storage)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}, heartbeat_interval=ALIVE
+        )
+    return optuna.create_study(
+        study_name=settings.tune.study,
+        storage=storage,
+        # Workers draw apart.
+        sampler=optuna.samplers.TPESampler(seed=(settings.seed * 100_003 + os.getpid()) % 2**32),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=settings.steps // 4),
+        direction="minimize",
+        load_if_exists=True,
+    )
+
+
+def run_trial(trial: optuna.Trial, settings: config.Config, report: Progress, say: Callable[[str], None]) -> float:
+    """Train with the values that a trial suggests, and return the least validation cost."""
+    import optuna
+
+    values = {name: suggest(trial, name, choices) for name, choices in settings.tune.space.items()}
+    best = float("inf")
+
+    def look(row: Row) -> None:
+        nonlocal best
+        best = min(best, row["validation_cost"])
+        trial.report(best, int(row["step"]))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    def report_trial(done: int, total: int, note: str = "") -> None:
+        report(done, total, f"trial {trial.number} | {note}")
+
+    try:
+        directory = train(with_values(settings, values), report=report_trial, say=lambda text: None, look=look)
+    except optuna.TrialPruned:
+        say(f"trial {trial.number}: given up, cost {best:.4g}, {_in_words(values)}")
+        raise
+    trial.set_user_attr("run", directory.path.name)
+    say(f"trial {trial.number}: cost {best:.4g}, {_in_words(values)}, run {directory.path}")
+    return best
+
+
+def suggest(trial: optuna.Trial, name: str, choices: Any) -> Any:
+    """Draw a value: one of a list, or between low and high, whole where both are."""
+    if isinstance(choices, list):
+        return trial.suggest_categorical(name, choices)
+    low, high, log = choices["low"], choices["high"], choices.get("log", False)
+    if isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(name, low, high, log=log, step=choices.get("step", 1))
+    return trial.suggest_float(name, low, high, log=log, step=choices.get("step"))
+
+
+def with_values(settings: config.Config, values: Mapping[str, Any]) -> config.Config:
+    """Return the parameters with some replaced: ``network.fc1``; ``stage.steps`` is that of every stage.
+
+    Raises
+    ------
+    ConfigError
+        If a parameter is unknown, or does not take the value.
+    """
+    table: Table = copy.deepcopy(tomllib.loads(settings.text))
+    table.pop("tune", None)
+    for name, value in values.items():
+        *path, key = name.split(".")
+        for place in _places(table, path):
+            place[key] = value
+    return config.loads(config.dumps(table), settings.path)
+
+
+def _places(table: Table, path: list[str]) -> list[Table]:
+    """Return the tables that a path leads to: of a list of tables, all."""
+    places = [table]
+    for name in path:
+        found: list[Table] = []
+        for place in places:
+            inner = place.setdefault(name, {})
+            found += inner if isinstance(inner, list) else [inner]
+        places = found
+    return places
+
+
+def _example(choices: Any) -> Any:
+    return choices[0] if isinstance(choices, list) else choices["low"]
+
+
+def _in_words(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+    )

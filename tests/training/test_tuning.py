@@ -1,0 +1,110 @@
+"""The search for parameters: it varies what it is told to, keeps its study, goes on, and gives up bad trials."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch")
+optuna = pytest.importorskip("optuna")
+
+from click.testing import CliRunner  # noqa: E402  torch may be missing
+
+from anna_onnx import config  # noqa: E402
+from anna_onnx.errors import ConfigError, TrainingError  # noqa: E402
+from anna_onnx.training.tuning import open_study, tune, with_values  # noqa: E402
+from anna_onnx_cli.anna import main  # noqa: E402
+
+SPACE = {"stage.learning_rate": {"low": 1e-6, "high": 1e-2, "log": True}, "network.fc1": [4, 16]}
+
+
+def study_of(toy, trials=3, **change):
+    return toy(tune={"trials": trials, "space": SPACE}, stage={"steps": 40}, **change)
+
+
+def test_the_best_trial_is_found_and_written(toy):
+    settings = study_of(toy)
+    found = tune(settings, say=lambda text: None)
+    study = open_study(settings)
+    assert found.trials == len(study.trials) == 3
+    costs = [trial.value for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    assert found.cost == min(costs)
+    best = config.load(found.path)
+    assert best.network.sizes.fc1 == found.values["network.fc1"]
+    assert best.stage[0].learning_rate == found.values["stage.learning_rate"]
+    assert best.data == settings.data
+
+
+def test_a_study_goes_on_where_it_stopped(toy):
+    tune(study_of(toy, trials=2), say=lambda text: None)
+    found = tune(study_of(toy, trials=3), say=lambda text: None)
+    assert found.trials == 3
+    assert tune(study_of(toy, trials=3), say=lambda text: None).trials == 3
+
+
+def test_bad_trials_are_given_up_early(toy):
+    said = []
+    space = {"stage.learning_rate": [1e-2, 1e-2, 1e-9]}
+    settings = toy(tune={"trials": 10, "space": space}, stage={"steps": 40})
+    tune(settings, say=said.append)
+    given_up = [line for line in said if "given up" in line]
+    assert given_up
+    assert all("learning_rate 1e-09" in line for line in given_up)
+
+
+def test_two_workers_share_a_study(toy):
+    settings = study_of(toy, trials=4)
+    command = [sys.executable, "-c", "from anna_onnx_cli.anna import main; main()", "tune", str(settings.path)]
+    open_study(settings)
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [worker.communicate(timeout=300) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], said
+    # Each finishes the trial that it is at.
+    assert 4 <= len(open_study(settings).trials) <= 5
+    assert all("best of" in out for out, _ in said)
+
+
+def test_the_command_says_what_it_found(toy):
+    result = CliRunner().invoke(main, ["tune", str(study_of(toy, trials=1).path)])
+    assert result.exit_code == 0, result.output
+    assert "best of 1 trials: cost" in result.output
+    assert "params.best.toml written" in result.output
+
+
+def test_values_are_put_into_every_stage(toy):
+    stages = [{"steps": 10}, {"steps": 20}]
+    changed = with_values(toy(stage=stages), {"stage.learning_rate": 0.5, "augmentation.radial_velocity": [-5, 5]})
+    assert [stage.learning_rate for stage in changed.stage] == [0.5, 0.5]
+    assert changed.augmentation.radial_velocity == (-5, 5)
+    assert changed.augmentation.snr == (100, 200)
+
+
+def test_a_parameter_that_does_not_exist_is_named_before_any_trial(toy):
+    settings = toy(tune={"space": {"network.fc3": [1, 2]}})
+    with pytest.raises(ConfigError, match=r"network\.fc3: unknown key"):
+        tune(settings, say=lambda text: None)
+
+
+def test_without_a_space_or_a_validation_set_there_is_nothing_to_tune(toy):
+    with pytest.raises(TrainingError, match="nothing to vary"):
+        tune(toy())
+    with pytest.raises(TrainingError, match="judged by data"):
+        tune(study_of(toy, data={"train": "train.h5"}))
+
+
+def test_a_space_that_is_no_range_is_refused(toy):
+    with pytest.raises(ConfigError, match="needs a list of values, or low and high"):
+        toy(tune={"space": {"network.fc1": {"low": 5, "high": 2}}})
+
+
+def test_a_table_written_as_toml_reads_back_the_same():
+    import tomllib
+
+    table = {
+        "seed": 1, "text": 'a "quoted" Å', "flag": True, "list": [1, 2.5, "x"], "empty": [], "pairs": [[1, 2], [3, 4]],
+        "data": {"train": "a.h5", "deep": {"stage.learning_rate": {"low": 1e-5, "log": False}}},
+        "stage": [{"steps": 1}, {"steps": 2, "rate": 1e300}],
+    }  # fmt: skip
+    assert tomllib.loads(config.dumps(table)) == table
