@@ -137,10 +137,10 @@ def test_the_page_says_that_this_browser_computes_as_the_training_machine(models
     assert "Ready" in found["status"]
 
 
-def test_the_table_sorts_and_the_arrow_keys_go_through_it(models, browse, files, tmp_path):
+def test_dropped_spectra_can_be_sorted_and_gone_through_with_the_arrow_keys(models, browse, files, tmp_path):
     page = export_page(Bundle.load(models["plain"]), tmp_path / "page")
     different = [path for path in files if path.name in ("raw.csv", "vacuum.fits", "holes.fits", "noisy.fits")]
-    found = browse(page, different, sort=["Teff", "Teff"], pick=2)
+    found = browse(page, different, drop=True, sort=["Teff", "Teff"], pick=2)
     rising, falling = found["orders"]
     assert rising == falling[::-1]
     by_teff = sorted(found["rows"], key=lambda row: -float(row["teff"]))

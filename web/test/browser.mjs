@@ -2,14 +2,14 @@
 //
 //   echo '{"page": "out/index.html", "files": ["a.fits"], "screenshots": "shots"}' | node browser.mjs
 //
-// What a line may ask: page (a file, or an http address), files, viewport [width, height], dark, medium, rv,
+// What a line may ask: page (a file, or an http address), files, drop (in place of choosing them), viewport [width, height], dark, medium, rv,
 // normalize, sort (columns to press), pick (how often to go down with the arrow key), screenshots (a folder),
 // axe (whether to look for barriers). The environment variable CHROMIUM is the browser's path.
 
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
@@ -73,7 +73,7 @@ async function visit(page, wanted) {
   if (wanted.medium) await page.selectOption("#medium", wanted.medium);
   const dropped = Date.now();
   if (wanted.files?.length) {
-    await page.setInputFiles("#files", wanted.files);
+    await (wanted.drop ? drop(page, wanted.files) : page.setInputFiles("#files", wanted.files));
     await page.waitForFunction(() => / in [0-9.]+ s\.|wrong/.test(document.getElementById("status").textContent));
   }
   const toTable = Date.now() - dropped;
@@ -108,6 +108,17 @@ async function visit(page, wanted) {
     sorted: [...document.querySelectorAll("#table th[aria-sort]")].map((cell) => cell.getAttribute("aria-sort")),
   }));
   return { startup, toTable, status, csv, about, orders, picked, barriers, problems, described, requests, afterOpening: requests.slice(atOpening) };
+}
+
+async function drop(page, files) {
+  const contents = files.map((file) => ({ name: basename(file), base64: readFileSync(file, "base64") }));
+  const transfer = await page.evaluateHandle((given) => {
+    const made = new DataTransfer();
+    for (const { name, base64 } of given)
+      made.items.add(new File([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], name));
+    return made;
+  }, contents);
+  for (const kind of ["dragenter", "dragover", "drop"]) await page.dispatchEvent("body", kind, { dataTransfer: transfer });
 }
 
 async function findBarriers(page) {

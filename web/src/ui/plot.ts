@@ -14,7 +14,7 @@ type Range = readonly [number, number];
  * with the keyboard arrows, plus, minus and Home.
  */
 export class SpectrumPlot {
-  private readonly svg = draw("svg", { role: "img", tabindex: 0 });
+  private readonly svg = draw("svg", { role: "img", tabindex: 0, "aria-describedby": "plot-keys" });
   private flux: Float32Array | null = null;
   private view: Range;
   private scaleX: (wavelength: number) => number = (w) => w;
