@@ -1,13 +1,14 @@
 # make demo   everything once: install, draw a training set, train, export, infer without torch
 # make test   a new environment, and every test in it
 # make lint   ruff, mypy, import-linter (in the environment of make test)
+# make docs   the documentation, docs/_build/html; its commands are run, warnings are errors
 
 PYTHON ?= python3
 DEMO := .demo
 BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: .venv/ready .venv-lite/ready
 	.venv/$(BIN)/anna simulate -n 6000 --seed 1 -o $(DEMO)/train.h5
@@ -37,6 +38,10 @@ lint: .venv-test/ready
 	.venv-test/$(BIN)/mypy
 	.venv-test/$(BIN)/lint-imports
 
+docs: .venv-docs/ready
+	.venv-docs/$(BIN)/python -m sphinx -q -E -W --keep-going docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
 	.venv/$(BIN)/python $(PIP) -c constraints.txt -e ".[train]"
@@ -52,5 +57,10 @@ lint: .venv-test/ready
 	.venv-test/$(BIN)/python $(PIP) -c constraints.txt -e ".[dev]"
 	@touch $@
 
+.venv-docs/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/$(BIN)/python $(PIP) -c constraints.txt -e ".[docs]"
+	@touch $@
+
 clean:
-	rm -rf .venv .venv-lite .venv-test $(DEMO) build dist *.egg-info
+	rm -rf .venv .venv-lite .venv-test .venv-docs docs/_build docs/generated $(DEMO) build dist *.egg-info

@@ -4,8 +4,8 @@ The pages in `PAGES` are run one after the other, in one temporary folder, so th
 later page may use the files of an earlier one:
 
 - in a ``console`` fence, each line that begins with ``$`` is a command for bash; what
-  follows it is its output, and is replaced. A command may fail only where the
-  page shows an error;
+  follows it is its output, and is replaced. A command that is to fail says so:
+  ``# exit status 1``;
 - a fence whose first line is ``# name.suffix`` is a file, and is written;
 - any other ``python`` fence is run;
 - the code cells of a notebook are run.
@@ -27,17 +27,19 @@ from typing import Any
 
 PAGES = (
     "tutorial.md",
+    "howto/email.md",
+    "howto/browser.md",
+    "howto/topcat.md",
+    "notebooks/infer.ipynb",
+    "troubleshooting.md",
     "howto/own-grid.md",
     "howto/real-spectra.md",
-    "howto/email.md",
-    "howto/topcat.md",
-    "troubleshooting.md",
-    "notebooks/infer.ipynb",
     "commands.md",
 )
 
 FENCE = re.compile(r"^```(console|python|toml|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+STATUS = re.compile(r"# exit status (\d+)$")
 FILE_NAME = re.compile(r"# (\S+\.\w+)\n")
 
 # What depends on how busy the machine is (progress, written every ten seconds), and notices of torch.
@@ -64,7 +66,7 @@ def execute(text: str, folder: Path) -> str:
 
 def _execute_fence(language: str, body: str, folder: Path) -> str:
     if language == "console":
-        return COMMAND.sub(lambda line: f"$ {line[1]}\n{_output(line[1], line[2], folder)}", body)
+        return COMMAND.sub(lambda line: f"$ {line[1]}\n{_output(line[1], folder)}", body)
     if name := FILE_NAME.match(body):
         (folder / name[1]).write_text(body, encoding="utf-8")
     elif language == "python":
@@ -72,12 +74,15 @@ def _execute_fence(language: str, body: str, folder: Path) -> str:
     return body
 
 
-def _output(command: str, expected: str, folder: Path) -> str:
-    printed = _run(["bash", "-c", command.replace("\\\n", " ")], folder, may_fail="Error" in expected)
+def _output(command: str, folder: Path) -> str:
+    status = STATUS.search(command)
+    printed = _run(["bash", "-c", command], folder, int(status[1]) if status else 0)
+    if "```" in printed:
+        raise RuntimeError(f"{command}\nprints a fence, which would end the one it stands in")
     return NOISE.sub("", printed)
 
 
-def _run(words: list[str], folder: Path, may_fail: bool = False) -> str:
+def _run(words: list[str], folder: Path, status: int = 0) -> str:
     programs = Path(sys.executable).parent
     quiet = {"PYTHONWARNINGS": "ignore", "COLUMNS": "100", "OMP_NUM_THREADS": "2"}
     environment = {**os.environ, **quiet, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
@@ -85,8 +90,8 @@ def _run(words: list[str], folder: Path, may_fail: bool = False) -> str:
         words, cwd=folder, env=environment, text=True, check=False, timeout=300,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    if done.returncode and not may_fail:
-        raise RuntimeError(f"{words[-1]}\nexit status {done.returncode}\n{done.stdout}")
+    if done.returncode != status:
+        raise RuntimeError(f"{words[-1]}\nexit status {done.returncode}, not {status}\n{done.stdout}")
     return done.stdout
 
 
