@@ -28,7 +28,6 @@ from typing import Any
 PAGES = (
     "tutorial.md",
     "howto/email.md",
-    "howto/browser.md",
     "howto/topcat.md",
     "notebooks/infer.ipynb",
     "troubleshooting.md",
