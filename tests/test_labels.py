@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest import approx
 
 from anna_onnx.errors import AnnaError
 from anna_onnx.labels import Label, canonical, nearest, scale, unscale
@@ -13,12 +12,12 @@ TEFF, LOGG = Label("teff", 4000, 7000), Label("logg", 2.7, 4.8)
 
 
 def test_the_ends_of_the_range_scale_to_zero_and_one():
-    assert scale([[4000, 4.8]], [TEFF, LOGG]) == approx(np.array([[0, 1]]))
+    assert scale([[4000, 4.8]], [TEFF, LOGG]) == pytest.approx(np.array([[0, 1]]))
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=2))
 def test_unscaling_is_the_inverse_of_scaling(values):
-    assert unscale(scale([values], [TEFF, LOGG]), [TEFF, LOGG]) == approx(np.array([values]), rel=1e-9, abs=1e-6)
+    assert unscale(scale([values], [TEFF, LOGG]), [TEFF, LOGG]) == pytest.approx(np.array([values]), rel=1e-9, abs=1e-6)
 
 
 def test_an_unknown_label_stays_unknown():

@@ -66,7 +66,7 @@ def test_text_ids_sigma_mask_and_other_columns_come_along(tmp_path, columns):
 
 
 def test_a_file_that_was_not_finished_does_not_appear(tmp_path, columns):
-    with pytest.raises(RuntimeError), TrainingSetWriter(tmp_path / "a.h5", GRID, NAMES, UNITS, 5) as writer:
+    with pytest.raises(RuntimeError), TrainingSetWriter(tmp_path / "a.h5", GRID, NAMES, UNITS, 5) as writer:  # noqa: PT012
         writer.append(columns["flux"][:2], columns["labels"][:2], columns["id"][:2])
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []

@@ -35,7 +35,7 @@ from anna_onnx.training.calibration import fit_calibration, fit_novelty
 from anna_onnx.training.checkpoint import RunDirectory
 from anna_onnx.training.network import Network
 from anna_onnx.training.precision import PRECISIONS, Precision, shorten, store
-from anna_onnx.training.task import Examples, load_augmentation, make_examples
+from anna_onnx.training.task import Examples, load_augmentation, make_examples, training_set_from_grid
 from anna_onnx.trainingset import TrainingSet
 
 FloatArray = NDArray[np.float64]
@@ -43,6 +43,7 @@ FloatArray = NDArray[np.float64]
 OPSET, IR_VERSION = 18, 8
 PARITY = 1e-5  # of a label's range
 BATCHES = (1, 2, 90)
+N_CALIBRATION = 4000  # spectra
 EMAIL = 10e6  # bytes that mail servers let through
 
 
@@ -110,7 +111,7 @@ def export(
     bundle = dataclasses.replace(full, network=store(full.network, precision))
     inferred = infer_examples(bundle, examples, spectra.grid)
     effect = inferred.compare(infer_examples(full, examples, spectra.grid), labels) if precision != "float32" else {}
-    flux = torch.from_numpy(np.array(spectra.flux[:4000], dtype=np.float32))
+    flux = torch.from_numpy(np.array(spectra.flux[:N_CALIBRATION], dtype=np.float32))
     novelty = fit_novelty(flux, settings.augmentation, spectra.grid, settings.resolve, settings.seed)
     sidecar = dataclasses.replace(
         sidecar,
@@ -172,20 +173,22 @@ def load_network(run: RunDirectory, settings: config.Config) -> Network:
 def calibration_set(settings: config.Config) -> tuple[TrainingSet, str]:
     """Return the spectra that errors are calibrated on, and what they are.
 
-    The validation set, or the test set; without either the training set,
-    on which errors look smaller than they are.
+    The validation set, or the test set; without either fresh stars of the grid, or the
+    training set, on which errors look smaller than they are.
     """
     names = settings.labels.names or None
     for kind in ("validation", "test"):
         if (name := getattr(settings.data, kind)) and settings.resolve(name).is_file():
             return open_training_set(settings.resolve(name), names), f"{kind} set"
+    if settings.data.grid:
+        return training_set_from_grid(settings, N_CALIBRATION), "stars drawn from the grid"
     return open_training_set(settings.resolve(settings.data.train[0]), names), "training set"
 
 
 def draw_examples(spectra: TrainingSet, labels: tuple[Label, ...], augmentation: Augmentation, seed: int) -> Examples:
-    """Draw about 4000 augmented spectra for calibration, spectra of a small set several times."""
-    repeats = max(1, min(4, 4000 // len(spectra)))
-    rows = np.tile(np.arange(min(len(spectra), 4000)), repeats)
+    """Draw about `N_CALIBRATION` augmented spectra for calibration, spectra of a small set several times."""
+    repeats = max(1, min(4, N_CALIBRATION // len(spectra)))
+    rows = np.tile(np.arange(min(len(spectra), N_CALIBRATION)), repeats)
     return make_examples([spectra], rows, labels, augmentation, seed, CALIBRATION)
 
 
