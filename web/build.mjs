@@ -30,7 +30,8 @@ async function buildPage() {
     // A classic script has no address of its own; the runtime is given its WebAssembly instead.
     define: { "import.meta.url": "undefined" },
   });
-  for (const name of ["index.html", "style.css", "notices.txt"]) copyFileSync(join(here, "src", name), join(target, name));
+  for (const name of ["index.html", "style.css", "notices.txt"])
+    copyFileSync(join(here, "src", name), join(target, name));
   const engine = readFileSync(join(runtime, "dist", "ort-wasm-simd-threaded.wasm"));
   writeFileSync(join(target, "engine.wasm.gz"), gzipSync(engine, { level: 9 }));
   writeFileSync(join(target, "sources.sha256"), `${hashOfSources()}\n`);
@@ -56,7 +57,11 @@ async function buildTests() {
 function hashOfSources() {
   const files = readdirSync(join(here, "src"), { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath ?? entry.path, entry.name).slice(here.length + 1).replaceAll("\\", "/"));
+    .map((entry) =>
+      join(entry.parentPath ?? entry.path, entry.name)
+        .slice(here.length + 1)
+        .replaceAll("\\", "/"),
+    );
   const hash = createHash("sha256");
   for (const name of [...files, "build.mjs", "package-lock.json"].sort()) {
     hash.update(`${name}\0${readFileSync(join(here, name), "utf8").replaceAll("\r\n", "\n")}\0`);

@@ -1,4 +1,7 @@
-/** Continuum normalisation: a robust smooth curve through the upper envelope; the counterpart of `anna_onnx.continuum`. */
+/**
+ * Continuum normalisation: a robust smooth curve through the upper envelope;
+ * the counterpart of `anna_onnx.continuum`.
+ */
 
 import { chebyshev, leastSquares, median, quantile } from "./numeric.ts";
 import { findGaps } from "./resampling.ts";
@@ -70,7 +73,10 @@ function fitPiece(wavelength: Float64Array, flux: Float64Array, use: Uint8Array,
     if (better.length < enough || same(better, kept)) break;
     kept = better;
     const rows = kept.map((i) => basis[i].map((value) => value / level[i]));
-    const coefficients = leastSquares(rows, Float64Array.from(kept, (i) => scaled[i] / level[i]));
+    const coefficients = leastSquares(
+      rows,
+      Float64Array.from(kept, (i) => scaled[i] / level[i]),
+    );
     curve = evaluate(basis, coefficients);
   }
   return curve.map((value) => value * unit);
@@ -79,7 +85,12 @@ function fitPiece(wavelength: Float64Array, flux: Float64Array, use: Uint8Array,
 /** Fit the bright pixels of stretches of the spectrum: neither lines nor a cosmic ray must count at first. */
 function firstGuess(basis: Float64Array[], flux: Float64Array, pixels: number[]): Float64Array {
   const stretches = split(pixels, 2 * basis[0].length);
-  const bright = Float64Array.from(stretches, (part) => quantile(part.map((i) => flux[i]), 0.8));
+  const bright = Float64Array.from(stretches, (part) =>
+    quantile(
+      part.map((i) => flux[i]),
+      0.8,
+    ),
+  );
   const middle = stretches.map((part) => basis[part[part.length >> 1]].slice());
   return evaluate(basis, leastSquares(middle, bright));
 }
@@ -133,8 +144,7 @@ function cubicSplines(x: number, pieces: number): Float64Array {
   for (let degree = 1; degree <= 3; degree++)
     splines = Float64Array.from(
       { length: splines.length - 1 },
-      (_, i) =>
-        ((at - knots[i]) * splines[i] + (knots[i + degree + 1] - at) * splines[i + 1]) * (pieces / degree),
+      (_, i) => ((at - knots[i]) * splines[i] + (knots[i + degree + 1] - at) * splines[i + 1]) * (pieces / degree),
     );
   return splines;
 }

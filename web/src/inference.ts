@@ -53,7 +53,8 @@ function makeRow(model: Model, spectrum: Spectrum, prepared: Prepared, labels: F
   const factors = errorFactors(model.calibration, prepared.snr);
   let flags = prepared.flags;
   if (covered && values.some((value, i) => isOutside(value, model.labels[i]))) flags |= FLAG.outside_labels;
-  if (covered && model.novelty !== null && noveltyScore(model.novelty, prepared.flux) > 1) flags |= FLAG.unlike_training;
+  if (covered && model.novelty !== null && noveltyScore(model.novelty, prepared.flux) > 1)
+    flags |= FLAG.unlike_training;
   return {
     source: spectrum.source,
     id: spectrum.id,
@@ -76,7 +77,13 @@ function isOutside(value: number, { low, high }: { low: number; high: number }):
 /** Return the factors on sigma at a S/N; where it is not known the middle bin counts. */
 function errorFactors({ snr: bins, factors }: Calibration, snr: number): Float64Array {
   const at = noise(Number.isNaN(snr) ? bins[bins.length >> 1] : snr);
-  return factors[0].map((_, label) => interpolate(at, bins.map(noise), factors.map((row) => row[label])));
+  return factors[0].map((_, label) =>
+    interpolate(
+      at,
+      bins.map(noise),
+      factors.map((row) => row[label]),
+    ),
+  );
 }
 
 /** Errors go with the noise, which is what to interpolate in: 1 / snr, negative to ascend. */

@@ -63,7 +63,10 @@ class Page {
         : `this browser gives the training machine's answers to ${deviation.toExponential(0)} of a label's range`;
     find("about-body").replaceChildren(...aboutModel(this.model, text));
     if (good) say("Ready.");
-    else fail(`This browser computes differently from the training machine (by ${deviation.toExponential(0)} of a label's range).`);
+    else
+      fail(
+        `This browser computes differently from the training machine (by ${deviation.toExponential(0)} of a label's range).`,
+      );
   }
 
   private listen(): void {
@@ -219,7 +222,11 @@ function readOptions(): Options {
 /** Return a spectrum in the medium that was asked for, and a note on it. */
 function withMedium(spectrum: Spectrum, medium: Medium | null): Spectrum {
   if (medium === null) return spectrum;
-  return { ...spectrum, medium, notes: [...spectrum.notes, `medium ${medium} as requested (file: ${spectrum.medium})`] };
+  return {
+    ...spectrum,
+    medium,
+    notes: [...spectrum.notes, `medium ${medium} as requested (file: ${spectrum.medium})`],
+  };
 }
 
 /** Say what is going on, and how much of it is done. */

@@ -104,7 +104,10 @@ export function fromBase64(text: string): Uint8Array<ArrayBuffer> {
 }
 
 /** Unpack gzip; null when it holds more than `limit` bytes. */
-export async function gunzip(packed: Uint8Array<ArrayBuffer>, limit = Infinity): Promise<Uint8Array<ArrayBuffer> | null> {
+export async function gunzip(
+  packed: Uint8Array<ArrayBuffer>,
+  limit = Infinity,
+): Promise<Uint8Array<ArrayBuffer> | null> {
   const reader = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip")).getReader();
   const pieces: Uint8Array<ArrayBuffer>[] = [];
   let size = 0;

@@ -108,8 +108,15 @@ export function leastSquares(rows: Float64Array[], target: Float64Array): Float6
       for (let i = k; i < m; i++) dot += reflector[i - k] * get(i);
       for (let i = k; i < m; i++) set(i, get(i) - ((2 * dot) / square) * reflector[i - k]);
     };
-    for (let j = k; j < n; j++) reflect((i) => rows[i][j], (i, value) => (rows[i][j] = value));
-    reflect((i) => target[i], (i, value) => (target[i] = value));
+    for (let j = k; j < n; j++)
+      reflect(
+        (i) => rows[i][j],
+        (i, value) => (rows[i][j] = value),
+      );
+    reflect(
+      (i) => target[i],
+      (i, value) => (target[i] = value),
+    );
   }
   const largest = Math.max(...Array.from({ length: n }, (_, k) => Math.abs(rows[k][k])));
   const solution = new Float64Array(n);

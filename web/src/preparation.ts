@@ -72,7 +72,9 @@ export function prepare(model: Model, spectrum: Spectrum, options: PrepareOption
     flags,
     notes: [
       ...commonNotes(model, spectrum),
-      ...(options.rv === null ? frameNotes(model, spectrum.frame) : [`radial velocity ${fixed(options.rv, 1)} km/s removed`]),
+      ...(options.rv === null
+        ? frameNotes(model, spectrum.frame)
+        : [`radial velocity ${fixed(options.rv, 1)} km/s removed`]),
       ...rowNotes(model, onGrid, coverage, flags),
     ],
   };
@@ -221,10 +223,9 @@ function commonNotes(model: Model, { medium, resolution }: { medium: Medium; res
   if (trained !== null && resolution === null)
     notes.push(`resolving power not known, taken as the model's ${fixed(trained, 0)}`);
   const compared = compareResolution(model, resolution);
+  const how = compared > 0 ? "degraded to" : "below";
   if (trained !== null && resolution !== null && compared)
-    notes.push(
-      `resolving power ${fixed(resolution, 0)} ${compared > 0 ? "degraded to" : "below"} the model's ${fixed(trained, 0)}`,
-    );
+    notes.push(`resolving power ${fixed(resolution, 0)} ${how} the model's ${fixed(trained, 0)}`);
   return notes;
 }
 
@@ -244,8 +245,7 @@ function rowNotes(model: Model, onGrid: OnGrid, coverage: number, flags: number)
   if (flags & FLAG.no_coverage) notes.push(`no good pixel inside ${grid}`);
   if (flags & FLAG.partial_coverage)
     notes.push(`covers ${percent(coverage, 1)} of ${grid}, the model needs ${percent(needed)}`);
-  if (flags & FLAG.bad_pixels)
-    notes.push(`${percent(1 - onGrid.nGood / onGrid.nCovered, 1)} of the pixels are bad`);
+  if (flags & FLAG.bad_pixels) notes.push(`${percent(1 - onGrid.nGood / onGrid.nCovered, 1)} of the pixels are bad`);
   if (flags & FLAG.low_snr && trained !== null)
     notes.push(`S/N ${fixed(onGrid.snr, 0)}, trained with ${general(trained[0])}-${general(trained[1])}`);
   if (flags & FLAG.not_normalized) {

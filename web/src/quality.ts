@@ -18,7 +18,13 @@ export function estimateSnr(flux: Float64Array, sigma: Float64Array | null, bad:
   const every = (start: number, stop: number) =>
     Float64Array.from({ length: Math.max(Math.ceil((stop - start) / step), 0) }, (_, i) => good[start + i * step]);
   if (sigma !== null)
-    return Math.max(nearestRank(Float32Array.from(every(0, n), (value, i) => value / sigma[i * step]), 0.5), 0);
+    return Math.max(
+      nearestRank(
+        Float32Array.from(every(0, n), (value, i) => value / sigma[i * step]),
+        0.5,
+      ),
+      0,
+    );
   if (n < 5) return NaN;
   const center = every(2, n - 2);
   const right = every(4, n);

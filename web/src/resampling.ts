@@ -157,7 +157,10 @@ export class Interpolation extends Resampler {
   }
 }
 
-/** The mean flux density over each output pixel (Carnall 2017, arXiv:1705.05165); half a pixel of good flux is enough. */
+/**
+ * The mean flux density over each output pixel (Carnall 2017, arXiv:1705.05165);
+ * half a pixel of good flux is enough.
+ */
 export class Average extends Resampler {
   readonly covers: Uint8Array;
   protected readonly share: Float64Array;
@@ -182,9 +185,7 @@ export class Average extends Resampler {
     this.pixel = Int32Array.from(edgesOut, (edge) =>
       clamp(searchSorted(edges, edge, "right") - 1, 0, this.width.length - 1),
     );
-    this.before = edgesOut.map((edge, i) =>
-      clamp((edge - edges[this.pixel[i]]) / this.width[this.pixel[i]], 0, 1),
-    );
+    this.before = edgesOut.map((edge, i) => clamp((edge - edges[this.pixel[i]]) / this.width[this.pixel[i]], 0, 1));
     const share = this.mean(new Float64Array(wavelength.length).fill(1));
     this.share = share.map((value) => (Math.abs(value - 1) < 1e-9 ? 1 : value));
     const [first, last] = [wavelength[0], wavelength[wavelength.length - 1]];
@@ -245,7 +246,10 @@ function edgesWithGaps(wavelength: Float64Array, gaps: readonly number[]): Float
   return Float64Array.from(all);
 }
 
-/** The way of spectra to a lower resolving power: a Gaussian in ln(wavelength), sampled four times a standard deviation. */
+/**
+ * The way of spectra to a lower resolving power: a Gaussian in ln(wavelength),
+ * sampled four times a standard deviation.
+ */
 export class Degrader {
   /** Of what `apply` returns. */
   readonly wavelength: Float64Array;
@@ -280,7 +284,10 @@ export class Degrader {
     const smooth = convolve(only(sampled.flux), this.kernel).map((value, i) => value / share[i]);
     if (sampled.sigma === null) return { flux: smooth, sigma: null, valid };
     const squares = only(sampled.sigma).map((value) => value * value);
-    const variance = convolve(squares, this.kernel.map((value) => value * value));
+    const variance = convolve(
+      squares,
+      this.kernel.map((value) => value * value),
+    );
     return {
       flux: smooth,
       sigma: variance.map((value, i) => Math.sqrt(this.shared * value) / share[i]),

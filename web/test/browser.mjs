@@ -2,9 +2,10 @@
 //
 //   echo '{"page": "out/index.html", "files": ["a.fits"], "screenshots": "shots"}' | node browser.mjs
 //
-// What a line may ask: page (a file, or an http address), files, drop (in place of choosing them), viewport [width, height], dark, medium, rv,
-// normalize, sort (columns to press), pick (how often to go down with the arrow key), screenshots (a folder),
-// axe (whether to look for barriers). The environment variable CHROMIUM is the browser's path.
+// What a line may ask: page (a file, or an http address), files, drop (in place of choosing them),
+// viewport [width, height], dark, medium, rv, normalize, sort (columns to press), pick (how often to go down
+// with the arrow key), screenshots (a folder), axe (whether to look for barriers). The environment variable
+// CHROMIUM is the browser's path.
 
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -89,7 +90,9 @@ async function visit(page, wanted) {
   const orders = [];
   for (const title of wanted.sort ?? []) {
     await page.click(`#table thead button[title="Sort by ${title}"]`);
-    orders.push(await page.$$eval("#table tbody tr", (lines) => lines.map((line) => line.innerText.replace(/\s+/g, " "))));
+    orders.push(
+      await page.$$eval("#table tbody tr", (lines) => lines.map((line) => line.innerText.replace(/\s+/g, " "))),
+    );
   }
   let picked = "";
   if (wanted.pick) {
@@ -107,7 +110,20 @@ async function visit(page, wanted) {
     width: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     sorted: [...document.querySelectorAll("#table th[aria-sort]")].map((cell) => cell.getAttribute("aria-sort")),
   }));
-  return { startup, toTable, status, csv, about, orders, picked, barriers, problems, described, requests, afterOpening: requests.slice(atOpening) };
+  return {
+    startup,
+    toTable,
+    status,
+    csv,
+    about,
+    orders,
+    picked,
+    barriers,
+    problems,
+    described,
+    requests,
+    afterOpening: requests.slice(atOpening),
+  };
 }
 
 async function drop(page, files) {
@@ -118,7 +134,8 @@ async function drop(page, files) {
       made.items.add(new File([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], name));
     return made;
   }, contents);
-  for (const kind of ["dragenter", "dragover", "drop"]) await page.dispatchEvent("body", kind, { dataTransfer: transfer });
+  for (const kind of ["dragenter", "dragover", "drop"])
+    await page.dispatchEvent("body", kind, { dataTransfer: transfer });
 }
 
 async function findBarriers(page) {
@@ -133,5 +150,6 @@ async function download(page) {
 }
 
 async function shot(page, wanted, name) {
-  if (wanted.screenshots) await page.screenshot({ path: join(wanted.screenshots, `${name}.png`), fullPage: name === "about" });
+  if (wanted.screenshots)
+    await page.screenshot({ path: join(wanted.screenshots, `${name}.png`), fullPage: name === "about" });
 }

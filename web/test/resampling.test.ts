@@ -30,7 +30,11 @@ test("interpolation is exact on a straight line, and a bad neighbour makes a bad
   const road = resampler(coarse, fine);
   assert.ok(road instanceof Interpolation);
   const bad = Uint8Array.from(coarse, (w) => (w === 5005 ? 1 : 0));
-  const { flux, valid } = road.apply(coarse.map((w) => 2 * w), null, bad);
+  const { flux, valid } = road.apply(
+    coarse.map((w) => 2 * w),
+    null,
+    bad,
+  );
   fine.forEach((w, i) => {
     const spoiled = w > 5004 && w < 5006;
     assert.equal(valid[i], spoiled ? 0 : 1);
@@ -42,7 +46,11 @@ test("interpolation is exact on a straight line, and a bad neighbour makes a bad
 test("a gap between orders stays a gap", () => {
   const orders = Float64Array.of(...steps(5000, 0.1, 50), ...steps(5010, 0.1, 50));
   assert.deepEqual(findGaps(orders), [49]);
-  const { valid } = resampler(orders, steps(5000, 0.3, 40)).apply(orders.map(() => 1), null, null);
+  const { valid } = resampler(orders, steps(5000, 0.3, 40)).apply(
+    orders.map(() => 1),
+    null,
+    null,
+  );
   assert.equal(valid[10], 1);
   assert.equal(valid[25], 0);
 });

@@ -51,7 +51,8 @@ function ascending(wavelength: Float64Array, where: string): { order: Uint32Arra
   const steps = (good: (step: number) => boolean) =>
     order.every((pixel, i) => i === 0 || good(wavelength[pixel] - wavelength[order[i - 1]]));
   if (steps((step) => step > 0)) return { order: more.length ? order : null, more };
-  if (steps((step) => step < 0)) return { order: order.reverse(), more: [...more, "wavelengths stored descending, reversed"] };
+  if (steps((step) => step < 0))
+    return { order: order.reverse(), more: [...more, "wavelengths stored descending, reversed"] };
   // Of equal wavelengths the first stays first: the comparison ends with the place.
   order.sort((a, b) => wavelength[a] - wavelength[b] || a - b);
   return { order, more: [...more, "overlapping or unordered wavelengths, sorted"] };
@@ -74,10 +75,11 @@ function spacing(value: number): number {
 /** Return where exact zeros stand for missing flux: at the ends, and in runs of five and more. */
 function padding(flux: Float64Array): Uint8Array {
   const missing = new Uint8Array(flux.length);
-  for (let start = 0; start < flux.length; ) {
+  for (let start = 0; start < flux.length;) {
     let stop = start;
     while (stop < flux.length && flux[stop] === 0) stop++;
-    if (stop - start >= GAP_OF_ZEROS || (stop > start && (start === 0 || stop === flux.length))) missing.fill(1, start, stop);
+    if (stop - start >= GAP_OF_ZEROS || (stop > start && (start === 0 || stop === flux.length)))
+      missing.fill(1, start, stop);
     start = Math.max(stop, start + 1);
   }
   return missing;

@@ -60,8 +60,7 @@ const MASK = words(`
   mask and_mask andmask pixmask pixel_flags dq quality qual qual_reduced flags
   flag data_quality dataqual bad badpix bitmask bpm flux_mask opt_mask
   quality_flag`);
-const SPECTRAL_UNIT =
-  /^(angstroms?|ang|aa|å|nm|nanomet(er|re)s?|um|µm|microns?|micromet(er|re)s?|0\.1\s*nm)$/iu;
+const SPECTRAL_UNIT = /^(angstroms?|ang|aa|å|nm|nanomet(er|re)s?|um|µm|microns?|micromet(er|re)s?|0\.1\s*nm)$/iu;
 
 /** Return a column's name in lower case, words joined by underscores, for comparison. */
 export function keyOf({ name }: Column): string {
@@ -76,7 +75,10 @@ export function keyOf({ name }: Column): string {
 export function understand(columns: readonly Column[], where: string): Roles {
   const wavelength = findWavelength(columns);
   const flux = findFlux(columns.filter((column) => column !== wavelength));
-  const names = columns.slice(0, 12).map((column) => column.name).join(", ");
+  const names = columns
+    .slice(0, 12)
+    .map((column) => column.name)
+    .join(", ");
   if (wavelength === null) {
     if (flux !== null) throw new NoWavelengthError(`${where}: columns ${names}: none holds wavelengths`);
     throw new ReadError(`${where}: columns ${names}: no wavelength and no flux among them`);
@@ -119,7 +121,11 @@ function findFlux(columns: readonly Column[]): Column | null {
 function findError(columns: readonly Column[], flux: Column): { error: Column | null; kind: ErrorKind } {
   const key = keyOf(flux);
   const siblings = [`${key}_err`, `${key}_error`, `err_${key}`, `e_${key}`, key.replaceAll("flux", "err")];
-  const kinds = [["sigma", [...siblings, ...SIGMA]], ["ivar", IVAR], ["variance", VARIANCE]] as const;
+  const kinds = [
+    ["sigma", [...siblings, ...SIGMA]],
+    ["ivar", IVAR],
+    ["variance", VARIANCE],
+  ] as const;
   for (const [kind, names] of kinds) {
     const error = byName(columns, names);
     if (error !== null) return { error, kind };

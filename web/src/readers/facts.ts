@@ -5,8 +5,7 @@ import type { Header } from "./fits.ts";
 
 // Instruments whose pipelines give wavelengths in a known medium, by INSTRUME.
 const AIR = "HARPS HARPN HARPS-N SOPHIE CORALIE ELODIE UVES FEROS XSHOOTER GIRAFFE ESPADONS NARVAL".split(" ");
-const VACUUM =
-  "CRIRES HPF MAGE STIS COS NIRSPEC NIRISS MIRI SPEX ISHELL SPIROU CARMENES IGRINS NEID".split(" ");
+const VACUUM = "CRIRES HPF MAGE STIS COS NIRSPEC NIRISS MIRI SPEX ISHELL SPIROU CARMENES IGRINS NEID".split(" ");
 const PIPELINES = new Map<string, Medium>([
   ...AIR.map((name) => [name, "air"] as const),
   ...VACUUM.map((name) => [name, "vacuum"] as const),
@@ -97,7 +96,10 @@ function withFrame(facts: Facts, headers: Header[]): Facts {
   const stated = (keys: string[]) => headers.some((header) => keys.some((key) => header.has(key)));
   if (stated(["DOPCOR01", "DOPCOR"])) return noted(facts, "doppler-corrected by IRAF dopcor: the frame is not told");
   if (stated(BERV))
-    return noted({ ...facts, frame: "barycentric" }, "frame barycentric, as the DRS of HARPS and its kin leaves merged spectra");
+    return noted(
+      { ...facts, frame: "barycentric" },
+      "frame barycentric, as the DRS of HARPS and its kin leaves merged spectra",
+    );
   for (const header of headers) {
     const instrument = header.string("INSTRUME").toUpperCase();
     if (TOPOCENTRIC.includes(instrument) && header.has("ESO PRO REC1 ID"))

@@ -67,7 +67,9 @@ export class Header {
     if (typeof value === "string") return value.trim();
     if (typeof value === "boolean") return value ? "True" : "False";
     // A whole number that is written with a point stays one, as in Python.
-    return Number.isInteger(value) && /[.ED]/i.test(this.field(key).split("/", 1)[0]) ? value.toFixed(1) : String(value);
+    return Number.isInteger(value) && /[.ED]/i.test(this.field(key).split("/", 1)[0])
+      ? value.toFixed(1)
+      : String(value);
   }
 
   /** Return a string with its trailing blanks, which count in IRAF's WAT cards, and its CONTINUE cards. */
@@ -87,7 +89,13 @@ export class Header {
   remark(key: string): string {
     const at = this.at.get(key);
     if (at === undefined) return "";
-    return this.text.slice(at + 10, at + CARD).split("/").at(-1)?.trim() ?? "";
+    return (
+      this.text
+        .slice(at + 10, at + CARD)
+        .split("/")
+        .at(-1)
+        ?.trim() ?? ""
+    );
   }
 
   /** Return the COMMENT and HISTORY lines. */
@@ -205,7 +213,9 @@ export function startsWith(data: DataView, at: number, text: string): boolean {
 
 function imageShape(header: Header, where: string): number[] {
   const naxis = header.integer("NAXIS");
-  const axes = Array.from({ length: Math.max(0, Math.min(naxis ?? -1, 999)) }, (_, i) => header.integer(`NAXIS${i + 1}`));
+  const axes = Array.from({ length: Math.max(0, Math.min(naxis ?? -1, 999)) }, (_, i) =>
+    header.integer(`NAXIS${i + 1}`),
+  );
   if (naxis === null || naxis < 0 || axes.some((n) => n === null || n < 0))
     throw new ReadError(`${where}: not readable as FITS (NAXIS ${naxis}: ${axes.join(" x ")})`);
   return (axes as number[]).reverse();

@@ -29,12 +29,15 @@ export function readKeywordAxis(path: string, hdu: Hdu): Spectrum[] {
   const shape = hdu.shape.filter((n) => n > 1);
   if (shape.length > 1 && !linesAreSpectra(header)) {
     const kind = header.has("CRVAL1") ? ReadError : NoWavelengthError;
-    throw new kind(`${where}: an image of ${hdu.shape.join(" x ")} that no layout explains; needed a spectrum in one axis`);
+    throw new kind(
+      `${where}: an image of ${hdu.shape.join(" x ")} that no layout explains; needed a spectrum in one axis`,
+    );
   }
   const nPixel = shape[shape.length - 1];
   const { wavelength, facts } = axis(header, nPixel, where);
   const image = hdu.image();
-  if (shape.length === 1) return [assemble({ wavelength, flux: image }, facts, { file: path, hdu: hdu.index, row: null })];
+  if (shape.length === 1)
+    return [assemble({ wavelength, flux: image }, facts, { file: path, hdu: hdu.index, row: null })];
   // Of a third axis, the first band is the spectrum.
   return Array.from({ length: product(shape.slice(-2, -1)) }, (_, row) => {
     const flux = image.subarray(row * nPixel, (row + 1) * nPixel);
@@ -91,7 +94,8 @@ function linear(header: Header, where: string): { first: number; step: number; n
   let step = header.number("CDELT1");
   const matrix = header.number("CD1_1");
   if (matrix && (!step || step === 1)) step = matrix;
-  if (first === null && header.number("COEFF0") !== null) [first, step] = [header.number("COEFF0"), header.number("COEFF1")];
+  if (first === null && header.number("COEFF0") !== null)
+    [first, step] = [header.number("COEFF0"), header.number("COEFF1")];
   if (first === null || !step)
     throw new NoWavelengthError(`${where}: no CRVAL1 and CDELT1 or CD1_1, so that no pixel has a wavelength`);
   if (step === 1 && (first === 0 || first === 1))

@@ -37,10 +37,12 @@ export function isMultispec({ header, shape }: Hdu): boolean {
 export function readMultispec(path: string, hdu: Hdu, primary: Header): Spectrum[] {
   const where = `${path}[${hdu.index}]`;
   const { header } = hdu;
-  if (hdu.shape.length > 3) throw new ReadError(`${where}: a multispec image of ${hdu.shape.length} axes, needed 1 to 3`);
+  if (hdu.shape.length > 3)
+    throw new ReadError(`${where}: a multispec image of ${hdu.shape.length} axes, needed 1 to 3`);
   const [nBand, nLine, nPixel] = [1, 1, ...hdu.shape].slice(-3);
   const image = hdu.image();
-  const line = (band: number, row: number) => image.subarray((band * nLine + row) * nPixel, (band * nLine + row + 1) * nPixel);
+  const line = (band: number, row: number) =>
+    image.subarray((band * nLine + row) * nPixel, (band * nLine + row + 1) * nPixel);
   const facts = factsFrom(header, primary);
   const specs = attributes(header, 2);
   const unit = unitOf(header);
@@ -49,7 +51,8 @@ export function readMultispec(path: string, hdu: Hdu, primary: Header): Spectrum
   for (let row = 0; row < nLine; row++) {
     const physical = physicalLine(header, row);
     const text = specs.get(`spec${physical}`);
-    if (text === undefined) throw new NoWavelengthError(`${where}: WAT2 has no spec${physical} for image line ${row + 1}`);
+    if (text === undefined)
+      throw new NoWavelengthError(`${where}: WAT2 has no spec${physical} for image line ${row + 1}`);
     const dispersion = parse(text, where);
     if (dispersion.kind === -1 && nLine > 1) continue;
     const pixel = physicalPixels(header, nPixel, where);
@@ -80,7 +83,13 @@ function unitOf(header: Header): string {
 /** Return the band whose BANDID contains a word. */
 function bandNamed(header: Header, word: string, nBand: number): number | null {
   for (let band = 1; band < nBand; band++)
-    if (header.string(`BANDID${band + 1}`).toLowerCase().includes(word)) return band;
+    if (
+      header
+        .string(`BANDID${band + 1}`)
+        .toLowerCase()
+        .includes(word)
+    )
+      return band;
   return null;
 }
 
@@ -135,10 +144,11 @@ function evaluate(dispersion: Dispersion, pixel: Float64Array, where: string): F
 
 /** Return the weighted mean of the dispersion functions. */
 function weightedMean(functions: readonly number[], pixel: Float64Array, where: string): Float64Array {
-  if (!functions.every(Number.isFinite)) throw new ReadError(`${where}: a dispersion function with fields that are no numbers`);
+  if (!functions.every(Number.isFinite))
+    throw new ReadError(`${where}: a dispersion function with fields that are no numbers`);
   const total = new Float64Array(pixel.length);
   let weights = 0;
-  for (let rest = functions; rest.length; ) {
+  for (let rest = functions; rest.length;) {
     if (rest.length < 4) throw new ReadError(`${where}: a dispersion function of ${rest.length} fields`);
     const [weight, offset, kind, order] = rest;
     const make = FUNCTIONS[Math.trunc(kind)];
@@ -194,10 +204,7 @@ function cubicSpline(pieces: number, fields: Float64Array, where: string): Retur
     const [j, b] = splinePosition(at, pieces, low, high);
     const a = 1 - b;
     return (
-      a ** 3 * c[j] +
-      (1 + 3 * a * (1 + a * b)) * c[j + 1] +
-      (1 + 3 * b * (1 + a * b)) * c[j + 2] +
-      b ** 3 * c[j + 3]
+      a ** 3 * c[j] + (1 + 3 * a * (1 + a * b)) * c[j + 1] + (1 + 3 * b * (1 + a * b)) * c[j + 2] + b ** 3 * c[j + 3]
     );
   };
   return { value, used: 2 + pieces + 3 };
@@ -213,8 +220,15 @@ function linearSpline(pieces: number, fields: Float64Array, where: string): Retu
 }
 
 function pixelArray(n: number, fields: Float64Array, where: string): ReturnType<Maker> {
-  if (n < 2 || fields.length < n) throw new ReadError(`${where}: a pixel array of ${n} wavelengths has ${fields.length}`);
-  return { value: alongPieces(Float64Array.from({ length: n }, (_, i) => i + 1), fields), used: n };
+  if (n < 2 || fields.length < n)
+    throw new ReadError(`${where}: a pixel array of ${n} wavelengths has ${fields.length}`);
+  return {
+    value: alongPieces(
+      Float64Array.from({ length: n }, (_, i) => i + 1),
+      fields,
+    ),
+    used: n,
+  };
 }
 
 /** Pairs of pixel and wavelength after a dummy field; IRAF's code counts the numbers, its manual the pairs. */

@@ -46,7 +46,8 @@ function readFits(path: string, data: DataView): Spectrum[] {
   // Another image or a table may hold the wavelengths, the errors, or the spectrum itself.
   if (extensions.some((hdu) => hdu.isTable || hdu.shape.length) || !primary.shape.length || isOfPipeline(primary))
     throw new ReadError(`${path}: found ${describeHdus(hdus)}; ${ELSEWHERE}`);
-  if (primary.shape.reduce((a, b) => a * b, 1) < 2) throw new ReadError(`${path}: found ${describeHdus(hdus)}, no spectrum`);
+  if (primary.shape.reduce((a, b) => a * b, 1) < 2)
+    throw new ReadError(`${path}: found ${describeHdus(hdus)}, no spectrum`);
   return readKeywordAxis(path, primary);
 }
 

@@ -1,4 +1,7 @@
-/** Text: columns with or without a header, CSV, IRAF's wtextimage, Libre-Esprit's .s files; the counterpart of `anna_onnx.readers.text`. */
+/**
+ * Text: columns with or without a header, CSV, IRAF's wtextimage, Libre-Esprit's .s files;
+ * the counterpart of `anna_onnx.readers.text`.
+ */
 
 import { NoWavelengthError, ReadError } from "../errors.ts";
 import { NOTHING_KNOWN, type Facts, type Source, type Spectrum } from "../spectrum.ts";
@@ -115,8 +118,7 @@ function fromComments(head: readonly string[]): Facts {
     const stated = STATED.exec(line.replace(COMMENT, ""));
     if (stated) facts = { ...facts, id: stated[1].slice(0, 80) };
     const medium = MEDIUM.test(line) ? mediumIn(line) : null;
-    if (medium)
-      facts = noted({ ...facts, medium }, `medium ${medium}, from the comment '${line.trim().slice(0, 60)}'`);
+    if (medium) facts = noted({ ...facts, medium }, `medium ${medium}, from the comment '${line.trim().slice(0, 60)}'`);
   }
   return facts;
 }
@@ -160,7 +162,12 @@ function byPosition(numbers: readonly Float64Array[]): Column[] {
 function wavelengths(roles: Roles, where: string): { wavelength: Float64Array; notes: string[] } {
   const { wavelength, log } = roles;
   if (log === null) return toAngstrom(wavelength.values, unitOf(wavelength), where);
-  return toAngstrom(wavelength.values.map((value) => log ** value), unitOf(wavelength), where, "Angstrom");
+  return toAngstrom(
+    wavelength.values.map((value) => log ** value),
+    unitOf(wavelength),
+    where,
+    "Angstrom",
+  );
 }
 
 function sigmaOf({ error, kind }: Roles): Float64Array | null {
@@ -199,5 +206,9 @@ function libreEsprit(layout: Layout, numbers: readonly Float64Array[], source: S
     notes: ["Libre-Esprit: nm, air, heliocentric"],
   };
   const wavelength = numbers[0].map((value) => value * 10);
-  return assemble({ wavelength, flux: numbers[1], sigma: numbers.length > 2 ? numbers[numbers.length - 1] : null }, facts, source);
+  return assemble(
+    { wavelength, flux: numbers[1], sigma: numbers.length > 2 ? numbers[numbers.length - 1] : null },
+    facts,
+    source,
+  );
 }

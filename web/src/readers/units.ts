@@ -12,13 +12,17 @@ const SPELLINGS: readonly (readonly [number, string])[] = [
   [1e8, "cm centimeter centimetre"],
   [1e10, "m meter metre"],
 ];
-const ANGSTROMS = new Map(SPELLINGS.flatMap(([factor, names]) => names.split(" ").map((name) => [name, factor] as const)));
+const ANGSTROMS = new Map(
+  SPELLINGS.flatMap(([factor, names]) => names.split(" ").map((name) => [name, factor] as const)),
+);
 const REFUSED: readonly (readonly [string, string])[] = [
   ["frequencies", "hz khz mhz ghz thz"],
   ["energies", "ev kev mev erg j"],
   ["wavenumbers", "1/cm cm-1 cm**-1 cm^-1 1/m m-1 kayser cm^(-1) 1/um um-1"],
 ];
-const NOT_WAVELENGTH = new Map(REFUSED.flatMap(([what, names]) => names.split(" ").map((name) => [name, what] as const)));
+const NOT_WAVELENGTH = new Map(
+  REFUSED.flatMap(([what, names]) => names.split(" ").map((name) => [name, what] as const)),
+);
 const PIXELS = new Set("pixel pix px channel bin deg degree arcsec".split(" "));
 const VELOCITY = /^(k?m)(\/|\*\*-1|per|\.)?s(ec)?(ond)?(\^?\(?-1\)?|\*\*-1)?$/;
 const LOG = /^(log10|log|dex|ln)[^\p{L}\p{N}_]*(.*?)[^\p{L}\p{N}_]*$/u;

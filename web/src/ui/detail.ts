@@ -28,11 +28,12 @@ export function spectrumDetail(row: Row, model: Model): HTMLElement[] {
   return parts;
 }
 
-/** Return a sentence on what the model does. */
+/** Return what the model does. */
 export function tagline(model: Model): string {
   const names = model.labels.map((label) => symbol(label.name));
   const list = names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : names[0];
-  return `Infers ${list} from stellar spectra over ${gridText(model.grid).replace("-", "–")}. Nothing is sent anywhere: the network runs in this page.`;
+  const grid = gridText(model.grid).replace("-", "–");
+  return `Infers ${list} from stellar spectra over ${grid}. Nothing is sent anywhere: the network runs in this page.`;
 }
 
 /** Return the model card. */
@@ -41,7 +42,10 @@ export function aboutModel(model: Model, selfTest: string): HTMLElement[] {
   const range = (limits: readonly [number, number] | null, unit = "") =>
     limits === null ? "not stated" : `${general(limits[0], 4)} to ${general(limits[1], 4)}${unit}`.replaceAll("-", "−");
   const expects: [string, string][] = [
-    ["Wavelengths", `${gridText(grid)}, ${grid.wavelength.length} pixels; others are converted, unknown media are taken as ${grid.medium}`],
+    [
+      "Wavelengths",
+      `${gridText(grid)}, ${grid.wavelength.length} pixels; others are converted, unknown media are taken as ${grid.medium}`,
+    ],
     ["S/N per pixel", range(preparation.snr_range)],
     ["Radial velocity", range(preparation.velocity_range, " km/s")],
     ["Resolving power", preparation.resolution === null ? "not stated" : general(preparation.resolution, 5)],
@@ -54,7 +58,12 @@ export function aboutModel(model: Model, selfTest: string): HTMLElement[] {
       name.replaceAll("_", " "),
       `${file} (${sha256.slice(0, 12)})`,
     ]),
-    ["Written with", Object.entries(about.versions).map((pair) => pair.join(" ")).join(", ") || "not stated"],
+    [
+      "Written with",
+      Object.entries(about.versions)
+        .map((pair) => pair.join(" "))
+        .join(", ") || "not stated",
+    ],
     ["Network sha256", model.sha256],
     ["Self-test", selfTest],
   ];
@@ -75,17 +84,26 @@ function labelTable(model: Model): HTMLElement {
   const lines = model.labels.map((label) => {
     const metrics = model.about.metrics[label.name];
     const numbers = metrics
-      ? [...[metrics.bias, metrics.robust_scatter, metrics.rms].map((value) => general(value, 2).replace("-", "−")), percent(metrics.coverage_68, 1)]
+      ? [
+          ...[metrics.bias, metrics.robust_scatter, metrics.rms].map((value) => general(value, 2).replace("-", "−")),
+          percent(metrics.coverage_68, 1),
+        ]
       : ["–", "–", "–", "–"];
     return make(
       "tr",
       {},
       make("th", { scope: "row" }, symbol(label.name)),
       make("td", { class: "left" }, unitText(label.unit)),
-      ...[numberText(label.low, decimalsOf(label.low)), numberText(label.high, decimalsOf(label.high)), ...numbers].map((text) => make("td", {}, text)),
+      ...[numberText(label.low, decimalsOf(label.low)), numberText(label.high, decimalsOf(label.high)), ...numbers].map(
+        (text) => make("td", {}, text),
+      ),
     );
   });
-  const head = make("tr", {}, ...titles.map((title, i) => make("th", { scope: "col", class: i < 2 ? "left" : "" }, title)));
+  const head = make(
+    "tr",
+    {},
+    ...titles.map((title, i) => make("th", { scope: "col", class: i < 2 ? "left" : "" }, title)),
+  );
   const table = make("table", {}, make("thead", {}, head), make("tbody", {}, ...lines));
   return make("div", { class: "scroll", role: "region", "aria-label": "Accuracy of the labels", tabindex: "0" }, table);
 }

@@ -127,7 +127,13 @@ export class SpectrumPlot {
     if (this.from !== null) {
       const [a, b] = [this.scaleX(this.from), this.scaleX(at)].sort((p, q) => p - q);
       this.svg.append(
-        draw("rect", { class: "selection", x: a, width: b - a, y: MARGIN.top, height: height - MARGIN.top - MARGIN.bottom }),
+        draw("rect", {
+          class: "selection",
+          x: a,
+          width: b - a,
+          y: MARGIN.top,
+          height: height - MARGIN.top - MARGIN.bottom,
+        }),
       );
     }
     const pixel = this.nearestPixel(at);
@@ -239,7 +245,9 @@ export class SpectrumPlot {
       if (stop === start) continue;
       const from = x(this.wavelength[Math.max(start - 1, 0)]);
       const to = x(this.wavelength[Math.min(stop, this.wavelength.length - 1)]);
-      areas.push(draw("rect", { class: "missing", x: from, width: Math.max(to - from, 1), y: frame.y, height: frame.height }));
+      areas.push(
+        draw("rect", { class: "missing", x: from, width: Math.max(to - from, 1), y: frame.y, height: frame.height }),
+      );
       start = stop;
     }
     return areas;
@@ -265,8 +273,22 @@ export class SpectrumPlot {
         draw("text", { x: MARGIN.left - 6, y: y(at) + 4, "text-anchor": "end" }, text),
       );
     parts.push(
-      draw("text", { class: "title", x: (MARGIN.left + width - MARGIN.right) / 2, y: height - 4, "text-anchor": "middle" }, this.axisTitle),
-      draw("text", { class: "title", x: 12, y: (MARGIN.top + bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${(MARGIN.top + bottom) / 2})` }, "flux"),
+      draw(
+        "text",
+        { class: "title", x: (MARGIN.left + width - MARGIN.right) / 2, y: height - 4, "text-anchor": "middle" },
+        this.axisTitle,
+      ),
+      draw(
+        "text",
+        {
+          class: "title",
+          x: 12,
+          y: (MARGIN.top + bottom) / 2,
+          "text-anchor": "middle",
+          transform: `rotate(-90 12 ${(MARGIN.top + bottom) / 2})`,
+        },
+        "flux",
+      ),
     );
     return parts;
   }

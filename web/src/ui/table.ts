@@ -95,7 +95,8 @@ export class ResultTable {
     // What is not known comes last, either way.
     this.sorted.sort((a, b) => {
       const [p, q] = [key(a), key(b)];
-      if (typeof p === "string" || typeof q === "string") return sign * String(p).localeCompare(String(q), undefined, { numeric: true });
+      if (typeof p === "string" || typeof q === "string")
+        return sign * String(p).localeCompare(String(q), undefined, { numeric: true });
       return Number(Number.isNaN(p)) - Number(Number.isNaN(q)) || sign * (p - q);
     });
   }
@@ -114,7 +115,10 @@ export class ResultTable {
       const isSorted = column === this.sortedBy;
       const arrow = isSorted ? (this.ascending ? " ▲" : " ▼") : "";
       const button = make("button", { type: "button", title: `Sort by ${title}` }, title);
-      button.append(make("span", { class: "arrow", "aria-hidden": "true" }, arrow), make("span", { class: "unit" }, unit));
+      button.append(
+        make("span", { class: "arrow", "aria-hidden": "true" }, arrow),
+        make("span", { class: "unit" }, unit),
+      );
       button.addEventListener("click", () => this.sortBy(column));
       const order = isSorted ? (this.ascending ? "ascending" : "descending") : "none";
       return make("th", { scope: "col", "aria-sort": order, class: left ? "left" : "" }, button);
@@ -125,7 +129,11 @@ export class ResultTable {
   private line(row: Row, decimals: readonly number[]): HTMLElement {
     const { name, place } = rowName(row);
     const isPicked = row === this.picked;
-    const pick = make("button", { type: "button", class: "pick", "aria-pressed": String(isPicked), title: `${name} ${place}` }, name);
+    const pick = make(
+      "button",
+      { type: "button", class: "pick", "aria-pressed": String(isPicked), title: `${name} ${place}` },
+      name,
+    );
     pick.append(make("small", {}, place));
     const line = make(
       "tr",
@@ -153,7 +161,12 @@ export class ResultTable {
   /** Go to the next or previous spectrum with the arrow keys. */
   private onKey(event: KeyboardEvent): void {
     const line = (event.target as HTMLElement).closest("tbody tr");
-    const next = event.key === "ArrowDown" ? line?.nextElementSibling : event.key === "ArrowUp" ? line?.previousElementSibling : null;
+    const next =
+      event.key === "ArrowDown"
+        ? line?.nextElementSibling
+        : event.key === "ArrowUp"
+          ? line?.previousElementSibling
+          : null;
     const button = next?.querySelector<HTMLButtonElement>(".pick");
     if (!button) return;
     event.preventDefault();
@@ -170,7 +183,12 @@ export class ResultTable {
       const middle = median(values);
       return measured(middle, 1.4826 * median(values.map((value) => Math.abs(value - middle))), decimals[i]);
     });
-    const title = make("th", { scope: "row" }, "Median, scatter", make("small", { class: "muted" }, make("br"), `${good.length} without flags`));
+    const title = make(
+      "th",
+      { scope: "row" },
+      "Median, scatter",
+      make("small", { class: "muted" }, make("br"), `${good.length} without flags`),
+    );
     const rest = [make("td", {}, numberText(median(good.map((row) => row.snr)), 0)), make("td"), make("td")];
     return [make("tfoot", {}, make("tr", {}, title, ...cells, ...rest))];
   }
