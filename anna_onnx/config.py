@@ -76,8 +76,6 @@ def one_of(*names: str) -> Check:
 def option(default: Any, help: str, check: Check | None = None) -> Any:
     """Declare a field: its default, what it means, and what it accepts."""
     metadata = {"help": help, "check": check}
-    if isinstance(default, (dict, list)):
-        return field(default_factory=lambda: default, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -249,8 +247,8 @@ class Tune:
     trials: int = option(50, "runs to try, of all workers together", positive)
     storage: str = option("tune.db", "SQLite file of the study; several workers share it")
     study: str = option("anna", "name of the study in that file")
-    space: dict[str, Any] = option(
-        {}, "what to vary: 'stage.learning_rate' = { low = 1e-4, high = 1e-2, log = true }, 'network.fc1' = [64, 128]"
+    space: dict[str, Any] | None = option(
+        None, "what to vary: 'stage.learning_rate' = { low = 1e-4, high = 1e-2, log = true }, 'network.fc1' = [64, 128]"
     )
 
 
@@ -275,7 +273,7 @@ class Config:
     validation: Validation = Validation()
     loader: Loader = Loader()
     run: Run = Run()
-    tune: Tune = field(default_factory=Tune)
+    tune: Tune = Tune()
     path: Path = field(default=Path("params.toml"), compare=False)
     text: str = field(default="", compare=False)
 
@@ -446,7 +444,7 @@ def _contradictions(config: Config) -> list[str]:
         problems.append("augmentation.resolution: needs spectrum_resolution, the training set's own resolving power")
     if augmentation.snr_template and not augmentation.snr:
         problems.append("augmentation.snr_template: needs snr")
-    for name, choices in config.tune.space.items():
+    for name, choices in (config.tune.space or {}).items():
         if not (isinstance(choices, list) and choices) and not _is_interval(choices):
             problems.append(f"tune.space.{name}: needs a list of values, or low and high with low < high")
     if not config.stage:

@@ -77,17 +77,18 @@ def tune(settings: config.Config, report: Progress = silent, say: Callable[[str]
         import optuna
     except ImportError as error:
         raise MissingExtraError("'anna tune'", "tune") from error
-    if not settings.tune.space:
+    space = settings.tune.space or {}
+    if not space:
         raise TrainingError(f"{settings.path}: nothing to vary; say what under [tune.space]")
     if not (settings.data.validation or settings.data.validation_size):
         raise TrainingError(f"{settings.path}: trials are judged by data.validation or data.validation_size; give one")
-    with_values(settings, {name: _example(choices) for name, choices in settings.tune.space.items()})
+    with_values(settings, {name: _example(choices) for name, choices in space.items()})
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = open_study(settings)
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
     def try_one(trial: optuna.Trial) -> float:
-        return run_trial(trial, settings, report, say)
+        return run_trial(trial, settings, space, report, say)
 
     if len(study.get_trials(states=ended)) < settings.tune.trials:
         study.optimize(
@@ -125,11 +126,17 @@ def open_study(settings: config.Config) -> optuna.Study:
     )
 
 
-def run_trial(trial: optuna.Trial, settings: config.Config, report: Progress, say: Callable[[str], None]) -> float:
+def run_trial(
+    trial: optuna.Trial,
+    settings: config.Config,
+    space: Mapping[str, Any],
+    report: Progress,
+    say: Callable[[str], None],
+) -> float:
     """Train with the values that a trial suggests, and return the least validation cost."""
     import optuna
 
-    values = {name: suggest(trial, name, choices) for name, choices in settings.tune.space.items()}
+    values = {name: suggest(trial, name, choices) for name, choices in space.items()}
     best = float("inf")
 
     def look(row: Row) -> None:

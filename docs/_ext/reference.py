@@ -82,6 +82,8 @@ def _type(hint: Any) -> str:
         return _type(arguments[0])
     if hint == config.Range:
         return "[low, high]"
+    if typing.get_origin(hint) is dict:
+        return "table"
     if arguments:
         return f"list of {MANY[arguments[0]]}"
     return WORDS[hint]
