@@ -31,6 +31,7 @@ from anna_onnx.files import write_text
 
 FloatArray = NDArray[np.float64]
 SINGLE_FILE = (".html", ".htm")
+METRICS = ("bias", "robust_scatter", "rms", "coverage_68")
 
 
 def export_page(bundle: Bundle, target: str | os.PathLike[str]) -> Path:
@@ -79,8 +80,7 @@ def page_parts(bundle: Bundle) -> dict[str, str]:
 
 def model_json(bundle: Bundle) -> dict[str, Any]:
     """Return what the page needs to know of a model, as JSON can hold it; ``web/src/model.ts`` reads it."""
-    sidecar, about = bundle.sidecar, bundle.sidecar.provenance
-    novelty, test = sidecar.novelty, sidecar.selftest
+    sidecar, novelty, test = bundle.sidecar, bundle.sidecar.novelty, bundle.sidecar.selftest
     return {
         "name": bundle.name,
         "sha256": sidecar.sha256,
@@ -99,15 +99,42 @@ def model_json(bundle: Bundle) -> dict[str, Any]:
             "threshold": novelty.threshold.tolist(),
         },
         "selftest": None if test is None else {"flux": _array(test.flux, "<f4"), "labels": _array(test.labels, "<f4")},
-        "about": {
-            "date": str(about.get("date", "")),
-            "architecture": str(about.get("architecture", "")),
-            "tested_on": str(about.get("calibrated_on", "validation set")),
-            "metrics": about.get("metrics", {}),
-            "data": about.get("data", {}),
-            "versions": about.get("versions", {}),
-        },
+        "about": _about(sidecar),
     }
+
+
+def _about(sidecar: Sidecar) -> dict[str, Any]:
+    """Return what the page tells of a model's making; a file from a mail may hold anything there."""
+    about = sidecar.provenance
+    metrics = {label.name: _metrics(about, label.name) for label in sidecar.labels}
+    return {
+        "date": str(about.get("date", "")),
+        "architecture": str(about.get("architecture", "")),
+        "tested_on": str(about.get("calibrated_on", "validation set")),
+        "metrics": {name: numbers for name, numbers in metrics.items() if numbers},
+        "data": {
+            str(name): {"file": str(_part(entry, "file")), "sha256": str(_part(entry, "sha256"))}
+            for name, entry in _mapping(about, "data").items()
+        },
+        "versions": {str(name): str(version) for name, version in _mapping(about, "versions").items()},
+    }
+
+
+def _metrics(about: Mapping[str, Any], label: str) -> dict[str, float]:
+    """Return how well a label was inferred, nothing unless all of it is known."""
+    entry = _mapping(about, "metrics").get(label)
+    numbers = {name: _part(entry, name) for name in METRICS}
+    known = all(isinstance(number, (int, float)) and np.isfinite(number) for number in numbers.values())
+    return numbers if known else {}
+
+
+def _mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = values.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _part(entry: Any, name: str) -> Any:
+    return entry.get(name, "") if isinstance(entry, Mapping) else ""
 
 
 def _error_factors(sidecar: Sidecar) -> dict[str, Any]:

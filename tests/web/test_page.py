@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -92,10 +93,22 @@ def test_the_factors_of_the_page_are_those_of_the_calibration(bundle):
 
 
 def test_a_name_cannot_put_markup_into_the_page(bundle, tmp_path):
-    from dataclasses import replace
-
     page = export_page(replace(bundle, name="</script><b>x"), tmp_path / "page.html")
     assert "<b>x" not in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("junk", [None, 1, "x", [], {"teff": 1}, {"teff": {"bias": float("nan")}}, {"data": {"a": 1}}])
+def test_whatever_a_mailed_model_tells_of_itself_makes_a_page(bundle, junk):
+    told = dict.fromkeys(("metrics", "data", "versions", "date"), junk)
+    strange = replace(bundle, sidecar=replace(bundle.sidecar, provenance=told))
+    assert model_json(strange)["about"]["metrics"] == {}
+    assert values_in(page_parts(strange)["model.js"])
+
+
+def test_how_well_a_label_is_inferred_comes_into_the_page(bundle):
+    numbers = {"bias": 1.0, "robust_scatter": 80.0, "rms": 90.0, "coverage_68": 0.68}
+    known = replace(bundle.sidecar, provenance={"metrics": {"teff": {**numbers, "more": 1}}})
+    assert model_json(replace(bundle, sidecar=known))["about"]["metrics"] == {"teff": numbers}
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_in_one_line(bundle, tmp_path):
