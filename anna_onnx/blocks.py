@@ -23,7 +23,8 @@ from anna_onnx.readers import ReadOptions, iter_spectra
 from anna_onnx.readers.series import Series
 from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Spectrum
 
-ROWS = 128  # measured: 32 to 256 are as good, 1024 takes a third longer in preparation
+ROWS = 128  # of spectra one by one; measured: 4096 pixels each, 64 to 1024 are within 15 %, this the best
+STACK_ROWS = 512  # of a training set; measured: a fifth faster than 128, 1024 no better
 PIXELS = 1 << 20  # of one block: 8 MB of float64
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HUGE_ERROR = 1e10  # written for "no measurement"
@@ -266,7 +267,7 @@ class _Stack:
     def blocks(self) -> Iterator[Block]:
         """Read the rows, a block at a time."""
         last = self.n if self.part.last is None else min(self.part.last, self.n)
-        size = max(1, min(ROWS, PIXELS // self.setting.wavelength.size))
+        size = max(1, min(STACK_ROWS, PIXELS // self.setting.wavelength.size))
         slices = [slice(first, min(first + size, last)) for first in range(self.part.first, last, size)]
         if self.n_label is None:
             return self._from_hdf5(slices)
