@@ -129,13 +129,13 @@ class RunDirectory:
     def write_text(self, name: str, text: str) -> None:
         """Write a small file, complete or not at all."""
         partial = self.path / f".{name}.part"
-        with _explained(self.path / name):
+        with explained(self.path / name):
             partial.write_text(text, encoding="utf-8")
             partial.replace(self.path / name)
 
     def append_line(self, name: str, line: str) -> None:
         """Add a line to a text file."""
-        with _explained(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
+        with explained(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def write_info(self, info: Mapping[str, Any]) -> None:
@@ -158,7 +158,7 @@ class RunDirectory:
         """Add a row to history.csv."""
         path = self.path / "history.csv"
         fresh = not path.exists()
-        with _explained(path), path.open("a", newline="", encoding="utf-8") as file:
+        with explained(path), path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(row))
             if fresh:
                 writer.writeheader()
@@ -167,7 +167,7 @@ class RunDirectory:
     def read_history(self) -> list[dict[str, float]]:
         """Return the rows of history.csv."""
         path = self.path / "history.csv"
-        if not path.exists():
+        if not path.is_file():
             return []
         with path.open(newline="", encoding="utf-8") as file:
             return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
@@ -229,7 +229,7 @@ def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turn a full disk or a read-only folder into clear words."""
     try:
         yield
@@ -244,7 +244,7 @@ def _save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
     partial = path.with_name(f".{path.name}.part")
     plain = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     try:
-        with _explained(path):
+        with explained(path):
             save_file(plain, partial, metadata={"anna": json.dumps(about)})
             with partial.open("rb") as file:
                 os.fsync(file.fileno())

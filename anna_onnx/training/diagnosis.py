@@ -33,9 +33,11 @@ class Diagnosis:
     ----------
     task : Task
         Its validation set is the probe; without one, spectra of the training set as augmented.
+    rows : sequence of mappings
+        The history so far, of a run that goes on.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, rows: Sequence[Row] = ()) -> None:
         self.labels = task.labels
         if task.validation is not None:
             self.flux, self.truth = task.validation.flux[:PROBE], task.validation.scaled[:PROBE]
@@ -43,7 +45,7 @@ class Diagnosis:
             drawn = task.source.draw(0, PROBE)
             random = torch.Generator(drawn.flux.device).manual_seed(0)
             self.flux, self.truth = task.augmentation(drawn.flux, random, drawn.sigma).flux, drawn.scaled
-        self.rows: list[Row] = []
+        self.rows: list[Row] = list(rows)
         self._given: set[str] = set()
 
     @torch.no_grad()

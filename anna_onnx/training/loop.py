@@ -17,7 +17,15 @@ from anna_onnx.errors import TrainingError
 from anna_onnx.progress import Progress, silent
 from anna_onnx.training import compute
 from anna_onnx.training.batches import BASIS, DROPOUT, WEIGHTS, Batch, Batches, generator
-from anna_onnx.training.checkpoint import RunDirectory, State, describe_run, hash_file, part, restore_optimizer
+from anna_onnx.training.checkpoint import (
+    RunDirectory,
+    State,
+    describe_run,
+    explained,
+    hash_file,
+    part,
+    restore_optimizer,
+)
 from anna_onnx.training.diagnosis import Diagnosis, inspect_training_spectra
 from anna_onnx.training.network import Network, activation_bytes, count_parameters
 from anna_onnx.training.optimization import cost_of, evaluate, make_average, make_optimizer, rate_at, stage_of
@@ -62,9 +70,10 @@ def train(
         If the run cannot start or go on.
     """
     if resume is not None:
-        # What was chosen then holds on: another precision would be another run.
-        precision = resume.read_info().get("precision", settings.run.precision)
-        settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, precision=precision))
+        # What was chosen then holds on: another precision, or number of threads, would round differently.
+        info = resume.read_info()
+        choices = {"precision": info["precision"], "threads": info["hardware"]["threads"]}
+        settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, **choices))
     chosen = compute.choose(settings, say)
     with joined(settings.run, chosen.device) as process, interruption(process.leads) as interrupted:
         task = prepare_task(settings, process.device)
@@ -117,7 +126,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(
             self.device.type, init_scale=self.state.loss_scale, enabled=precision == torch.float16
         )
-        self.diagnosis = Diagnosis(task)
+        self.diagnosis = Diagnosis(task, self.directory.read_history())
         self.charts = None
         if settings.run.tensorboard and process.leads:
             self.charts = Charts(self.directory.path / "tensorboard", self.state.step)
@@ -243,7 +252,8 @@ class Trainer:
             for advice in self.diagnosis.look(row, watched):
                 self._advise(advice)
             if self.charts is not None:
-                self.charts.add(row, self.network)
+                with explained(self.directory.path / "tensorboard"):
+                    self.charts.add(row, self.network)
         return row
 
     def _advise(self, advice: str) -> None:

@@ -385,6 +385,15 @@ def test_training_straight_from_the_grid_that_comes_along(toy):
     assert directory.read_info()["data"]["grid"]["file"].endswith(".h5")
 
 
+def test_loader_workers_draw_the_same_stars_from_a_grid(toy):
+    data = {"grid": "default", "wavelength": [6700, 6704, 0.2], "fwhm": 0.6}
+    alone, helped = (
+        run(toy(data=data, stage={"steps": 6}, validation={"interval": 3}, loader={"workers": n})).load_best()[0]
+        for n in (0, 1)
+    )
+    assert all(torch.equal(alone[name], helped[name]) for name in alone)
+
+
 def test_a_training_set_drawn_from_the_grid_has_the_labels_of_the_run(toy):
     data = {"grid": "default", "wavelength": [6700, 6704, 0.2], "fwhm": 0.6}
     drawn = training_set_from_grid(toy(data=data, labels={"names": ["feh", "teff"]}), 30)
