@@ -26,7 +26,16 @@ from anna_onnx.resampling import Grid  # noqa: E402
 from anna_onnx.session import Session  # noqa: E402
 from anna_onnx.synthesis import simulate  # noqa: E402
 from anna_onnx.training.checkpoint import RunDirectory  # noqa: E402
-from anna_onnx.training.export import IR_VERSION, OPSET, Frozen, describe_size, export, to_onnx  # noqa: E402
+from anna_onnx.training.export import (  # noqa: E402
+    IR_VERSION,
+    OPSET,
+    Frozen,
+    calibration_set,
+    describe_preparation,
+    describe_size,
+    export,
+    to_onnx,
+)
 from anna_onnx.training.loop import train  # noqa: E402
 from anna_onnx.training.network import Network  # noqa: E402
 from anna_onnx.training.precision import INT8_MAX, shorten, store  # noqa: E402
@@ -50,6 +59,19 @@ steps = 60
 interval = 30
 [run]
 threads = 1
+"""
+
+GRID_PARAMS = """
+[data]
+grid = "default"
+wavelength = [6625, 6645, 0.2]
+resolution = 11000
+radial_velocity = [-50, 50]
+[augmentation]
+radial_velocity = [-10, 5]
+[[stage]]
+learning_rate = 1e-3
+steps = 1
 """
 
 
@@ -265,3 +287,14 @@ def test_nothing_is_said_about_packages_that_the_exporter_could_use(run, tmp_pat
     export(run, tmp_path / "a.onnx", say=lambda text: None)
     assert capfd.readouterr() == ("", "")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_run_from_a_grid_is_calibrated_on_fresh_stars_of_its_instrument(monkeypatch):
+    monkeypatch.setattr("anna_onnx.training.export.N_CALIBRATION", 40)
+    settings = config.loads(GRID_PARAMS, Path("params.toml"))
+    stars, known_as = calibration_set(settings)
+    assert (len(stars), known_as) == (40, "stars drawn from the grid")
+    preparation = describe_preparation(settings, stars)
+    assert preparation.resolution == 11000
+    # The radial velocities of the stars, and the shifts of the augmentation on top.
+    assert preparation.velocity_range == (-60, 55)

@@ -181,7 +181,11 @@ def calibration_set(settings: config.Config) -> tuple[TrainingSet, str]:
         if (name := getattr(settings.data, kind)) and settings.resolve(name).is_file():
             return open_training_set(settings.resolve(name), names), f"{kind} set"
     if settings.data.grid:
-        return training_set_from_grid(settings, N_CALIBRATION), "stars drawn from the grid"
+        instrument = {
+            key: value for key in ("fwhm", "resolution") if (value := getattr(settings.data, key)) is not None
+        }
+        stars = training_set_from_grid(settings, N_CALIBRATION)
+        return dataclasses.replace(stars, attrs=instrument), "stars drawn from the grid"
     return open_training_set(settings.resolve(settings.data.train[0]), names), "training set"
 
 
@@ -338,7 +342,7 @@ def describe_preparation(settings: config.Config, spectra: TrainingSet) -> Prepa
     return dataclasses.replace(
         made,
         resolution=made.resolution or _resolution(spectra),
-        velocity_range=_velocity_range(spectra, augmentation.radial_velocity),
+        velocity_range=_velocity_range(spectra, settings.data.radial_velocity, augmentation.radial_velocity),
         min_coverage=augmentation.coverage[0] if augmentation.coverage else made.min_coverage,
         snr_range=augmentation.snr or made.snr_range,
     )
@@ -353,9 +357,9 @@ def _resolution(spectra: TrainingSet) -> float | None:
     return None
 
 
-def _velocity_range(spectra: TrainingSet, shift: tuple[float, float] | None) -> tuple[float, float] | None:
+def _velocity_range(spectra: TrainingSet, *shifts: tuple[float, float] | None) -> tuple[float, float] | None:
     """Return the radial velocities that the network has seen: those of the spectra, and the shifts on top."""
-    low, high = shift or (0.0, 0.0)
+    low, high = np.sum([shift or (0.0, 0.0) for shift in shifts], axis=0).tolist()
     velocity = spectra.aux.get("rv", spectra.aux.get("dummy"))
     if velocity is not None and np.issubdtype(velocity.dtype, np.floating):
         low, high = low + float(velocity.min()), high + float(velocity.max())
