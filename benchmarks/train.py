@@ -5,7 +5,7 @@
 ``<network>_over_bare``: steps/s of `anna train` with noise, continuum and radial
 velocity on, over those of a bare loop (spectra in memory, no augmentation,
 fused Adam) of the same network. The machine may be busy: both take turns of
-one step, and the ratio is that of the medians of the times that they take.
+one step, and the ratio is the median of those of a step to the two beside it.
 
 ``larger_than_memory_over_in_memory``: the rate from a file that may not be
 held in memory, over the rate from a small file that is, taken in turns as well.
@@ -15,6 +15,7 @@ held in memory, over the rate from a small file that is, taken in turns as well.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -71,15 +72,15 @@ def measure_all(steps: int, gigabytes: float, only: str) -> Iterator[tuple[str, 
                 continue
             n = max(20, steps // 5) if network == "compact" else steps
             ours, bare = take_turns(parameters(folder, network, n))
-            yield f"{network}_over_bare", bare / ours
-            yield f"{network}_steps_per_second", 1 / ours
+            yield f"{network}_over_bare", paired_ratio(bare, ours)
+            yield f"{network}_steps_per_second", 1 / statistics.median(ours)
         if "larger_than_memory_over_in_memory".startswith(only):
             write_set(folder / "large.h5", int(gigabytes * 1e9 / 4 / GRID.n_pixel))
             yield from measure_large(folder, steps)
 
 
-def take_turns(settings: config.Config) -> tuple[float, float]:
-    """Return the median seconds of a step of `anna train`, and of the bare loop that takes turns with it."""
+def take_turns(settings: config.Config) -> tuple[list[float], list[float]]:
+    """Return the seconds of the steps of `anna train`, and of the bare loop that takes turns with it."""
     bare_step = bare_loop(settings)
     ours: list[float] = []
     bare: list[float] = []
@@ -95,7 +96,13 @@ def take_turns(settings: config.Config) -> tuple[float, float]:
 
     train(settings, report=report, say=lambda text: None)
     warm = len(ours) // 10 + 1
-    return statistics.median(ours[warm:]), statistics.median(bare[warm:])
+    return ours[warm:], bare[warm:]
+
+
+def paired_ratio(one: list[float], other: list[float]) -> float:
+    """Return the median ratio of a step of `one` to the steps of `other` just before and after it."""
+    beside = [(before + after) / 2 for before, after in itertools.pairwise(other)]
+    return statistics.median(a / b for a, b in zip(one, beside, strict=False))
 
 
 def bare_loop(settings: config.Config) -> Callable[[], None]:
@@ -123,15 +130,15 @@ def measure_large(folder: Path, steps: int) -> Iterator[tuple[str, float]]:
     large = parameters(folder, "anna128", steps, data="large.h5", memory=0.5)
     small = parameters(folder, "anna128", steps)
     from_disk, in_memory = alternate(large, small)
-    yield "larger_than_memory_over_in_memory", in_memory / from_disk
+    yield "larger_than_memory_over_in_memory", paired_ratio(in_memory, from_disk)
     child = subprocess.run(
         [sys.executable, __file__, "--memory-child", str(large.path)], check=True, capture_output=True, text=True
     )
     yield "peak_private_mb", json.loads(child.stdout)
 
 
-def alternate(*settings: config.Config) -> list[float]:
-    """Return the median seconds of a step of several runs that take turns, each in a thread of its own."""
+def alternate(*settings: config.Config) -> list[list[float]]:
+    """Return the seconds of the steps of several runs that take turns, each in a thread of its own."""
     turns = [threading.Semaphore(i == 0) for i in range(len(settings))]
     seconds: list[list[float]] = [[] for _ in settings]
 
@@ -154,7 +161,7 @@ def alternate(*settings: config.Config) -> list[float]:
         thread.start()
     for thread in threads:
         thread.join()
-    return [statistics.median(each[len(each) // 10 + 1 :]) for each in seconds]
+    return [each[len(each) // 10 + 1 :] for each in seconds]
 
 
 def train_and_watch_memory(path: Path) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -40,7 +41,10 @@ class Charts:
 
     def draw_graph(self, network: Network, flux: Tensor) -> None:
         """Chart the network itself."""
-        self.batch.add_graph(_Answer(network), flux)
+        with warnings.catch_warnings():
+            # TensorBoard traces in a way that torch is about to give up.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.batch.add_graph(_Answer(network), flux)
 
     def add(self, row: Mapping[str, float], network: nn.Module) -> None:
         """Chart a look: a row of the history, and histograms of the weights."""
