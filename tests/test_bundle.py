@@ -353,3 +353,11 @@ def test_the_card_says_what_the_bundle_holds(path: Path) -> None:
     assert "teff" in card
     assert "3000 to 8000" in card
     assert "- run: by hand" in card
+
+
+def test_a_damaged_heap_does_not_hang_the_library(path: Path) -> None:
+    content = bytearray(path.with_suffix(".h5").read_bytes())
+    heap = content.index(b"GCOL")
+    content[heap + 16 : heap + 32] = bytes(16)  # free space of no bytes
+    path.with_suffix(".h5").write_bytes(content)
+    refused(path, "global heap")
