@@ -15,7 +15,7 @@ class Flag(IntFlag):
     bad_pixels          many pixels inside the covered range are marked bad
     low_snr             the signal-to-noise ratio is below the training set's
     low_resolution      the resolving power is below the training set's
-    outside_labels      a label lies outside the training set
+    outside_labels      a label lies outside the training set by more than its error
     unlike_training     the spectrum looks like nothing in the training set
     medium_unknown      nothing says whether the wavelengths are in air or vacuum
     frame_unknown       nothing says in which frame the wavelengths are

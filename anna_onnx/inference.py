@@ -142,7 +142,8 @@ class Inference:
         covered = prepared.coverage > 0
         values, sigma = self._session.run(prepared.flux)
         values[~covered], sigma[~covered] = np.nan, np.nan
-        flags = self._flags(prepared, values, covered)
+        errors = half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA)
+        flags = self._flags(prepared, values, errors, covered)
         if self.options.correct_trends and sidecar.trends is not None:
             values = unscale(sidecar.trends.correct(scale(values, sidecar.labels)), sidecar.labels)
         level = self.options.level
@@ -153,7 +154,7 @@ class Inference:
             row=block.rows,
             id=block.ids,
             values=values,
-            errors=half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA),
+            errors=errors,
             snr=prepared.snr,
             coverage=prepared.coverage,
             flags=flags,
@@ -163,12 +164,16 @@ class Inference:
             rv=prepared.rv if self.options.prepare.rv is not None else None,
         )
 
-    def _flags(self, prepared: PreparedBlock, values: FloatArray, covered: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def _flags(
+        self, prepared: PreparedBlock, values: FloatArray, errors: FloatArray, covered: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
         sidecar = self.bundle.sidecar
-        scaled = scale(values, sidecar.labels)
         flags = prepared.flags.copy()
+        # Half of the stars at the edge come out beyond it: only more than the error counts. An old model has none.
+        margin = np.nan_to_num(errors)
+        inside = (scale(values + margin, sidecar.labels) >= 0) & (scale(values - margin, sidecar.labels) <= 1)
         # A value that is no number is outside too.
-        flags[covered & ~((scaled >= 0) & (scaled <= 1)).all(axis=1)] |= Flag.outside_labels
+        flags[covered & ~inside.all(axis=1)] |= Flag.outside_labels
         if sidecar.novelty is not None:
             flags[covered & (sidecar.novelty.score(prepared.flux) > 1)] |= Flag.unlike_training
         return flags

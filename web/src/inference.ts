@@ -52,14 +52,15 @@ function makeRow(model: Model, spectrum: Spectrum, prepared: Prepared, labels: F
   const values = Float64Array.from(labels, (value) => (covered ? value : NaN));
   const factors = errorFactors(model.calibration, prepared.snr);
   let flags = prepared.flags;
-  if (covered && values.some((value, i) => isOutside(value, model.labels[i]))) flags |= FLAG.outside_labels;
+  const errors = Float64Array.from(sigma, (value, i) => (covered ? value * factors[i] : NaN));
+  if (covered && values.some((value, i) => isOutside(value, errors[i], model.labels[i]))) flags |= FLAG.outside_labels;
   if (covered && model.novelty !== null && noveltyScore(model.novelty, prepared.flux) > 1)
     flags |= FLAG.unlike_training;
   return {
     source: spectrum.source,
     id: spectrum.id,
     values,
-    errors: Float64Array.from(sigma, (value, i) => (covered ? value * factors[i] : NaN)),
+    errors,
     snr: prepared.snr,
     coverage: prepared.coverage,
     flags,
@@ -68,10 +69,11 @@ function makeRow(model: Model, spectrum: Spectrum, prepared: Prepared, labels: F
   };
 }
 
-function isOutside(value: number, { low, high }: { low: number; high: number }): boolean {
-  const scaled = (value - low) / (high - low);
+function isOutside(value: number, error: number, { low, high }: { low: number; high: number }): boolean {
+  // Half of the stars at the edge come out beyond it: only more than the error counts. An old model has none.
+  const margin = Number.isNaN(error) ? 0 : error;
   // A value that is no number is outside too.
-  return !(scaled >= 0 && scaled <= 1);
+  return !(value + margin >= low && value - margin <= high);
 }
 
 /** Return the factors on sigma at a S/N; where it is not known the middle bin counts. */
