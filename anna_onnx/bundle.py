@@ -501,9 +501,10 @@ def write(path: str | os.PathLike[str], network: bytes, sidecar: Sidecar) -> Bun
     Raises
     ------
     BundleError
-        If the name or the network is not right.
+        If the name or the network is not right, or another kind of file has the sidecar's name.
     """
     path = Path(path)
+    _refuse_to_replace(path.with_suffix(".h5"))
     if path.suffix != ".onnx":
         raise BundleError(f"{path}: a model's name ends in .onnx")
     if _split(network, str(path))[1] is not None:
@@ -519,6 +520,21 @@ def write(path: str | os.PathLike[str], network: bytes, sidecar: Sidecar) -> Bun
     for target in partial:
         _beside(target).replace(target)
     return Bundle.load(path)
+
+
+def _refuse_to_replace(sidecar: Path) -> None:
+    """Refuse to write a sidecar over a file that is none: ``train.onnx`` must not cost anybody ``train.h5``."""
+    if not sidecar.exists():
+        return
+    import h5py
+
+    try:
+        with h5py.File(sidecar, "r", locking=False) as file:
+            kind = file.attrs.get("format")
+    except OSError:
+        kind = None
+    if kind != FORMAT:
+        raise BundleError(f"{sidecar}: is not the sidecar of a model and would be lost; give the model another name")
 
 
 def _beside(path: Path) -> Path:

@@ -361,3 +361,11 @@ def test_a_damaged_heap_does_not_hang_the_library(path: Path) -> None:
     content[heap + 16 : heap + 32] = bytes(16)  # free space of no bytes
     path.with_suffix(".h5").write_bytes(content)
     refused(path, "global heap")
+
+
+def test_a_training_set_is_not_replaced_by_a_sidecar_of_the_same_name(tmp_path: Path) -> None:
+    (tmp_path / "train.h5").write_bytes(b"years of work")
+    with pytest.raises(BundleError, match="not the sidecar of a model"):
+        write(tmp_path / "train.onnx", tiny.network(), tiny.sidecar())
+    assert (tmp_path / "train.h5").read_bytes() == b"years of work"
+    assert not (tmp_path / "train.onnx").exists()
