@@ -298,3 +298,20 @@ def test_a_run_from_a_grid_is_calibrated_on_fresh_stars_of_its_instrument(monkey
     assert preparation.resolution == 11000
     # The radial velocities of the stars, and the shifts of the augmentation on top.
     assert preparation.velocity_range == (-60, 55)
+
+
+def test_errors_are_calibrated_on_the_spectra_that_were_split_off_and_on_no_others(tmp_path):
+    from anna_onnx.training.task import prepare_task
+
+    for seed in (1, 2):
+        simulate(None, tmp_path / f"{seed}.h5", 30, seed=seed)
+    text = PARAMS.replace(
+        'train = "train.h5"\nvalidation = "validation.h5"', 'train = ["1.h5", "2.h5"]\nvalidation_size = 16'
+    )
+    run = config.loads(text, tmp_path / "params.toml")
+    held_out, known_as = calibration_set(run)
+    assert known_as == "spectra split off from the training set"
+    seen = prepare_task(run, torch.device("cpu")).source.take(torch.arange(60 - len(held_out))).flux
+    validating = {row.tobytes() for row in held_out.flux}
+    assert len(validating) == len(held_out) == len(held_out.labels) == len(held_out.aux["rv"]) >= 16
+    assert validating.isdisjoint(row.tobytes() for row in seen.numpy())

@@ -35,7 +35,13 @@ from anna_onnx.training.calibration import fit_calibration, fit_novelty
 from anna_onnx.training.checkpoint import RunDirectory
 from anna_onnx.training.network import Network
 from anna_onnx.training.precision import PRECISIONS, Precision, shorten, store
-from anna_onnx.training.task import Examples, load_augmentation, make_examples, training_set_from_grid
+from anna_onnx.training.task import (
+    Examples,
+    held_out_set,
+    load_augmentation,
+    make_examples,
+    training_set_from_grid,
+)
 from anna_onnx.trainingset import TrainingSet
 
 FloatArray = NDArray[np.float64]
@@ -156,9 +162,7 @@ def describe_size(path: Path, full: bytes, precision: Precision, settings: confi
 
 def read_run(run: RunDirectory) -> tuple[config.Config, dict[str, Any], tuple[Label, ...]]:
     """Return the parameters of a run, what run.json says, and its labels."""
-    info = run.read_info()
-    text = (run.path / "params.toml").read_text(encoding="utf-8")
-    return config.loads(text, Path(info["folder"]) / "params.toml"), info, run.labels()
+    return run.settings(), run.read_info(), run.labels()
 
 
 def load_network(run: RunDirectory, settings: config.Config) -> Network:
@@ -173,13 +177,15 @@ def load_network(run: RunDirectory, settings: config.Config) -> Network:
 def calibration_set(settings: config.Config) -> tuple[TrainingSet, str]:
     """Return the spectra that errors are calibrated on, and what they are.
 
-    The validation set, or the test set; without either fresh stars of the grid, or the
-    training set, on which errors look smaller than they are.
+    The validation set, the test set, or what was split off from the training set; without any
+    of them fresh stars of the grid, or the training set, on which errors look smaller than they are.
     """
     names = settings.labels.names or None
     for kind in ("validation", "test"):
         if (name := getattr(settings.data, kind)) and settings.resolve(name).is_file():
             return open_training_set(settings.resolve(name), names), f"{kind} set"
+    if (held_out := held_out_set(settings)) is not None:
+        return held_out, "spectra split off from the training set"
     if settings.data.grid:
         instrument = {
             key: value for key in ("fwhm", "resolution") if (value := getattr(settings.data, key)) is not None

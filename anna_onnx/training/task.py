@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,12 +121,9 @@ def _task_from_files(settings: config.Config, device: torch.device) -> Task:
         _require_same_grid(part, sets[0])
     grid, n = sets[0].grid, sum(len(part) for part in sets)
     labels = resolve_labels(settings.labels, sets)
-    rows, held_out = np.arange(n), np.arange(0)
-    if not data.validation and data.validation_size:
-        stars = np.concatenate([part.id.astype(str) for part in sets])
-        rows, held_out = split_by_star(stars, data.validation_size, settings.seed)
-        if not len(rows):
-            raise TrainingError(f"{files['train']}: {n} spectra, too few to split off {data.validation_size}")
+    rows, held_out = _split(settings, sets)
+    if not len(rows):
+        raise TrainingError(f"{files['train']}: {n} spectra, too few to split off {data.validation_size}")
     source = FileSource(
         sets, rows, labels, settings.seed, data.memory * 1e9, device, data.balance, data.label_errors
     )  # fmt: skip
@@ -223,6 +222,40 @@ def _validation_from_file(
     n = min(settings.data.validation_size or len(validating), len(validating))
     chosen = augmentation if settings.validation.augment else None
     return make_examples([validating], np.arange(n), labels, chosen, settings.seed)
+
+
+def _split(
+    settings: config.Config, sets: Sequence[TrainingSet]
+) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """Return the rows, counted through all sets, that train, and those that are split off to validate."""
+    stars = np.concatenate([part.id.astype(str) for part in sets])
+    wanted = 0 if settings.data.validation else settings.data.validation_size
+    return split_by_star(stars, wanted, settings.seed) if wanted else (np.arange(len(stars)), np.arange(0))
+
+
+def held_out_set(settings: config.Config) -> TrainingSet | None:
+    """Return the spectra that a run split off from its training set, if it did."""
+    if not settings.data.train:
+        return None
+    sets = [_open(settings.resolve(name), settings) for name in settings.data.train]
+    _, rows = _split(settings, sets)
+    if not len(rows):
+        return None
+    starts = np.cumsum([0, *(len(part) for part in sets)])
+    picked = [rows[(rows >= a) & (rows < b)] - a for a, b in pairwise(starts)]
+
+    def join(columns: Sequence[np.ndarray[Any, Any] | None]) -> Any:
+        """Return the picked rows of a column of every set, nothing where a set lacks it."""
+        present = [column for column in columns if column is not None]
+        if len(present) < len(sets):
+            return None
+        return np.concatenate([column[chosen] for column, chosen in zip(present, picked, strict=True)])
+
+    return replace(
+        sets[0],
+        **{name: join([getattr(part, name) for part in sets]) for name in ("flux", "labels", "id", "sigma", "mask")},
+        aux={name: join([part.aux[name] for part in sets]) for name in set.intersection(*(set(s.aux) for s in sets))},
+    )
 
 
 def load_augmentation(settings: config.Config, grid: Grid, device: torch.device) -> Augmentation:
