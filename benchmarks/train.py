@@ -5,7 +5,8 @@
 ``<network>_over_bare``: steps/s of `anna train` with noise, continuum and radial
 velocity on, over those of a bare loop (spectra in memory, no augmentation,
 fused Adam) of the same network. The machine may be busy: both take turns of
-one step, and the ratio is the median of those of a step to the two beside it.
+25 steps (so that the batches made ahead hardly count), and the ratio is the
+median of those of a turn to the two beside it.
 
 ``larger_than_memory_over_in_memory``: the rate from a file that may not be
 held in memory, over the rate from a small file that is, taken in turns as well.
@@ -37,6 +38,7 @@ from anna_onnx.training.task import prepare_task
 from anna_onnx.trainingset import TrainingSetWriter
 
 CPU = torch.device("cpu")
+TURN = 25  # steps
 GRID = Grid(np.linspace(6625.0, 6825.0, 1001))
 NETWORKS = {
     "anna128": {"fc1": 128, "fc2": 128},
@@ -50,7 +52,7 @@ def main() -> None:
     """Measure and print."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments.add_argument("--steps", type=int, default=150, help="of the fast networks; the compact one takes a fifth")
+    arguments.add_argument("--steps", type=int, default=500, help="of the fast networks; the compact one takes a fifth")
     arguments.add_argument("--gigabytes", type=float, default=8.0, help="of the large training set")
     arguments.add_argument("--only", help="of the ratios, those whose name begins so")
     arguments.add_argument("--memory-child", help=argparse.SUPPRESS)
@@ -70,7 +72,7 @@ def measure_all(steps: int, gigabytes: float, only: str) -> Iterator[tuple[str, 
         for network in NETWORKS:
             if not f"{network}_over_bare".startswith(only):
                 continue
-            n = max(20, steps // 5) if network == "compact" else steps
+            n = max(4 * TURN, steps // 5) if network == "compact" else steps
             ours, bare = take_turns(parameters(folder, network, n))
             yield f"{network}_over_bare", paired_ratio(bare, ours)
             yield f"{network}_steps_per_second", 1 / statistics.median(ours)
@@ -80,7 +82,7 @@ def measure_all(steps: int, gigabytes: float, only: str) -> Iterator[tuple[str, 
 
 
 def take_turns(settings: config.Config) -> tuple[list[float], list[float]]:
-    """Return the seconds of the steps of `anna train`, and of the bare loop that takes turns with it."""
+    """Return the seconds a step of the turns of `anna train`, and of the bare loop that takes turns with it."""
     bare_step = bare_loop(settings)
     ours: list[float] = []
     bare: list[float] = []
@@ -88,11 +90,14 @@ def take_turns(settings: config.Config) -> tuple[list[float], list[float]]:
 
     def report(done: int, total: int, note: str = "") -> None:
         nonlocal mark
-        ours.append(time.perf_counter() - mark)
+        if done % TURN:
+            return
         start = time.perf_counter()
-        bare_step()
+        ours.append((start - mark) / TURN)
+        for _ in range(TURN):
+            bare_step()
         mark = time.perf_counter()
-        bare.append(mark - start)
+        bare.append((mark - start) / TURN)
 
     train(settings, report=report, say=lambda text: None)
     warm = len(ours) // 10 + 1
@@ -138,7 +143,7 @@ def measure_large(folder: Path, steps: int) -> Iterator[tuple[str, float]]:
 
 
 def alternate(*settings: config.Config) -> list[list[float]]:
-    """Return the seconds of the steps of several runs that take turns, each in a thread of its own."""
+    """Return the seconds a step of the turns of several runs that take turns, each in a thread of its own."""
     turns = [threading.Semaphore(i == 0) for i in range(len(settings))]
     seconds: list[list[float]] = [[] for _ in settings]
 
@@ -148,7 +153,9 @@ def alternate(*settings: config.Config) -> list[list[float]]:
 
         def report(done: int, total: int, note: str = "") -> None:
             nonlocal mark
-            seconds[i].append(time.perf_counter() - mark)
+            if done % TURN:
+                return
+            seconds[i].append((time.perf_counter() - mark) / TURN)
             turns[(i + 1) % len(settings)].release()
             turns[i].acquire()
             mark = time.perf_counter()

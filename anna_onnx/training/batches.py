@@ -10,7 +10,6 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -28,7 +27,6 @@ from anna_onnx.trainingset import TrainingSet
 
 # Streams of random numbers; each with the seed and counters of its own.
 SPLIT, ORDER, AUGMENT, VALIDATION, WEIGHTS, DROPOUT, CALIBRATION, BASIS, STARS = range(9)
-SMALL = 2**20  # pixels in a batch
 BLOCK = 64  # rows that stay together when a file is larger than memory
 
 
@@ -267,8 +265,7 @@ class Batches(Dataset[Batch]):
         flux = drawn.flux
         if self.augmentation is not None:
             random = generator(flux.device, self.seed, AUGMENT, step, self.rank)
-            with _threads_for(flux):
-                flux = self.augmentation(flux, random, drawn.sigma).flux
+            flux = self.augmentation(flux, random, drawn.sigma).flux
         return Batch(flux, drawn.scaled, drawn.weight)
 
     def loader(self, first: int, settings: config.Loader, pin: bool) -> Iterator[Batch]:
@@ -305,24 +302,6 @@ class Batches(Dataset[Batch]):
                 "a loader worker died, killed perhaps for want of memory: set loader.workers = 0, or fewer, "
                 "or a smaller data.memory, and go on with --resume"
             ) from error
-
-
-@contextmanager
-def _threads_for(flux: Tensor) -> Iterator[None]:
-    """Work on a small batch with one thread.
-
-    Augmentation is many short passes: threads that meet after each of them wait longer than they work,
-    on a busy machine much longer.
-    """
-    threads = torch.get_num_threads()
-    if threads == 1 or flux.device.type != "cpu" or flux.numel() > SMALL:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _ignore_interrupt(worker: int) -> None:

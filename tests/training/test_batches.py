@@ -180,18 +180,6 @@ def test_loader_workers_make_bit_for_bit_the_same_batches(tmp_path, make_set, au
             assert torch.equal(batch.scaled, other.scaled)
 
 
-def test_a_batch_leaves_the_number_of_threads_alone(tmp_path, make_set, augmentation):
-    batches = batches_of(source_of(make_set(tmp_path / "a.h5", 40)), augmentation=augmentation)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        two = batches[1].flux
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-    assert torch.equal(batches[1].flux.nan_to_num(), two.nan_to_num())
-
-
 def test_batches_can_be_sent_to_a_worker(tmp_path, make_set, augmentation):
     batches = batches_of(source_of(make_set(tmp_path / "a.h5", 40)), augmentation=augmentation)
     batches[1]
