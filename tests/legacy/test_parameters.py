@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -275,5 +276,6 @@ def test_windows_paths_keep_their_colon(tmp_path):
 def test_any_text_is_read_or_refused(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("any") / "ANNA.param"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(LegacyError):
+    # A single right line, such as "TRAINING_XVAL: NO", is read; anything wrong is a LegacyError and nothing else.
+    with contextlib.suppress(LegacyError):
         read_parameters(path)
