@@ -33,12 +33,14 @@ class Diagnosis:
     ----------
     task : Task
         Its validation set is the probe; without one, spectra of the training set as augmented.
+    steps : int
+        Of the whole run: a slow start is no fault, and weak labels are learned last.
     rows : sequence of mappings
         The history so far, of a run that goes on.
     """
 
-    def __init__(self, task: Task, rows: Sequence[Row] = ()) -> None:
-        self.labels = task.labels
+    def __init__(self, task: Task, steps: int, rows: Sequence[Row] = ()) -> None:
+        self.labels, self.steps = task.labels, steps
         if task.validation is not None:
             self.flux, self.truth = task.validation.flux[:PROBE], task.validation.scaled[:PROBE]
         else:
@@ -65,8 +67,10 @@ class Diagnosis:
             "still": cost_never_falls(answers, truth),
             "overfit": overfitting(self.rows),
         }
+        done = row["step"] / self.steps
         # One cause, one line: the first of these explains the others.
-        causes = [name for name in ("overfit", "constant", "still", "useless") if found[name]]
+        order = {"overfit": 0.0, "constant": 0.1, "still": 0.1, "useless": 0.5}
+        causes = [name for name, since in order.items() if found[name] and done >= since]
         new = [name for name in ("dead", *causes[:1]) if found[name] and name not in self._given]
         self._given |= set(new)
         return [found[name] for name in new]

@@ -126,7 +126,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(
             self.device.type, init_scale=self.state.loss_scale, enabled=precision == torch.float16
         )
-        self.diagnosis = Diagnosis(task, self.directory.read_history())
+        self.diagnosis = Diagnosis(task, settings.steps, self.directory.read_history())
         self.charts = None
         if settings.run.tensorboard and process.leads:
             self.charts = Charts(self.directory.path / "tensorboard", self.state.step)

@@ -110,7 +110,7 @@ def test_dead_units_are_counted_layer_by_layer():
 
 def test_advice_is_given_once(toy):
     settings = toy()
-    watch = diagnosis.Diagnosis(prepare_task(settings, torch.device("cpu")))
+    watch = diagnosis.Diagnosis(prepare_task(settings, torch.device("cpu")), steps=400)
     network = Network(48, 2, settings.network).eval()
     with torch.no_grad():
         network.members[0][3].bias.fill_(-1e6)
