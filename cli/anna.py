@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -61,8 +62,6 @@ def _regions(
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 def init(params: str, steps: int | None, force: bool) -> None:
     """Write a commented starter file, PARAMS (default params.toml)."""
-    from pathlib import Path
-
     from anna_onnx.starter import write_starter
 
     write_starter(Path(params), steps=steps, force=force)
@@ -291,22 +290,26 @@ def tune(params: str) -> None:
 
 @main.command()
 @click.argument("model", type=click.Path(dir_okay=False))
-@click.argument("data", type=click.Path(dir_okay=False))
+@click.argument("data", type=click.Path(dir_okay=False, path_type=Path), required=False)
 @click.option("-o", "--output", default="test", show_default=True, help="Folder for tables, plots and report.")
 @click.option("--augment/--as-is", default=True, help="Add the noise of the training, or test the spectra as they are.")
 @click.option("--snr", type=(float, float), help="Range of the S/N, in place of the training's.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--store-trends", is_flag=True, help="Write the residual trends into the model.")
 def test(
-    model: str, data: str, output: str, augment: bool, snr: tuple[float, float] | None, seed: int, store_trends: bool
+    model: str,
+    data: Path | None,
+    output: str,
+    augment: bool,
+    snr: tuple[float, float] | None,
+    seed: int,
+    store_trends: bool,
 ) -> None:
-    """Test MODEL on DATA, a training set that it has not seen."""
-    from pathlib import Path
-
+    """Test MODEL on DATA, a training set that it has not seen (default: the data.test of its parameters)."""
     from anna_onnx.bundle import Bundle
     from anna_onnx.training import evaluation
 
-    result = evaluation.evaluate_model(Bundle.load(model), Path(data), augment=augment, snr=snr, seed=seed)
+    result = evaluation.evaluate_model(Bundle.load(model), data, augment=augment, snr=snr, seed=seed)
     report = evaluation.write_evaluation(result, Path(output), click.echo)
     if store_trends:
         evaluation.store_trends(result, Path(model))
@@ -341,8 +344,6 @@ def export(
     if model and (run or not web):
         raise click.UsageError("--model goes with --web, and in place of a run")
     if model is None:
-        from pathlib import Path
-
         from anna_onnx.training.checkpoint import RunDirectory
         from anna_onnx.training.export import export as export_run
 

@@ -168,3 +168,8 @@ def test_the_starter_file_loads_and_is_not_overwritten(tmp_path):
     assert config.load(tmp_path / "params.toml").steps == 77
     refused = anna("init", "params.toml", cwd=tmp_path, status=1)
     assert "is there already" in refused.stderr
+
+
+def test_without_a_data_set_a_model_is_tested_on_that_of_its_parameters(work, tmp_path):
+    refused = anna("test", work / "model.onnx", cwd=tmp_path, status=1)
+    assert "name no data.test" in refused.stderr

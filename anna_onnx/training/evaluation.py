@@ -82,15 +82,21 @@ class Evaluation:
 
 
 def evaluate_model(
-    bundle: Bundle, data: Path, *, augment: bool = True, snr: tuple[float, float] | None = None, seed: int = 1
+    bundle: Bundle,
+    data: Path | None = None,
+    *,
+    augment: bool = True,
+    snr: tuple[float, float] | None = None,
+    seed: int = 1,
 ) -> Evaluation:
     """Infer a training set whose labels are known, and compare.
 
     Parameters
     ----------
     bundle : Bundle
-    data : Path
-        Training set on the model's grid, .h5 or legacy .bin.
+    data : Path, optional
+        Training set on the model's grid, .h5 or legacy .bin; by default the
+        data.test of the parameters that the model carries, in the working folder.
     augment : bool
         Add the noise and continuum errors of the training, anew from `seed`.
     snr : (low, high), optional
@@ -103,6 +109,7 @@ def evaluate_model(
         If the set is on another grid, or the model does not know how it was trained.
     """
     sidecar = bundle.sidecar
+    data = data or _test_set_of(bundle)
     spectra = open_training_set(data, [label.name for label in sidecar.labels])
     if spectra.grid != sidecar.grid:
         raise TrainingError(
@@ -114,6 +121,17 @@ def evaluate_model(
     inferred = infer_examples(bundle, examples, spectra.grid)
     trends = fit_trends(scale(inferred.values, sidecar.labels), scale(inferred.true, sidecar.labels))
     return Evaluation(bundle, inferred, examples.id, _statistics(bundle, inferred, trends), trends)
+
+
+def _test_set_of(bundle: Bundle) -> Path:
+    """Return the test set that the parameters of a model name."""
+    params = str(bundle.sidecar.provenance.get("params", ""))
+    name = config.loads(params).data.test if params else None
+    if name is None:
+        raise TrainingError(
+            f"{bundle.name}: its parameters name no data.test; say on what to test it: anna test MODEL DATA"
+        )
+    return Path(name)
 
 
 def _augmentation_of(bundle: Bundle, folder: Path, snr: tuple[float, float] | None) -> Augmentation:
