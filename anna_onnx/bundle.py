@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from anna_onnx import wire
 from anna_onnx.calibration import Calibration, Trends
 from anna_onnx.errors import AnnaError, BundleError, SidecarMismatchError, VersionError
+from anna_onnx.files import replacing
 from anna_onnx.guard import bounded_memory
 from anna_onnx.labels import Label
 from anna_onnx.network import check_network, split_metadata
@@ -513,12 +514,10 @@ def write(path: str | os.PathLike[str], network: bytes, sidecar: Sidecar) -> Bun
     sidecar = dataclasses.replace(sidecar, sha256=hashlib.sha256(network).hexdigest())
     attached = sidecar.to_bytes()
     entry = wire.encode_bytes(1, METADATA_KEY) + wire.encode_bytes(2, base64.b64encode(attached))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = {path: network + wire.encode_bytes(_METADATA_PROPS, entry), path.with_suffix(".h5"): attached}
-    for target, content in partial.items():
-        _beside(target).write_bytes(content)
-    for target in partial:
-        _beside(target).replace(target)
+    # Both are written before either is renamed: a full disk leaves an older model whole.
+    with replacing(path) as model, replacing(path.with_suffix(".h5")) as beside:
+        model.write_bytes(network + wire.encode_bytes(_METADATA_PROPS, entry))
+        beside.write_bytes(attached)
     return Bundle.load(path)
 
 
@@ -535,10 +534,6 @@ def _refuse_to_replace(sidecar: Path) -> None:
         kind = None
     if kind != FORMAT:
         raise BundleError(f"{sidecar}: is not the sidecar of a model and would be lost; give the model another name")
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def _split(content: bytes | mmap.mmap, where: str) -> tuple[bytes, bytes | None]:

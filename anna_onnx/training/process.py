@@ -14,6 +14,7 @@ import torch
 from torch import distributed, nn
 
 from anna_onnx import config
+from anna_onnx.session import usable_cores
 from anna_onnx.training.network import Network
 
 
@@ -99,13 +100,6 @@ def default_threads() -> int:
     if here is None and given.isdigit() and int(given) > 0:
         return int(given)
     return max(1, usable_cores() // int(here or 1))
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use (fewer than the machine has in Slurm and containers)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager
