@@ -125,20 +125,8 @@ class Inference:
         """Return the rows of the table for one block."""
         if isinstance(block, Failure):
             return self._unreadable(block)
-        sidecar, setting = self.bundle.sidecar, block.setting
-        prepared = sidecar.preparation.prepare_block(
-            setting.wavelength,
-            block.flux,
-            block.sigma,
-            block.bad,
-            medium=setting.medium,
-            frame=setting.frame,
-            resolution=setting.resolution,
-            radial_velocity=block.radial_velocity,
-            options=self.options.prepare,
-            # The mean training spectrum, with which velocities are measured.
-            template=None if sidecar.novelty is None else sidecar.novelty.mean,
-        )
+        sidecar = self.bundle.sidecar
+        prepared = self.prepare(block)
         covered = prepared.coverage > 0
         values, sigma = self._session.run(prepared.flux)
         values[~covered], sigma[~covered] = np.nan, np.nan
@@ -162,6 +150,23 @@ class Inference:
             lo=None if width is None else values - width,
             hi=None if width is None else values + width,
             rv=prepared.rv if self.options.prepare.rv is not None else None,
+        )
+
+    def prepare(self, block: Block) -> PreparedBlock:
+        """Return a block as the network sees it."""
+        sidecar, setting = self.bundle.sidecar, block.setting
+        return sidecar.preparation.prepare_block(
+            setting.wavelength,
+            block.flux,
+            block.sigma,
+            block.bad,
+            medium=setting.medium,
+            frame=setting.frame,
+            resolution=setting.resolution,
+            radial_velocity=block.radial_velocity,
+            options=self.options.prepare,
+            # The mean training spectrum, with which velocities are measured.
+            template=None if sidecar.novelty is None else sidecar.novelty.mean,
         )
 
     def _flags(
