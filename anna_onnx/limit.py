@@ -310,24 +310,3 @@ def limits(
         snr=tuple(snr),
         bounds=np.stack([bound(matrices, rng.uniform(*between, n), spans) for between in snr]),
     )
-
-
-def load_template(path: str | os.PathLike[str], grid: Grid) -> FloatArray:
-    """Read a relative S/N profile (two columns: wavelength, relative S/N) onto a grid.
-
-    Raises
-    ------
-    AnnaError
-        If it cannot be read, does not reach over the grid, or is not positive there.
-    """
-    try:
-        wavelength, relative = np.loadtxt(path, usecols=(0, 1), unpack=True)
-    except (OSError, ValueError) as error:
-        raise AnnaError(f"{path}: not an S/N template of two columns, wavelength and S/N ({error})") from None
-    if wavelength.min() > grid.wavelength[0] or wavelength.max() < grid.wavelength[-1]:
-        raise AnnaError(f"{path}: covers {wavelength.min():.1f}-{wavelength.max():.1f} Å, needed {grid}")
-    order = np.argsort(wavelength)
-    template = np.interp(grid.wavelength, wavelength[order], relative[order])
-    if not (template > 0).all():
-        raise AnnaError(f"{path}: the relative S/N must be positive in {grid}")
-    return np.asarray(template)

@@ -139,10 +139,10 @@ def limit(
     anna limit --snr 175:250 --template sn.template -o limit.csv
     """
     from anna_onnx import limit as bounds
-    from anna_onnx import synthesis
+    from anna_onnx import snrtemplate, synthesis
 
     pixels = synthesis.wavelength_grid(wavelength, medium)
-    profile = bounds.load_template(template, pixels) if template else None
+    profile = snrtemplate.read_template(template, pixels) if template else None
     with progress_bar("computing bounds") as report:
         found = bounds.limits(grid, wavelength=pixels, template=profile, progress=report, **options)
     click.echo("\n".join([str(found), *found.warnings()]))

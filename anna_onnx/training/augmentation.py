@@ -20,6 +20,7 @@ from torch.nn import functional
 from anna_onnx import config
 from anna_onnx.errors import TrainingError
 from anna_onnx.resampling import Grid
+from anna_onnx.snrtemplate import read_template
 
 SPEED_OF_LIGHT = 299792.458  # km/s
 LIMB_DARKENING = 0.6
@@ -84,7 +85,7 @@ class Augmentation:
         if self.settings.snr_template is None:
             return torch.ones(grid.n_pixel)
         path = str(resolve(self.settings.snr_template))
-        return torch.as_tensor(load_snr_template(path, grid), dtype=torch.float32)
+        return torch.as_tensor(read_template(path, grid), dtype=torch.float32)
 
     def _always_missing(self, grid: Grid) -> Tensor:
         lost = np.zeros(grid.n_pixel, dtype=bool)
@@ -390,27 +391,6 @@ def rotation_transfer(x: Tensor) -> Tensor:
     profile = 2 * (1 - e) * weight + 0.5 * math.pi * e * weight**2
     profile = profile * weight
     return (torch.cos(2 * math.pi * x[..., None] * u) @ profile) / profile.sum()
-
-
-def load_snr_template(path: str, grid: Grid) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Read a relative S/N profile (two columns: wavelength, relative S/N) onto a grid.
-
-    Raises
-    ------
-    TrainingError
-        If it cannot be read, does not reach over the grid, or is not positive there.
-    """
-    try:
-        table = np.loadtxt(path, usecols=(0, 1), ndmin=2)
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{path}: not an S/N template of two columns, wavelength and S/N ({error})") from error
-    table = table[np.argsort(table[:, 0])]
-    if table[0, 0] > grid.wavelength[0] or table[-1, 0] < grid.wavelength[-1]:
-        raise TrainingError(f"{path}: covers {table[0, 0]:.1f}-{table[-1, 0]:.1f} Å, the spectra {grid}")
-    template: np.ndarray[tuple[int], np.dtype[np.float64]] = np.interp(grid.wavelength, table[:, 0], table[:, 1])
-    if not (template > 0).all():
-        raise TrainingError(f"{path}: the relative S/N must be positive from {grid}")
-    return template
 
 
 def _extra_sigma(resolution: Tensor, own: float | None) -> Tensor:

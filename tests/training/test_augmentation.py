@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from anna_onnx import config  # noqa: E402  torch may be missing
 from anna_onnx.errors import TrainingError  # noqa: E402
 from anna_onnx.resampling import Grid  # noqa: E402
-from anna_onnx.training.augmentation import SPEED_OF_LIGHT, Augmentation, load_snr_template  # noqa: E402
+from anna_onnx.training.augmentation import SPEED_OF_LIGHT, Augmentation  # noqa: E402
 
 GRID = Grid(np.linspace(6625.0, 6825.0, 1001))
 CENTER = 6725.0
@@ -87,22 +87,6 @@ def test_real_noise_is_one_of_the_residual_spectra():
 
 def test_without_noise_the_snr_is_infinite():
     assert augment(continuum(3), continuum_offset=(-0.01, 0.01)).snr.isinf().all()
-
-
-def test_a_template_file_is_interpolated_and_must_reach_over_the_grid(tmp_path):
-    path = tmp_path / "sn.template"
-    path.write_text("6800 2.0\n6600 1.0\n6900 3.0\n")
-    assert load_snr_template(str(path), GRID) == pytest.approx(
-        np.interp(GRID.wavelength, [6600, 6800, 6900], [1, 2, 3])
-    )
-    path.write_text("6630 1\n6900 1\n")
-    with pytest.raises(TrainingError, match=r"covers 6630\.0-6900\.0"):
-        load_snr_template(str(path), GRID)
-    path.write_text("6600 0\n6900 1\n")
-    assert load_snr_template(str(path), GRID).min() > 0
-    path.write_text("6600 -1\n6900 1\n")
-    with pytest.raises(TrainingError, match="must be positive"):
-        load_snr_template(str(path), GRID)
 
 
 # --- continuum --------------------------------------------------------------
