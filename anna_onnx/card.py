@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from anna_onnx.bundle import Bundle, released_models
+from anna_onnx.coverage import Coverage, percent
 from anna_onnx.files import write_text
 
 FACTS = ("date", "run", "architecture", "parameters", "steps", "seed")
@@ -32,6 +35,7 @@ def model_card(bundle: Bundle) -> str:
         "",
         f"Measured on the {about.get('calibrated_on', 'validation set')} with the augmentation of the training.",
         "",
+        *_coverage(Coverage.from_dict(about.get("coverage"))),
         *_storage(about.get("precision", {})),
         "## Use",
         "",
@@ -80,6 +84,35 @@ def _label_row(name: str, unit: str, low: float, high: float, about: Any) -> str
         return f"| {name} | {unit} | {low:g} to {high:g} | | | | | |"
     numbers = " | ".join(f"{metrics[key]:.3g}" for key in ("bias", "scatter", "robust_scatter", "rms"))
     return f"| {name} | {unit} | {low:g} to {high:g} | {numbers} | {metrics['coverage_68']:.1%} |"
+
+
+def _coverage(found: Coverage | None) -> list[str]:
+    """Return how often intervals held the truth, overall and in the thirds of the S/N and of every label."""
+    if found is None:
+        return []
+    edges = [f"{name} {low:.4g} and {high:.4g}" for name, (low, high) in zip(found.groups, found.edges, strict=True)]
+    lines = [
+        "## Coverage",
+        "",
+        f"How often intervals held the truth: {found.n} spectra of {found.n_star} stars, each with factors that were "
+        "fitted without its star; in thirds, from the lowest to the highest, of the S/N and of the label itself, "
+        "and in that third of any quantity where it is farthest off. "
+        f"Thirds part at {'; '.join(edges)}.",
+        "",
+        "| label | promised | found | thirds of S/N | thirds of the label | farthest off |",
+        "|---|---|---|---|---|---|",
+    ]
+    for i, name in enumerate(found.labels):
+        for k, level in enumerate(found.levels):
+            thirds = found.thirds[i, :, :, k]  # (group, third)
+            own = [thirds[found.groups.index(group)] for group in ("snr", name) if group in found.groups]
+            texts = [" / ".join(f"{value:.1%}" for value in values) for values in own]
+            farthest = thirds.flat[int(np.nan_to_num(np.abs(thirds - level)).argmax())]
+            lines.append(
+                f"| {name} | {percent(level)} | {found.overall[i, k]:.1%} | {' | '.join(texts)} | {farthest:.1%} |"
+            )
+    warning = found.warning()
+    return [*lines, "", *([warning[0].upper() + warning[1:] + ".", ""] if warning else [])]
 
 
 def _storage(precision: Any) -> list[str]:

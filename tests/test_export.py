@@ -18,6 +18,7 @@ from hypothesis import strategies as st  # noqa: E402
 from anna_onnx import config  # noqa: E402
 from anna_onnx.bundle import Bundle, Sidecar  # noqa: E402
 from anna_onnx.card import model_card  # noqa: E402
+from anna_onnx.coverage import Coverage  # noqa: E402
 from anna_onnx.errors import TrainingError  # noqa: E402
 from anna_onnx.labels import Label  # noqa: E402
 from anna_onnx.novelty import Novelty  # noqa: E402
@@ -315,3 +316,12 @@ def test_errors_are_calibrated_on_the_spectra_that_were_split_off_and_on_no_othe
     validating = {row.tobytes() for row in held_out.flux}
     assert len(validating) == len(held_out) == len(held_out.labels) == len(held_out.aux["rv"]) >= 16
     assert validating.isdisjoint(row.tobytes() for row in seen.numpy())
+
+
+def test_coverage_is_measured_at_export_by_thirds_and_stands_in_the_card(exported):
+    bundle = Bundle.load(exported["float32"])
+    found = Coverage.from_dict(bundle.sidecar.provenance["coverage"])
+    assert found.groups == ("snr", *(label.name for label in bundle.sidecar.labels))
+    assert (found.n, found.n_star) == (400, 100)
+    assert found.overall == pytest.approx(np.broadcast_to(found.levels, found.overall.shape), abs=0.1)
+    assert "## Coverage" in model_card(bundle)

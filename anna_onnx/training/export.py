@@ -33,6 +33,7 @@ from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.batches import CALIBRATION
 from anna_onnx.training.calibration import fit_calibration, fit_novelty
 from anna_onnx.training.checkpoint import RunDirectory
+from anna_onnx.training.crossfit import cross_fitted_coverage
 from anna_onnx.training.network import Network
 from anna_onnx.training.precision import PRECISIONS, Precision, shorten, store
 from anna_onnx.training.task import (
@@ -128,10 +129,18 @@ def export(
     bundle = dataclasses.replace(bundle, sidecar=sidecar)
     provenance = describe_provenance(run, settings, info, known_as, bundle, inferred, augmentation.template)
     provenance["precision"] = {"stored": precision, **({"effect": effect} if effect else {})}
+    names = tuple(label.name for label in labels)
+    coverage = cross_fitted_coverage(
+        inferred.error, inferred.sigma, inferred.block.snr, inferred.true, examples.id, names
+    )
+    if coverage is not None:
+        provenance["coverage"] = coverage.to_dict()
     bundle = write(path, bundle.network, dataclasses.replace(sidecar, provenance=provenance))
     write_card(bundle, path.with_suffix(".md"))
     for line in describe_size(path, full.network, precision, settings):
         say(line)
+    if coverage is not None and (warning := coverage.warning()):
+        say(warning)
     return bundle
 
 
