@@ -48,20 +48,24 @@ class Summary:
     flagged : int
         Rows with a flag, likewise.
     output : str or None
+    explained : str
+        What became of the pictures that were asked for.
     """
 
     rows: int
     failed: int
     flagged: int
     output: str | None
+    explained: str = ""
 
     @property
     def text(self) -> str:
-        """A line for a person to read."""
+        """A line for a person to read, and another of the pictures."""
         noun = "spectrum" if self.rows == 1 else "spectra"
         where = f" to {self.output}" if self.output else ""
         failed = f", {self.failed} could not be inferred (see their messages)" if self.failed else ""
-        return f"{self.rows} {noun}{where}, {self.flagged} with flags{failed}"
+        pictures = f"\n{self.explained}" if self.explained else ""
+        return f"{self.rows} {noun}{where}, {self.flagged} with flags{failed}{pictures}"
 
 
 def infer_to_table(
@@ -79,6 +83,8 @@ def infer_to_table(
     processes: int = 0,
     scheduler: str | None = None,
     resume: bool = False,
+    explain: str | None = None,
+    explain_most: int = 100,
     report: Progress = silent,
     **read: Any,
 ) -> Summary:
@@ -106,6 +112,11 @@ def infer_to_table(
         Address of a Dask scheduler to run on.
     resume : bool
         Go on where an interrupted run stopped.
+    explain : str, optional
+        Folder for pictures that show what drives the labels of the first spectra, drawn when the
+        table is complete (`anna_onnx.explanation`).
+    explain_most : int
+        How many of them.
     report : Progress
     **read
         See `anna_onnx.readers.ReadOptions`; None where the file decides.
@@ -142,7 +153,15 @@ def infer_to_table(
         except KeyboardInterrupt:
             kept = f"; the rows so far are in {output}.part, --resume goes on" if output else ""
             raise AnnaError(f"interrupted{kept}") from None
-    return Summary(writer.rows_done, counts.failed, counts.flagged, output)
+    most = min(explain_most, writer.rows_done)
+    explained = _explain(inference, parts, explain, most, report) if explain else ""
+    return Summary(writer.rows_done, counts.failed, counts.flagged, output, explained)
+
+
+def _explain(inference: Inference, parts: Sequence[Part], directory: str, most: int, report: Progress) -> str:
+    from anna_onnx.explanation import explain_parts
+
+    return explain_parts(inference, parts, directory, most, report).text
 
 
 def expand(files: Iterable[str]) -> Iterator[str]:

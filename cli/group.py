@@ -56,6 +56,9 @@ def progress_bar(what: str) -> Iterator[Progress]:
     def report(done: int, total: int, note: str = "") -> None:
         nonlocal bar, last
         if on_terminal:
+            if bar is not None and done < bar.pos:  # the next part of the work begins
+                bar.render_finish()
+                bar = None
             if bar is None:
                 bar = click.progressbar(
                     length=total, label=what, file=sys.stderr, show_pos=True, item_show_func=lambda item: item

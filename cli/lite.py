@@ -76,6 +76,19 @@ def main() -> None:
 @click.option("--rv", metavar="KM/S|header|auto", help="Radial velocity to remove.")
 @click.option("--normalize", is_flag=True, help="Divide by a fitted continuum.")
 @click.option("--resolution", type=click.FloatRange(min=1, min_open=True), help="Resolving power of the spectra.")
+@click.option(
+    "--explain",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Also draw, for each spectrum, which pixels drive each label (SVG files in this folder).",
+)
+@click.option(
+    "--explain-most",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Spectra to explain, from the first.",
+)
 @reading_options
 @DEVICE
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads (default: all cores).")
@@ -95,6 +108,7 @@ def infer(model: str, files: tuple[str, ...], output: str | None, **options: Any
       anna-lite infer model.onnx star.txt --medium vacuum --rv -23.4
       find . -name '*.fits' | anna-lite infer model.onnx - -o labels.fits
       anna-lite infer model.onnx @night.txt -o labels.ecsv --resume
+      anna-lite infer model.onnx star.fits --explain pictures
     """
     from anna_onnx.pipeline import infer_to_table
 

@@ -29,6 +29,7 @@ PAGES = (
     "tutorial.md",
     "howto/email.md",
     "howto/topcat.md",
+    "howto/explain.md",
     "notebooks/infer.ipynb",
     "troubleshooting.md",
     "howto/own-grid.md",
