@@ -58,6 +58,16 @@ def positive_range(value: Range) -> str:
     return ordered(value) or positive(value[0])
 
 
+def fraction_range(value: Range) -> str:
+    """Accept an ordered range within 0 and 1."""
+    return "" if 0 <= value[0] <= value[1] <= 1 else "must be two numbers from 0 to 1, in order"
+
+
+def correlation(value: Range) -> str:
+    """Accept an ordered range within 0 and 0.5."""
+    return "" if 0 <= value[0] <= value[1] <= 0.5 else "must be two numbers from 0 to 0.5, in order"
+
+
 def odd(value: int) -> str:
     """Accept positive odd numbers."""
     return "" if value > 0 and value % 2 else "must be a positive odd number"
@@ -126,6 +136,19 @@ class Anna:
 
 
 @dataclass(frozen=True)
+class Aligned:
+    """Finds the radial velocity, shifts the spectrum to rest, and has residual dense layers there."""
+
+    velocities: Range = option(
+        (-120.0, 120.0), "velocities to search in km/s, some more than the training set's", ordered
+    )
+    velocity_step: float = option(5.0, "between the velocities of the templates, less than a line is wide", positive)
+    width: int = option(512, "units of the first dense layer", positive)
+    hidden: int = option(512, "units within a residual block", positive)
+    blocks: int = option(2, "residual blocks", positive)
+
+
+@dataclass(frozen=True)
 class Compact:
     """A deep residual network whose size hardly grows with the number of pixels."""
 
@@ -149,18 +172,18 @@ class Starnet:
     fc2: int = option(128, "units of the second dense layer", positive)
 
 
-ARCHITECTURES: Mapping[str, type[Any]] = {"anna": Anna, "compact": Compact, "starnet": Starnet}
+ARCHITECTURES: Mapping[str, type[Any]] = {"aligned": Aligned, "anna": Anna, "compact": Compact, "starnet": Starnet}
 
 
 @dataclass(frozen=True)
 class Network:
     """The network. The sizes that an architecture takes stand in the same table."""
 
-    architecture: str = option("anna", "one of anna, compact, starnet", one_of(*ARCHITECTURES))
+    architecture: str = option("anna", "one of aligned, anna, compact, starnet", one_of(*ARCHITECTURES))
     uncertainty: bool = option(False, "infer a sigma for every label too (Gaussian likelihood)")
     members: int = option(1, "networks trained together whose mean is the answer", positive)
     standardize: bool = option(True, "subtract the mean training spectrum and divide by the spread")
-    sizes: Anna | Compact | Starnet = Anna()
+    sizes: Aligned | Anna | Compact | Starnet = Anna()
 
 
 @dataclass(frozen=True)
@@ -168,14 +191,28 @@ class Augmentation:
     """What is done to each spectrum anew whenever it is drawn; each off unless given."""
 
     snr: Range | None = option(None, "range of the signal-to-noise ratio", positive_range)
+    snr_spacing: str = option("even", "how the S/N is drawn from its range: even, or log", one_of("even", "log"))
     snr_template: str | None = option(None, "two columns, wavelength and relative S/N, by which the S/N is multiplied")
     legacy_noise: bool = option(False, "multiply the noise, not the S/N, by the template, as the old program did")
     file_noise: bool = option(False, "noise from the training set's own sigma, instead of or besides snr")
     residuals: str | None = option(None, "HDF5 or .bin file of residual spectra (continuum 0) to add as real noise")
+    noise_correlation: Range | None = option(
+        None, "range of the correlation between the noise of neighbouring pixels, at most 0.5", correlation
+    )
+    noise_outliers: Range | None = option(None, "range of the share of pixels of fourfold noise", fraction_range)
     continuum_offset: Range | None = option(None, "range of a constant error of the continuum", ordered)
     continuum_slope: Range | None = option(None, "range of the error between centre and end of the spectrum", ordered)
     continuum_curvature: Range | None = option(None, "amplitudes of Legendre terms 2 to 4", ordered)
+    continuum_waves: Range | None = option(None, "range of the amplitude of waves in the continuum", ordered)
     continuum_mode: str = option("additive", "additive or multiplicative", one_of("additive", "multiplicative"))
+    line_errors: Range | None = option(None, "range of the relative error (rms) of the strengths of lines", ordered)
+    unknown_lines: float | None = option(None, "mean number of absorption lines that the training set lacks", positive)
+    unknown_line_depth: float = option(0.01, "their mean depth", positive)
+    line_width: float = option(0.6, "width (FWHM) of an observed line in Angstrom, for the errors of lines", positive)
+    profile_errors: Range | None = option(
+        None, "range of the relative error of the instrumental profile's width, which is line_width", ordered
+    )
+    scattered_light: Range | None = option(None, "range of scattered light, as a fraction of the continuum", ordered)
     radial_velocity: Range | None = option(None, "range of a Doppler shift in km/s", ordered)
     vsini: Range | None = option(None, "range of an additional rotation in km/s", ordered)
     resolution: Range | None = option(None, "range of the resolving power to degrade to", positive_range)
@@ -184,6 +221,7 @@ class Augmentation:
     missing_pixels: Range | None = option(None, "range of the fraction of single pixels that are missing", ordered)
     gaps: Range | None = option(None, "range of the fraction of pixels in one missing gap", ordered)
     coverage: Range | None = option(None, "range of the fraction of the pixels covered; the rest is missing", ordered)
+    incomplete: float = option(1.0, "share of the spectra that lose pixels, gaps or coverage at all", probability)
     bad_columns: tuple[int, ...] = option((), "pixels that are always missing, counted from 0")
     mask: tuple[Range, ...] = option((), "wavelength regions that are always missing, such as telluric bands", regions)
 

@@ -2,8 +2,8 @@
 
 Everything is vectorised over the batch and runs on the device where the flux
 is, in the order in which it happens to light: the star moves and rotates, the
-spectrograph blurs, the continuum is misplaced, the detector adds noise and
-cosmic rays, pixels are lost. A lost pixel is NaN.
+synthesis errs, the spectrograph blurs, the continuum is misplaced, the detector adds noise
+and cosmic rays, pixels are lost. A lost pixel is NaN.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from anna_onnx import config
 from anna_onnx.errors import TrainingError
 from anna_onnx.resampling import Grid
 from anna_onnx.snrtemplate import read_template
+from anna_onnx.training.draw import Draw
+from anna_onnx.training.imperfection import Imperfections
 
 SPEED_OF_LIGHT = 299792.458  # km/s
 LIMB_DARKENING = 0.6
+OUTLIER = 4.0  # times the noise of other pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +81,7 @@ class Augmentation:
         template = self._load_template(grid, resolve) if template is None else template
         self.template = template.to(self.device)
         self.lost = self._always_missing(grid).to(self.device)
+        self.imperfections = Imperfections(settings, grid, self.device)
         velocities = settings.radial_velocity or (0.0, 0.0)
         self.pixels = Pixels(wavelength, self.device, max(map(abs, velocities)))
 
@@ -110,6 +114,7 @@ class Augmentation:
         """
         draw = Draw(generator, flux.shape[0], self.device)
         flux = self.move_and_blur(flux, draw)
+        flux = self.imperfections.apply(flux, draw)
         flux = self.misplace_continuum(flux, draw)
         flux, snr = self.add_noise(flux, draw, sigma)
         flux = self.hit_by_cosmic_rays(flux, draw)
@@ -152,10 +157,10 @@ class Augmentation:
         s = self.settings
         variance = torch.zeros(flux.shape[0], device=self.device)
         if s.snr:
-            level = 1 / draw.uniform(s.snr)
+            level = 1 / (draw.log_uniform(s.snr) if s.snr_spacing == "log" else draw.uniform(s.snr))
             relative = self.template if s.legacy_noise else 1 / self.template
             # addcmul is one pass over the batch where products and sums would be three.
-            flux = torch.addcmul(flux, draw.normal(flux.shape), level[:, None] * relative)
+            flux = torch.addcmul(flux, self._noise(flux.shape, draw), level[:, None] * relative)
             variance = variance + (level * relative.median()) ** 2
         if s.file_noise:
             if sigma is None:
@@ -167,6 +172,22 @@ class Augmentation:
             flux = flux + chosen
             variance = variance + chosen.var(dim=1)
         return flux, variance.rsqrt()
+
+    def _noise(self, shape: torch.Size, draw: Draw) -> Tensor:
+        """Draw noise of unit variance; of neighbouring pixels correlated, and with outliers, where the settings ask."""
+        s = self.settings
+        if s.noise_correlation is None:
+            noise = draw.normal(shape)
+        else:
+            # n[i] + k n[i + 1], divided by sqrt(1 + k^2), has the correlation k / (1 + k^2).
+            correlation = draw.uniform(s.noise_correlation)[:, None].clamp(1e-3, 0.499)
+            k = (1 - (1 - 4 * correlation**2).sqrt()) / (2 * correlation)
+            white = draw.normal(torch.Size((shape[0], shape[1] + 1)))
+            noise = (white[:, :-1] + k * white[:, 1:]) / (1 + k**2).sqrt()
+        if s.noise_outliers:
+            share = draw.uniform(s.noise_outliers)[:, None]
+            noise = noise * (1 + (OUTLIER - 1) * (draw.random(shape) < share))
+        return noise
 
     def hit_by_cosmic_rays(self, flux: Tensor, draw: Draw) -> Tensor:
         """Raise single pixels, a Poisson number in each spectrum, by an exponentially distributed amount of mean 1."""
@@ -190,32 +211,10 @@ class Augmentation:
             width = (draw.uniform(s.coverage) * n)[:, None]
             first = draw.random((flux.shape[0], 1)) * (n - width)
             lost = lost | (index < first) | (index > first + width)
+        if s.incomplete < 1:
+            lost = (lost & (draw.random((flux.shape[0], 1)) < s.incomplete)) | self.lost
         nothing = not (s.missing_pixels or s.gaps or s.coverage or s.bad_columns or s.mask)
         return flux if nothing else flux.masked_fill(lost, math.nan)
-
-
-class Draw:
-    """Random numbers for one batch, all from one generator."""
-
-    def __init__(self, generator: torch.Generator, n: int, device: torch.device) -> None:
-        self.generator, self.n, self.device = generator, n, device
-
-    def uniform(self, limits: tuple[float, float]) -> Tensor:
-        """Draw a number for each spectrum, shape (n,)."""
-        low, high = limits
-        return low + (high - low) * self.random((self.n,))
-
-    def random(self, shape: tuple[int, ...]) -> Tensor:
-        """Draw from 0 to 1."""
-        return torch.rand(shape, generator=self.generator, device=self.device)
-
-    def normal(self, shape: tuple[int, ...]) -> Tensor:
-        """Draw from the normal distribution."""
-        return torch.randn(shape, generator=self.generator, device=self.device)
-
-    def integers(self, high: int) -> Tensor:
-        """Draw an integer below `high` for each spectrum."""
-        return torch.randint(high, (self.n,), generator=self.generator, device=self.device)
 
 
 class Pixels:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from anna_onnx import config
 from anna_onnx.errors import TrainingError
 from anna_onnx.labels import Label, canonical, scale
-from anna_onnx.training.augmentation import Augmentation
+from anna_onnx.training.augmentation import Augmentation, Pixels
 from anna_onnx.training.gridsource import GridSource
 from anna_onnx.trainingset import TrainingSet
 
@@ -67,6 +67,10 @@ class Source(Protocol):
 
     def draw(self, position: int, n: int) -> Drawn:
         """Return the spectra `position` to `position + n` of the run: a pure function of the seed and both."""
+        ...
+
+    def at_rest(self, n: int) -> Tensor:
+        """Return about n spectra at rest, where their velocities are known, without augmentation."""
         ...
 
 
@@ -129,6 +133,9 @@ class FileSource:
         self._read_sigma = with_sigma and not self.in_memory
         self._balance = _even_weights(scaled, labels, balance)
         self._orders: dict[int, Tensor] = {}
+        self._wavelength = sets[0].grid.wavelength
+        known = all("rv" in part.aux for part in sets)
+        self._rv = np.concatenate([part.aux["rv"] for part in sets])[rows] if known else None
 
     def __len__(self) -> int:
         return self.n
@@ -153,6 +160,15 @@ class FileSource:
         rows = self.rows[index.cpu().numpy()]
         read = self._gather(self._sigmas, rows).to(self.device) if self._read_sigma else None
         return Drawn(self._read_flux(rows).to(self.device), self.scaled[index], weight, read)
+
+    def at_rest(self, n: int) -> Tensor:
+        """Return the first n spectra, shifted back by the velocities of aux/rv where the training set has them."""
+        flux = self.take(torch.arange(min(n, self.n))).flux
+        if self._rv is None:
+            return flux
+        rv = torch.as_tensor(self._rv[: len(flux)], dtype=torch.float32, device=flux.device)
+        pixels = Pixels(torch.as_tensor(self._wavelength), flux.device, float(rv.abs().max()))
+        return pixels.shift(flux, -rv)
 
     def _read_flux(self, rows: NDArray[np.int64]) -> Tensor:
         """Read the flux of rows, NaN where the training set masks it."""
@@ -221,6 +237,11 @@ class GridStream:
         random = generator(torch.device("cpu"), self.seed, self.stream, position)
         flux, values = self.source.draw(n, random)
         return Drawn(flux, ((values[:, self._columns] - self._low) / self._span).float())
+
+    def at_rest(self, n: int) -> Tensor:
+        """Draw spectra of no radial velocity."""
+        random = generator(torch.device("cpu"), self.seed, BASIS)
+        return self.source.draw(n, random, at_rest=True)[0]
 
 
 class Batches(Dataset[Batch]):

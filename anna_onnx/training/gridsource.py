@@ -92,7 +92,7 @@ class GridSource:
         self._sample = sample or self._uniform
         self._block = block or (256 if self.device.type == "cpu" else 4096)
 
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, n: int, generator: torch.Generator, at_rest: bool = False) -> tuple[Tensor, Tensor]:
         """Draw spectra.
 
         Parameters
@@ -100,6 +100,8 @@ class GridSource:
         n : int
         generator : torch.Generator
             Of any device; the same state gives the same stars on every device.
+        at_rest : bool
+            Without radial velocities.
 
         Returns
         -------
@@ -109,7 +111,7 @@ class GridSource:
             On `device`, in the grid's units; float32 on a device that has nothing longer.
         """
         labels = self._sample(n, generator).to(self.device, self.dtype)
-        low, high = self.rv
+        low, high = (0.0, 0.0) if at_rest else self.rv
         rv = low + (high - low) * _random((n,), generator).to(self.device, self.dtype)
         return self.synthesize(labels, rv), labels
 

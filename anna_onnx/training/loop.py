@@ -33,6 +33,7 @@ from anna_onnx.training.process import Process, interruption, joined
 from anna_onnx.training.task import Task, prepare_task
 from anna_onnx.training.watch import Charts, Note, Stopwatch, Trace
 
+N_BASIS = 2000  # spectra whose mean and spread standardise the input
 Say = Callable[[str], None]
 Row = dict[str, float]
 
@@ -385,12 +386,8 @@ def build_network(settings: config.Config, task: Task) -> Network:
     network = Network(task.grid.n_pixel, len(task.labels), settings.network)
     network.set_keep_probability(settings.stage[0].keep_probability)
     if settings.network.standardize:
-        drawn = task.source.draw(0, 2000)
+        drawn = task.source.draw(0, N_BASIS)
         random = generator(drawn.flux.device, settings.seed, BASIS)
         flux = task.augmentation(drawn.flux, random, drawn.sigma).flux.cpu()
-        known = ~flux.isnan()
-        n = known.sum(dim=0).clamp(min=1)
-        mean = flux.nan_to_num().sum(dim=0) / n
-        spread = ((torch.where(known, flux - mean, 0.0) ** 2).sum(dim=0) / n).sqrt()
-        network.inputs.fit(torch.where(known.any(dim=0), mean, 1.0), spread)
+        network.fit(flux, task.source.at_rest(N_BASIS).cpu(), torch.as_tensor(task.grid.wavelength))
     return network

@@ -12,10 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from anna_onnx import config
+from anna_onnx.medium import C_KMS as SPEED_OF_LIGHT
 
 LOG_SIGMA_RANGE = (-7.0, 3.0)
+STRETCH = 16  # pixels
+SCORE_DROP = 3.0  # between templates of neighbouring velocities
 
 
 class Network(nn.Module):
@@ -62,11 +66,43 @@ class Network(nn.Module):
         variance = (2 * log_sigma).exp().mean(dim=0) + ((mean - center) ** 2).mean(dim=0)
         return center, variance.sqrt()
 
+    def fit(self, flux: Tensor, at_rest: Tensor, wavelength: Tensor) -> None:
+        """Standardise for the training spectra.
+
+        Parameters
+        ----------
+        flux : Tensor, shape (n, n_pixel)
+            Some of them as the network will see them.
+        at_rest : Tensor, shape (n, n_pixel)
+            Some of them at rest, without noise.
+        wavelength : Tensor of float64, shape (n_pixel,)
+        """
+        aligned = [member for member in self.members if isinstance(member, AlignedTrunk)]
+        for member in aligned:
+            member.fit(*spread_of(at_rest), wavelength)
+        if not aligned:
+            self.inputs.fit(*spread_of(flux))
+
     def set_keep_probability(self, keep: float) -> None:
         """Set the dropout of all dense layers."""
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 1.0 - keep
+
+
+def spread_of(flux: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and spread of each pixel over spectra, shape (n_pixel,) each.
+
+    The mean is 1 where a pixel is missing in all of them. The spread has a floor, a tenth of
+    its mean, for pixels that hardly vary, and 0.0001 of the continuum for
+    spectra that do not vary at all.
+    """
+    known = ~flux.isnan()
+    n = known.sum(dim=0).clamp(min=1)
+    mean = flux.nan_to_num().sum(dim=0) / n
+    spread = ((torch.where(known, flux - mean, 0.0) ** 2).sum(dim=0) / n).sqrt()
+    spread = torch.maximum(spread, 0.1 * spread.mean()).clamp(min=1e-4)
+    return torch.where(known.any(dim=0), mean, 1.0), spread
 
 
 class Inputs(nn.Module):
@@ -88,14 +124,10 @@ class Inputs(nn.Module):
         self.register_buffer("scale", torch.ones(n_pixel))
 
     def fit(self, mean: Tensor, spread: Tensor) -> None:
-        """Standardise with the mean and the spread of the training spectra, shape (n_pixel,) each.
-
-        The spread has a floor, a tenth of its mean, for pixels that hardly vary, and
-        0.0001 of the continuum for spectra that do not vary at all.
-        """
+        """Standardise with the mean and the spread of the training spectra, shape (n_pixel,) each."""
         self.fill.copy_(mean)
         self.offset.copy_(mean)
-        self.scale.copy_(torch.maximum(spread, 0.1 * spread.mean()).clamp(min=1e-4))
+        self.scale.copy_(spread)
 
     def forward(self, flux: Tensor) -> Tensor:
         missing = torch.isnan(flux)
@@ -149,6 +181,104 @@ class StarnetTrunk(nn.Sequential):
             nn.Linear(sizes.fc2, n_out),
         )
         initialize(self)
+
+
+class AlignedTrunk(nn.Module):
+    """Find the radial velocity, bring the spectrum to rest, and look at it there with dense layers.
+
+    A dense layer costs a hundredth of the convolutions that find lines wherever they are, but
+    needs each line at its place. So templates at many velocities, the mean training spectrum
+    to begin with, score the spectrum; the velocity is their mean weighted by the
+    softmax of the scores; cubic interpolation shifts the spectrum by it, differentiably, so that
+    the templates are trained with the rest. Residual blocks follow (He et al. 2016, arXiv:1603.05027).
+
+    Missing pixels have no lines (0) for the templates and mean lines for the dense layers, which
+    learn from the share of missing pixels in each stretch of `STRETCH` pixels.
+    """
+
+    velocity: Tensor
+    per_kms: Tensor
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, n_pixel: int, n_out: int, sizes: config.Aligned) -> None:
+        super().__init__()
+        low, high = sizes.velocities
+        velocity = torch.linspace(low, high, 1 + max(1, round((high - low) / sizes.velocity_step)))
+        self.register_buffer("velocity", velocity)  # km/s
+        self.register_buffer("per_kms", torch.zeros(n_pixel))  # pixels that 1 km/s shifts
+        self.register_buffer("mean", torch.zeros(n_pixel))  # of flux - 1, at rest
+        self.register_buffer("spread", torch.ones(n_pixel))
+        self.score = nn.Linear(n_pixel, len(velocity))
+        self.first = nn.Linear(n_pixel + -(-n_pixel // STRETCH), sizes.width)
+        blocks = [DenseBlock(sizes.width, sizes.hidden) for _ in range(sizes.blocks)]
+        self.blocks = nn.Sequential(*blocks)
+        self.after = nn.Sequential(nn.LayerNorm(sizes.width), nn.SiLU(), nn.Dropout(0.0))
+        self.last = nn.Linear(sizes.width, n_out)
+        initialize(self)
+        for layer in (self.last, *(block.narrow for block in blocks)):
+            nn.init.zeros_(layer.weight)
+
+    @torch.no_grad()
+    def fit(self, mean: Tensor, spread: Tensor, wavelength: Tensor) -> None:
+        """Take mean and spread of spectra at rest, shape (n_pixel,) each, and make templates of the mean."""
+        per_kms = (wavelength / torch.gradient(wavelength)[0] / SPEED_OF_LIGHT).float()
+        self.per_kms.copy_(per_kms)
+        self.mean.copy_(mean - 1)
+        self.spread.copy_(spread)
+        lines = (self.mean - self.mean.mean()).expand(len(self.velocity), -1)
+        missing = torch.zeros_like(lines)
+        # Shifted the other way: from rest to each velocity.
+        templates, _ = self._shift(lines, missing, -self.velocity)
+        templates = templates - templates.mean(dim=1, keepdim=True)
+        templates = templates / templates.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        middle = len(templates) // 2
+        drop = (lines[0] @ (templates[middle] - templates[middle - 1])).abs()
+        self.score.weight.copy_(templates * (SCORE_DROP / drop.clamp(min=1e-3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flux, missing = x[:, 0], x[:, 1]  # flux - 1, 0 where missing
+        velocity = self.score(flux).softmax(dim=-1) @ self.velocity
+        flux, missing = self._shift(flux, missing, velocity)
+        y = (flux - self.mean) / self.spread * (1 - missing)
+        share = functional.avg_pool1d(missing.unsqueeze(1), STRETCH, ceil_mode=True).squeeze(1)
+        result: Tensor = self.last(self.after(self.blocks(self.first(torch.cat([y, share], dim=1)))))
+        return result
+
+    def _shift(self, flux: Tensor, missing: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift spectra of shape (batch, n_pixel) to the blue by velocities (batch,): cubic, missing pixels linear."""
+        n = flux.shape[1]
+        away = velocity.unsqueeze(1) * self.per_kms
+        whole = away.floor()
+        t = away - whole
+        left = torch.arange(n, device=flux.device) + whole.long() + 1  # the margin has two pixels
+        flux, missing = functional.pad(flux, (2, 2)), functional.pad(missing, (2, 2), value=1.0)
+        near = [flux.gather(1, (left + k).clamp(0, n + 3)) for k in range(4)]
+        # Catmull-Rom's weights (Keys 1981, IEEE Trans. ASSP 29, 1153, a = -1/2).
+        weights = (
+            ((-0.5 * t + 1) * t - 0.5) * t,
+            (1.5 * t - 2.5) * t * t + 1,
+            ((-1.5 * t + 2) * t + 0.5) * t,
+            (0.5 * t - 0.5) * t * t,
+        )
+        shifted = sum((w * pixel for w, pixel in zip(weights, near, strict=True)), torch.zeros_like(t))
+        lost = [missing.gather(1, (left + k).clamp(0, n + 3)) for k in (1, 2)]
+        return shifted, lost[0] + t * (lost[1] - lost[0])
+
+
+class DenseBlock(nn.Module):
+    """Two dense layers beside a short cut, which they leave alone at first."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.before = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, hidden)
+        self.narrow = nn.Linear(hidden, width)
+        self.drop = nn.Dropout(0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = x + self.narrow(self.drop(functional.silu(self.widen(self.before(x)))))
+        return result
 
 
 class CompactTrunk(nn.Sequential):
@@ -216,11 +346,12 @@ class Pool(nn.Module):
 
 
 TRUNKS: Mapping[str, Callable[[int, int, Any], nn.Module]] = {
+    "aligned": AlignedTrunk,
     "anna": AnnaTrunk,
     "compact": CompactTrunk,
     "starnet": StarnetTrunk,
 }
-CHANNELS: Mapping[str, int] = {"anna": 1, "compact": 2, "starnet": 1}
+CHANNELS: Mapping[str, int] = {"aligned": 2, "anna": 1, "compact": 2, "starnet": 1}
 
 
 def initialize(network: nn.Module) -> None:

@@ -1,0 +1,108 @@
+"""Imperfections: what real spectra have and a grid of synthetic ones lacks, drawn anew for every spectrum.
+
+A network that only ever sees one list of lines and one profile learns their mistakes. Here each
+spectrum gets mistakes of its own, so that no single line can be trusted too far.
+Everything is vectorised over the batch and runs where the flux is.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from anna_onnx import config
+from anna_onnx.resampling import Grid
+from anna_onnx.training.draw import Draw
+
+SIGMA_PER_FWHM = 1 / (2 * math.sqrt(2 * math.log(2)))
+N_WAVE = 3
+
+
+class Imperfections:
+    """Errors of line strengths, unknown lines, scattered light, errors of the profile and the continuum.
+
+    Parameters
+    ----------
+    settings : config.Augmentation
+    grid : Grid
+    device : torch.device
+    """
+
+    def __init__(self, settings: config.Augmentation, grid: Grid, device: torch.device) -> None:
+        self.settings = settings
+        pixel = float(np.median(np.diff(grid.wavelength)))
+        self.sigma = settings.line_width * SIGMA_PER_FWHM / pixel  # pixels
+        self.profile = _gaussian(self.sigma).to(device)  # its peak is 1
+        wavelength = torch.as_tensor(grid.wavelength)
+        self.range = float((wavelength[-1] - wavelength[0]) / settings.line_width)  # line widths
+        self.place = ((wavelength - wavelength[0]) / (wavelength[-1] - wavelength[0])).float().to(device)
+
+    def apply(self, flux: Tensor, draw: Draw) -> Tensor:
+        """Return spectra of shape (batch, n_pixel), before noise, with all that the settings ask for."""
+        s = self.settings
+        if s.line_errors:
+            flux = self._misjudge_strengths(flux, draw)
+        if s.unknown_lines:
+            flux = self._add_lines(flux, draw)
+        if s.profile_errors:
+            flux = self._change_width(flux, draw)
+        if s.scattered_light:
+            light = draw.uniform(s.scattered_light)[:, None]
+            flux = (flux + light) / (1 + light)
+        if s.continuum_waves:
+            flux = flux + self._waves(draw)
+        return flux
+
+    def _misjudge_strengths(self, flux: Tensor, draw: Draw) -> Tensor:
+        """Multiply the depth of lines by 1 + error, errors more than a line width apart being independent."""
+        assert self.settings.line_errors
+        error = self._smooth(draw.normal(flux.shape)) / self.profile.square().sum().sqrt()
+        level = draw.uniform(self.settings.line_errors)[:, None]
+        return 1 - (1 - flux) * (1 + level * error).clamp(min=0)
+
+    def _add_lines(self, flux: Tensor, draw: Draw) -> Tensor:
+        """Subtract lines of exponentially distributed depth, a Poisson number of them in each spectrum."""
+        s = self.settings
+        assert s.unknown_lines
+        present = draw.random(flux.shape) < s.unknown_lines / flux.shape[1]
+        depth = -s.unknown_line_depth * torch.log1p(-draw.random(flux.shape))
+        return flux - self._smooth(present * depth)
+
+    def _change_width(self, flux: Tensor, draw: Draw) -> Tensor:
+        """Widen or narrow the instrument's profile by a few per cent.
+
+        A profile wider by the variance d has the Fourier transform exp(-d f^2 / 2), to first
+        order 1 - d f^2 / 2: flux + d / 2 times its second derivative, differences of
+        neighbours here. Missing pixels make their neighbours missing.
+        """
+        assert self.settings.profile_errors
+        more = ((1 + draw.uniform(self.settings.profile_errors)) ** 2 - 1) * self.sigma**2
+        curvature = functional.pad(flux.diff(n=2, dim=1), (1, 1))
+        return flux + 0.5 * more[:, None] * curvature
+
+    def _waves(self, draw: Draw) -> Tensor:
+        """Return waves of the continuum, shape (batch, n_pixel); periods from twenty line widths to the whole range."""
+        assert self.settings.continuum_waves
+        most = max(math.log(self.range / 20), 0.0)
+        total = torch.zeros((), device=self.place.device)
+        for _ in range(N_WAVE):
+            frequency = torch.exp(most * draw.random((draw.n,)))[:, None]
+            phase = draw.random((draw.n,))[:, None]
+            amplitude = draw.uniform(self.settings.continuum_waves)[:, None] / N_WAVE
+            total = total + amplitude * torch.sin(2 * math.pi * (frequency * self.place + phase))
+        return total
+
+    def _smooth(self, values: Tensor) -> Tensor:
+        """Convolve with the profile of a line, its peak 1."""
+        return functional.conv1d(values[:, None], self.profile[None, None], padding=len(self.profile) // 2)[:, 0]
+
+
+def _gaussian(sigma: float) -> Tensor:
+    """Return a Gaussian of peak 1 out to three sigma."""
+    reach = max(1, math.ceil(3 * sigma))
+    offset = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    return torch.exp(-0.5 * (offset / max(sigma, 1e-3)) ** 2)
