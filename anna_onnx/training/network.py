@@ -80,7 +80,10 @@ class Network(nn.Module):
         aligned = [member for member in self.members if isinstance(member, AlignedTrunk)]
         for member in aligned:
             member.fit(*spread_of(at_rest), wavelength)
-        if not aligned:
+        if aligned:  # they standardise at rest: their input is flux - 1
+            one = torch.ones_like(wavelength)
+            self.inputs.fit(one, one)
+        else:
             self.inputs.fit(*spread_of(flux))
 
     def set_keep_probability(self, keep: float) -> None:

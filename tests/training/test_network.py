@@ -12,6 +12,7 @@ from anna_onnx import config  # noqa: E402  torch may be missing
 from anna_onnx.training.network import Network, Pool, activation_bytes, count_parameters  # noqa: E402
 
 SIZES = {
+    "aligned": config.Aligned(velocity_step=20.0, width=32, hidden=32, blocks=1),
     "anna": config.Anna(kernel=9, filters=4, fc1=32, fc2=16),
     "compact": config.Compact(width=8, stages=3, dense=16, pooled=4),
     "starnet": config.Starnet(fc1=32, fc2=16),
@@ -30,7 +31,7 @@ def test_the_old_network_has_as_many_weights_as_the_manual_says():
     assert count_parameters(network) == 45 * 10 + 10 + 10010 * 128 + 128 + 128 * 128 + 128 + 128 * 5
 
 
-@pytest.mark.parametrize("architecture", SIZES)
+@pytest.mark.parametrize("architecture", [name for name in SIZES if name != "aligned"])  # which starts with templates
 def test_weights_start_as_he_drew_them_and_biases_at_zero(architecture):
     network = build(architecture, n_pixel=400)
     for module in network.modules():
@@ -152,3 +153,56 @@ def test_a_network_exports_with_a_free_batch_size(architecture):
 def test_the_memory_of_a_step_counts_what_the_backward_pass_keeps():
     # One linear layer keeps its input: 101 numbers of 4 bytes a spectrum.
     assert activation_bytes(torch.nn.Linear(101, 3), torch.rand(2, 101)) == 404
+
+
+WAVELENGTH = torch.linspace(6625, 6825, 1001, dtype=torch.float64)
+CENTERS = torch.tensor([6643.6, 6663.4, 6678.0, 6705.1, 6717.7, 6750.2, 6767.8, 6793.0])
+
+
+def stars(velocity):
+    """Return spectra of eight lines of various depths at radial velocities, shape (n, 1001)."""
+    moved = CENTERS * (1 + torch.as_tensor(velocity, dtype=torch.float64)[:, None] / 299792.458)
+    lines = torch.exp(-0.5 * ((WAVELENGTH - moved[..., None]) / 0.3) ** 2)
+    return (1 - (lines * torch.linspace(0.1, 0.5, 8)[:, None]).sum(dim=1)).float()
+
+
+def aligned_network():
+    network = build("aligned", 1001, sizes=config.Aligned())
+    network.fit(stars([0.0, 50.0]), stars([0.0]), WAVELENGTH)
+    return network
+
+
+def aligned():
+    return aligned_network().members[0]
+
+
+def test_the_aligned_network_sees_the_mean_spectrum_at_rest_as_zeros_whatever_its_velocity():
+    network, seen = aligned_network(), []
+    network.members[0].first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    network(stars([0.0, 60.0, -35.0]))
+    assert float(seen[0][:, 30:970].abs().mean()) < 2.0  # spreads have a floor of 1e-4 of the continuum here
+    network(stars([0.0, 60.0, -35.0]) + 0.01)
+    assert float((seen[1] - seen[0])[:, 30:970].mean()) == pytest.approx(100.0, rel=0.02)
+
+
+def test_the_aligned_network_finds_velocities_before_it_is_trained():
+    velocity = torch.linspace(-100, 100, 41)
+    trunk = aligned()
+    found = trunk.score(stars(velocity) - 1).softmax(dim=-1) @ trunk.velocity
+    assert found.detach().numpy() == pytest.approx(velocity.numpy(), abs=1.0)
+
+
+def test_the_aligned_network_brings_lines_to_rest():
+    flux = stars([-70.0, 33.3]) - 1
+    rest, missing = aligned()._shift(flux, torch.zeros_like(flux), torch.tensor([-70.0, 33.3]))
+    assert rest[:, 20:-20].numpy() == pytest.approx((stars([0.0, 0.0]) - 1)[:, 20:-20].numpy(), abs=0.01)
+    # What comes from beyond the ends is missing: 70 km/s are 7.8 pixels.
+    assert missing.sum(dim=1).numpy() == pytest.approx([7.8, 3.7], abs=0.3)
+
+
+def test_what_the_aligned_network_sees_does_not_jump_where_a_shift_passes_a_whole_pixel():
+    trunk, flux = aligned(), stars([0.0]) - 1
+    whole = 299792.458 * 0.2 / 6725.0
+    below, above = (trunk._shift(flux, torch.zeros_like(flux), torch.tensor([whole + d])) for d in (-1e-3, 1e-3))
+    assert float((below[0] - above[0]).abs().max()) < 1e-3
+    assert float((below[1] - above[1]).abs().max()) < 1e-3
