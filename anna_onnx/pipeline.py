@@ -171,7 +171,7 @@ def expand(files: Iterable[str]) -> Iterator[str]:
             yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
         elif file.startswith("@"):
             try:
-                lines = Path(file[1:]).read_text(encoding="utf-8").splitlines()
+                lines = Path(file[1:]).read_text(encoding="utf-8-sig").splitlines()  # editors of Windows write a mark
             except (OSError, UnicodeDecodeError) as error:
                 raise AnnaError(f"{file[1:]}: not a list of files ({error})") from error
             yield from (line for line in lines if line.strip())
@@ -247,6 +247,8 @@ def _run_in_processes(bundle: Bundle, options: InferOptions, shards: Iterator[li
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
+    if sys.platform == "win32":
+        n = min(n, 61)  # more cannot be waited for there
     alone = replace(options, threads=max(1, (options.threads or usable_cores()) // n))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n, context, initializer=_start, initargs=(bundle, alone)) as pool:

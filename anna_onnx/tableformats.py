@@ -149,7 +149,7 @@ def _to_csv(part: Path, path: Path, schema: Schema) -> None:
 
 def _to_ecsv(part: Path, path: Path, schema: Schema) -> None:
     header = ["%ECSV 1.0", "---", "delimiter: ','", *_yaml(schema)]
-    with part.open(encoding="utf-8") as rows, path.open("w", encoding="utf-8") as file:
+    with part.open(encoding="utf-8", newline="") as rows, path.open("w", encoding="utf-8", newline="") as file:
         file.writelines(f"# {line}\n" for line in header)
         file.writelines(rows)
 
@@ -180,7 +180,7 @@ def _to_hdf5(part: Path, path: Path, schema: Schema) -> None:
 
 
 def _to_votable(part: Path, path: Path, schema: Schema) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
         # Of version 1.3 the units are spelled as the CDS does, which knows logarithms.
         file.write(
             '<?xml version="1.0" encoding="utf-8"?>\n'

@@ -44,7 +44,7 @@ def test_a_worker_that_dies_loses_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         def kill() -> None:
             while not part.exists() or part.stat().st_size < 10_000:
                 time.sleep(0.01)
-            os.kill(victim, signal.SIGKILL)
+            os.kill(victim, getattr(signal, "SIGKILL", signal.SIGTERM))
 
         killer = threading.Thread(target=kill)
         killer.start()

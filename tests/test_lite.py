@@ -148,6 +148,8 @@ def test_lists_of_files(model: str, stars: list[str], tmp_path: Path) -> None:
     assert lite("infer", model, f"@{listed}").stdout == expected
     assert lite("infer", model, "-", stdin=listed.read_text(encoding="utf-8")).stdout == expected
     assert "list is empty" in lite("infer", model, "-", stdin="\n").stderr
+    listed.write_text("\r\n".join(stars), encoding="utf-8-sig", newline="")  # as editors of Windows write it
+    assert lite("infer", model, f"@{listed}").stdout == expected
 
 
 def test_an_interrupted_run_is_resumed(

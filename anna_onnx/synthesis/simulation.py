@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -232,6 +233,8 @@ def draw(recipe: Recipe, n: int, *, processes: int | None = None) -> Iterator[Dr
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if processes is None:
         processes = min(cores, 1 + n // _WORTH_A_PROCESS)
+    if sys.platform == "win32":
+        processes = min(processes, 61)  # more cannot be waited for there
     starts = range(0, n, _BLOCK)
     sizes = [min(_BLOCK, n - start) for start in starts]
     if processes <= 1:

@@ -24,7 +24,8 @@ def test_other_files_are_refused(tmp_path, data):
 
 
 def test_a_missing_file_a_folder_and_a_pipe_are_refused(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
+    if hasattr(os, "mkfifo"):  # elsewhere it is missing, too
+        os.mkfifo(tmp_path / "pipe")
     for name in ("missing", ".", "pipe"):
         with pytest.raises(ReadError):
             read_spectra(tmp_path / name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -214,6 +215,7 @@ def test_stages_follow_one_another_in_the_stream_of_spectra(tmp_path, make_set):
     assert torch.equal(drawn, source.draw(0, 80).scaled)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks its workers")
 def test_a_worker_that_dies_is_said_so(tmp_path, make_set):
     class Deadly(Batches):
         def __getitem__(self, step):
