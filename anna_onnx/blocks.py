@@ -9,9 +9,10 @@ Training sets, HDF5 or legacy binary, come as blocks from the disk.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice, pairwise
+from itertools import groupby, islice, pairwise, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 
 from anna_onnx.errors import AnnaError
 from anna_onnx.readers import ReadOptions, iter_spectra
-from anna_onnx.readers.series import Series
+from anna_onnx.readers.series import Alike, Series
 from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Spectrum
 
 ROWS = 128  # of spectra one by one; measured: 4096 pixels each, 64 to 1024 are within 15 %, this the best
+FEW = 16  # of a series; fewer may be put together with others
 STACK_ROWS = 512  # of a training set; measured: a fifth faster than 128, 1024 no better
 PIXELS = 1 << 20  # of one block: 8 MB of float64
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -130,12 +132,15 @@ def read_blocks(parts: Iterable[Part], options: ReadOptions) -> Iterator[Block |
     ------
     Block or Failure
     """
-    for is_stack, run in groupby(_open(parts, options), key=lambda item: isinstance(item, _Stack)):
-        if is_stack:
-            for stack in run:
-                yield from _guarded(stack.part.file, stack.blocks())  # type: ignore[union-attr]  # grouped so
-        else:
+    for come_alone, run in groupby(_open(parts, options), key=lambda item: isinstance(item, (Spectrum, Failure))):
+        if come_alone:
             yield from _gathered(run)  # type: ignore[arg-type]  # grouped so
+            continue
+        for item in run:
+            if isinstance(item, _Stack):
+                yield from _guarded(item.part.file, item.blocks())
+            else:
+                yield item  # type: ignore[misc]  # grouped so
 
 
 def as_blocks(spectra: Iterable[Spectrum]) -> Iterator[Block]:
@@ -152,21 +157,36 @@ def count_rows(file: str) -> int | None:
         return None  # whoever reads it says what is wrong
 
 
-def _open(parts: Iterable[Part], options: ReadOptions) -> Iterator[Spectrum | Failure | _Stack]:
-    """Yield the spectra of files, and training sets as a whole."""
-    series = Series(options)
-    for part in parts:
-        if (spectrum := series.read(part.file)) is not None:
-            yield from islice([spectrum], part.first, part.last)
+def _open(parts: Iterable[Part], options: ReadOptions) -> Iterator[Spectrum | Failure | Block | _Stack]:
+    """Yield the spectra of files, those of a series in blocks, and training sets as a whole."""
+    series, parts = Series(options), iter(parts)
+    ahead: deque[Part] = deque()
+    n = 1  # doubled as long as the series goes on, so that hardly a file is read in vain
+    while True:
+        ahead.extend(islice(parts, n - len(ahead)) if len(ahead) < n else ())
+        if not ahead:
+            return
+        whole = [part.file for part in takewhile(lambda part: part == Part(part.file), islice(ahead, n))]
+        alike = series.read(whole)
+        if alike is None:
+            yield from _one_file(ahead.popleft(), series, options)
+            n = 1
             continue
-        try:
-            stack = _stack(part, options)
-        except (OSError, ValueError, KeyError, AnnaError):
-            stack = None  # the reader says what is wrong
-        if stack is not None:
-            yield stack
-        else:
-            yield from _guarded(part.file, islice(_first(series, part.file, options), part.first, part.last))
+        yield from alike.spectra() if len(alike) < FEW else [_alike_block(alike)]
+        for _ in range(len(alike)):
+            ahead.popleft()
+        n = min(2 * n, max(1, min(ROWS, PIXELS // alike.first.n_pixel))) if len(alike) == n else 1
+
+
+def _one_file(part: Part, series: Series, options: ReadOptions) -> Iterator[Spectrum | Failure | _Stack]:
+    try:
+        stack = _stack(part, options)
+    except (OSError, ValueError, KeyError, AnnaError):
+        stack = None  # the reader says what is wrong
+    if stack is not None:
+        yield stack
+    else:
+        yield from _guarded(part.file, islice(_first(series, part.file, options), part.first, part.last))
 
 
 def _first(series: Series, file: str, options: ReadOptions) -> Iterator[Spectrum]:
@@ -240,6 +260,24 @@ def _join(setting: Setting, spectra: Sequence[Spectrum]) -> Block:
         hdus=[one.source.hdu for one in spectra],
         rows=[one.source.row for one in spectra],
         notes=[one.notes for one in spectra],
+    )
+
+
+def _alike_block(alike: Alike) -> Block:
+    first, n = alike.first, len(alike)
+    with np.errstate(over="ignore"):
+        flux = alike.flux.astype(np.float32, copy=False)
+    return Block(
+        Setting(first.wavelength, first.medium, first.frame, first.resolution),
+        flux=flux,
+        sigma=None,
+        bad=_padding(flux, None),
+        radial_velocity=None if first.radial_velocity is None else np.full(n, first.radial_velocity),
+        ids=alike.ids,
+        files=alike.files,
+        hdus=[first.source.hdu] * n,
+        rows=[first.source.row] * n,
+        notes=[first.notes] * n,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +17,9 @@ Floats = NDArray[np.floating[Any]]
 
 FWHM = 2 * np.sqrt(2 * np.log(2))
 """Full width at half maximum of a Gaussian of standard deviation 1."""
+
+MAX_PARTS = 10
+"""Input pixels to an output pixel up to which they are summed part by part."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,34 +299,65 @@ class Average(Resampler):
 
     def __init__(self, wavelength: FloatArray, target: FloatArray) -> None:
         edges, self._holes = _edges_with_gaps(wavelength)
-        self._width = np.diff(edges)
         edges_out = pixel_edges(target)
-        self._width_out = np.diff(edges_out)
-        # The input pixel that holds each edge of the output, and how much of it lies before the edge.
-        self._pixel = np.clip(np.searchsorted(edges, edges_out, side="right") - 1, 0, self._width.size - 1)
-        self._before = np.clip((edges_out - edges[self._pixel]) / self._width[self._pixel], 0, 1)
+        self._sum = _sum_over(edges, edges_out)
+        self._width, self._width_out = np.diff(edges), np.diff(edges_out)
         self.share = self.mean(np.ones((1, wavelength.size)))[0]
         self.share[np.abs(self.share - 1) < 1e-9] = 1
         self.covers = _inside(target, wavelength) & (self.share >= self.enough)
 
     def mean(self, values: Floats) -> Floats:
-        return self._integrate(self._spread(values) * self._width) / self._width_out
+        return self._weighted(values, self._width, self._width_out)
 
     def variance(self, values: Floats) -> Floats:
         # A pixel that two outputs share gives each its part of the variance: no information is counted twice.
-        return self._integrate(self._spread(values) * self._width**2) / self._width_out**2
+        return self._weighted(values, self._width**2, self._width_out**2)
 
-    def _spread(self, values: Floats) -> Floats:
-        """Put an empty pixel into every gap."""
-        return np.insert(values, self._holes, 0, axis=1) if self._holes.size else values
+    def _weighted(self, values: Floats, width: FloatArray, width_out: FloatArray) -> Floats:
+        kind = values.dtype
+        if self._holes.size:  # an empty pixel in every gap
+            values = np.insert(values, self._holes, 0, axis=1)
+        total = self._sum(values * width.astype(kind))
+        total /= width_out.astype(kind)
+        return total
 
-    def _integrate(self, amount: Floats) -> Floats:
-        """Sum the amounts in the input pixels over the output pixels."""
-        whole = np.add.reduceat(amount, self._pixel, axis=1)[:, :-1]
-        # Of an empty range reduceat gives the first element instead of zero.
-        whole = np.where(self._pixel[1:] > self._pixel[:-1], whole, 0)
-        part = self._before * amount[:, self._pixel]
-        return whole - part[:, :-1] + part[:, 1:]
+
+def _sum_over(edges: FloatArray, edges_out: FloatArray) -> Callable[[Floats], Floats]:
+    """Return the sum of amounts in pixels (n, n_in) over larger pixels (n, n_out)."""
+    # The input pixel that holds each edge of the output, and how much of it lies before the edge.
+    pixel = np.clip(np.searchsorted(edges, edges_out, side="right") - 1, 0, edges.size - 2)
+    before = np.clip((edges_out - edges[pixel]) / np.diff(edges)[pixel], 0, 1)
+    n_part = int((pixel[1:] - pixel[:-1]).max()) + 1
+    if n_part > MAX_PARTS:
+        return partial(_sum_ranges, pixel, before)
+    step = np.arange(n_part)[:, None]
+    parts = np.minimum(pixel[:-1] + step, pixel[1:])  # (part, output pixel)
+    share = np.where(pixel[:-1] + step < pixel[1:], 1.0, 0.0)
+    share += np.where(pixel[:-1] + step == pixel[1:], before[1:], 0)
+    share[0] -= before[:-1]
+    return partial(_sum_parts, parts, share)
+
+
+def _sum_parts(parts: NDArray[np.intp], share: FloatArray, amount: Floats) -> Floats:
+    """Sum shares of the pixels `parts` (part, n_out): three times as fast as ranges while they are short."""
+    shape, share = (len(amount), parts.shape[1]), share.astype(amount.dtype)
+    total, part = np.zeros(shape, amount.dtype), np.empty(shape, amount.dtype)
+    for pixel, fraction in zip(parts, share, strict=True):
+        np.take(amount, pixel, axis=1, out=part, mode="clip")  # which does not buffer as the default mode does
+        part *= fraction
+        total += part
+    return total
+
+
+def _sum_ranges(pixel: NDArray[np.intp], before: FloatArray, amount: Floats) -> Floats:
+    """Sum from one edge of the output to the next."""
+    total = np.add.reduceat(amount, pixel, axis=1)[:, :-1]
+    # Of an empty range reduceat gives the first element instead of zero.
+    total = np.where(pixel[1:] > pixel[:-1], total, 0)
+    part = np.take(amount, pixel, axis=1) * before.astype(amount.dtype)
+    total -= part[:, :-1]
+    total += part[:, 1:]
+    return total
 
 
 def _inside(target: FloatArray, wavelength: FloatArray) -> BoolArray:

@@ -200,9 +200,9 @@ FLUX = np.linspace(0.5, 1.0, 60)
     ("flux", "cards"),
     [
         (FLUX, {"OBJECT": "b's star", "DATE-OBS": "2024-02-03", "AIRMASS": 1.5}),
-        (FLUX, {}),
         (np.where(FLUX < 0.6, 0, FLUX), {"OBJECT": "padded"}),
         (np.where(FLUX > 0.9, np.nan, FLUX), {"OBJECT": "with NaN"}),
+        (FLUX, {"OBJECT": ""}),
         (FLUX, {"OBJECT": "elsewhere", "CRVAL1": 6010.0}),
         (FLUX, {"OBJECT": "in vacuum", "CTYPE1": "WAVE"}),
         (FLUX, {"OBJECT": "resting", "SPECSYS": "SOURCE"}),
@@ -211,15 +211,44 @@ FLUX = np.linspace(0.5, 1.0, 60)
     ],
 )
 def test_a_series_reads_what_the_ordinary_way_reads(tmp_path: Path, flux: np.ndarray, cards: dict[str, Any]) -> None:
-    first = write_fits(tmp_path / "a.fits", FLUX, OBJECT="a")
-    second = write_fits(tmp_path / "b.fits", flux, **cards)
+    usual = {"OBJECT": "a", "DATE-OBS": "2024-01-01", "AIRMASS": 1.0}
+    first = write_fits(tmp_path / "a.fits", FLUX, **usual)
+    second = write_fits(tmp_path / "b.fits", flux, **{**usual, **cards})
     series = Series(ReadOptions())
     series.learn(first, next(iter_spectra(first)))
-    expected, found = next(iter_spectra(second)), series.read(second)
-    unusual = {"CRVAL1", "CTYPE1", "SPECSYS", "BSCALE"} & set(cards) or len(flux) != len(FLUX)
-    assert (found is None) == bool(unusual)
-    for name, value in vars(found or expected).items():
-        np.testing.assert_array_equal(value, getattr(expected, name))
+    found = series.read([first, second, second])
+    assert found is not None
+    spectra = list(found.spectra())
+    unusual = {"CRVAL1", "CTYPE1", "SPECSYS", "BSCALE"} & set(cards) or len(flux) != len(FLUX) or not cards["OBJECT"]
+    assert len(spectra) == (1 if unusual else 3)
+    for spectrum, path in zip(spectra, [first, second, second], strict=False):
+        for name, value in vars(next(iter_spectra(path))).items():
+            np.testing.assert_array_equal(getattr(spectrum, name), value)
+
+
+def test_many_files_of_a_series_come_in_blocks_in_their_place(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    stars = [
+        write_fits(tmp_path / f"{i}.fits", random.uniform(0.5, 1, 60), OBJECT=f"star {i}", RV=12.5) for i in range(90)
+    ]
+    other = write_fits(tmp_path / "other.fits", FLUX, OBJECT="other", CRVAL1=6010.0)
+    missing = str(tmp_path / "missing.fits")
+    files = [*stars[:60], other, missing, *stars[60:]]
+    items = list(read_blocks(map(Part, files), ReadOptions()))
+    names, at = [file for item in items for file in (item.files if isinstance(item, Block) else [item.file])], 0
+    assert names == files
+    assert max(len(item) for item in items if isinstance(item, Block)) >= 16
+    for block in items:
+        if isinstance(block, Block):
+            for row in range(len(block)):
+                single = next(iter_spectra(files[at + row]))
+                np.testing.assert_array_equal(block.flux[row], single.flux.astype(np.float32))
+                assert block.setting.wavelength[0] == single.wavelength[0]
+                assert (block.ids[row], block.notes[row], block.hdus[row]) == (single.id, single.notes, 0)
+                assert block.radial_velocity is None or block.radial_velocity[row] == single.radial_velocity
+            at += len(block)
+        else:
+            at += 1
 
 
 def test_no_reader_looks_at_the_cards_that_a_series_ignores() -> None:

@@ -3,26 +3,25 @@
 Most of the time that a simple FITS image takes goes into finding out from its
 header where its wavelengths are. The files of a night differ in nothing but
 the star and when it was seen. So once a file was read in full, the next ones
-with an equal header need their fluxes only.
+with an equal header need their fluxes only, and many of them are read at once.
 
-What makes two headers equal is every card but those in `INDIFFERENT`, which
-no reader looks at.
+Two headers are equal when they have the same keywords in the same order, and the same
+values of all but `INDIFFERENT`, at which no reader looks.
 """
 
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from anna_onnx.spectrum import FloatArray, Source, Spectrum
+from anna_onnx.spectrum import Source, Spectrum
 
 from .assembly import padding
-from .facts import told_medium
 from .fits import BLOCK, CARD, Header
 from .options import ReadOptions
 
@@ -37,18 +36,68 @@ UTC-DATE UTC-END UTC-OBS UTDATE UTMIDDLE UTSTART WINDDIR WINDSPED ZD
 """
 INDIFFERENT = frozenset(f"{word:8}" for word in _WORDS.split())
 _OBJECT = "OBJECT  "
-_REMARKS = ("COMMENT ", "HISTORY ")
 _KINDS: Mapping[int, np.dtype[Any]] = {-32: np.dtype(">f4"), -64: np.dtype(">f8")}
 _MARKS = ("XTENSION", "HIERARCH", "CONTINUE", "BSCALE  ", "BZERO   ")
+# A pipe must not block, and Windows must not change line ends.
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Alike:
+    """Spectra of a series.
+
+    Attributes
+    ----------
+    first : Spectrum
+        One of the series, read in full; the others differ in what follows.
+    files, ids : lists of str
+    flux : array of float32 or float64, shape (n, n_pixel)
+        As stored.
+    """
+
+    first: Spectrum
+    files: list[str]
+    ids: list[str]
+    flux: NDArray[np.floating[Any]]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def spectra(self) -> Iterator[Spectrum]:
+        """Yield the spectra one by one; their wavelengths are checked already."""
+        for file, name, stored in zip(self.files, self.ids, self.flux, strict=True):
+            flux = stored.astype(np.float64)
+            bad = padding(flux) | ~np.isfinite(flux)
+            spectrum = object.__new__(Spectrum)
+            source = Source(file, self.first.source.hdu, self.first.source.row)
+            spectrum.__dict__.update(vars(self.first), flux=flux, bad=bad, id=name, source=source)
+            yield spectrum
 
 
 @dataclass(frozen=True, eq=False)
 class _Learned:
-    """The header cards that matter and the spectrum that they gave."""
+    """A file that was read in full.
 
-    cards: list[str]
-    start: int
+    Attributes
+    ----------
+    header : array of uint8
+        As stored, to the beginning of the data.
+    matters : array of uint8
+        255 where the header of another file must be equal, else 0.
+    object_at : int or None
+        Where the card of the star's name begins.
+    kind : dtype
+        Of a pixel as stored.
+    size : int
+        Bytes of the file.
+    spectrum : Spectrum
+    """
+
+    header: NDArray[np.uint8]
+    matters: NDArray[np.uint8]
+    object_at: int | None
     kind: np.dtype[Any]
+    size: int
     spectrum: Spectrum
 
 
@@ -69,92 +118,82 @@ class Series:
     def learn(self, path: str, spectrum: Spectrum) -> None:
         """Remember the spectrum that the ordinary way found in a file, if its pixels are those stored."""
         self._learned = None
-        content = _content(path) if self._usable else None
-        if content is None or (header := _header(content)) is None:
-            return
-        text, start = header
-        parsed = Header(text)
-        kind = _KINDS.get(parsed.integer("BITPIX") or 0)
-        n_pixel = parsed.integer("NAXIS1")
-        if kind is None or parsed.integer("NAXIS") != 1 or n_pixel is None or any(mark in text for mark in _MARKS):
-            return
-        if not 0 < n_pixel * kind.itemsize <= len(content) - start or len(content) > _end(start, n_pixel, kind):
-            return
-        flux = np.frombuffer(content, kind, n_pixel, start)
-        same_pixels = np.array_equal(spectrum.flux, flux, equal_nan=True) and spectrum.sigma is None
-        if same_pixels and spectrum.id == parsed.text("OBJECT"):
-            self._learned = _Learned(_cards(text), start, kind, spectrum)
+        if self._usable and spectrum.sigma is None and (content := _content(path, LARGEST)) is not None:
+            self._learned = _learn(content, spectrum)
 
-    def read(self, path: str) -> Spectrum | None:
-        """Return the spectrum of a file of the series; None when it must be read in full."""
+    def read(self, paths: Sequence[str]) -> Alike | None:
+        """Return the spectra of the first files, as far as they belong to the series; None when not even one does."""
         known = self._learned
-        if known is None or (content := _content(path)) is None or (header := _header(content)) is None:
+        if known is None:
             return None
-        text, start = header
-        n_pixel = known.spectrum.n_pixel
-        fits = start + n_pixel * known.kind.itemsize <= len(content) <= _end(start, n_pixel, known.kind)
-        if not fits or _cards(text) != known.cards:
-            return None
-        flux = np.frombuffer(content, known.kind, n_pixel, start).astype(np.float64)
-        return _like(known.spectrum, flux, _name(text), path)
+        start, n_pixel = known.header.size, known.spectrum.n_pixel
+        flux = np.empty((len(paths), n_pixel), dtype=known.kind.newbyteorder("="))
+        headers = []
+        for row, path in zip(flux, paths, strict=True):
+            content = _content(path, known.size)
+            if content is None or len(content) != known.size:
+                break
+            headers.append(content[:start])
+            row[:] = np.frombuffer(content, known.kind, n_pixel, start)
+        ids = list(_names(known, headers))
+        return Alike(known.spectrum, list(paths[: len(ids)]), ids, flux[: len(ids)]) if ids else None
 
 
-def _like(first: Spectrum, flux: FloatArray, name: str, path: str) -> Spectrum:
-    """Return a spectrum on the wavelengths of another, which are checked already."""
-    spectrum = object.__new__(Spectrum)
-    clean = flux.all() and np.isfinite(flux).all()
-    bad = np.zeros(flux.size, dtype=np.bool_) if clean else padding(flux) | ~np.isfinite(flux)
-    source = Source(path, first.source.hdu, first.source.row)
-    spectrum.__dict__.update(vars(first), flux=flux, bad=bad, id=name, source=source)
-    return spectrum
+def _learn(content: bytes, spectrum: Spectrum) -> _Learned | None:
+    end = content.find(b"END".ljust(CARD))
+    if not content.startswith(b"SIMPLE  =") or end < 0 or end % CARD:
+        return None
+    text, start = content[:end].decode("latin-1"), -(-(end + CARD) // BLOCK) * BLOCK
+    header = Header(text)
+    kind, n_pixel = _KINDS.get(header.integer("BITPIX") or 0), header.integer("NAXIS1")
+    if kind is None or header.integer("NAXIS") != 1 or n_pixel is None or any(mark in text for mark in _MARKS):
+        return None
+    data_end = start + n_pixel * kind.itemsize
+    if not start < data_end <= len(content) <= -(-data_end // BLOCK) * BLOCK:
+        return None
+    flux = np.frombuffer(content, kind, n_pixel, start)
+    if not np.array_equal(spectrum.flux, flux, equal_nan=True) or spectrum.id != header.text("OBJECT"):
+        return None
+    matters = np.full(start, 255, dtype=np.uint8)
+    object_at = None
+    for at in range(0, end, CARD):
+        key = text[at : at + 8]
+        if key == _OBJECT and object_at is None:
+            object_at = at
+        if key in INDIFFERENT or at == object_at:
+            matters[at + 8 : at + CARD] = 0
+    return _Learned(np.frombuffer(content, np.uint8, start), matters, object_at, kind, len(content), spectrum)
 
 
-def _name(text: str) -> str:
-    """Return the OBJECT of a header."""
-    at = text.find(_OBJECT)
-    while at % CARD and at >= 0:
-        at = text.find(_OBJECT, at + 1)
-    card = text[at : at + CARD] if at >= 0 else ""
-    if card[8:11] == "= '" and card.count("'") == 2:
-        return card[11 : card.rindex("'")].strip()
-    return Header(card).text("OBJECT")
-
-
-def _content(path: str) -> bytes | None:
-    """Return the bytes of a small file."""
+def _content(path: str, size: int) -> bytes | None:
+    """Return the bytes of a file, None when it cannot be read or holds more than `size`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(path, _READ)
     except OSError:
         return None
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
-            return None
-        content = os.read(descriptor, status.st_size)
-        return content if len(content) == status.st_size else None
+        content = os.read(descriptor, size + 1)
+        return content if len(content) <= size else None
     except OSError:
         return None
     finally:
         os.close(descriptor)
 
 
-def _header(content: bytes) -> tuple[str, int] | None:
-    """Return the primary header without its END, and where the data begin."""
-    if not content.startswith(b"SIMPLE  ="):
-        return None
-    end = content.find(b"END" + b" " * (CARD - 3))
-    if end < 0 or end % CARD:
-        return None
-    return content[:end].decode("latin-1"), -(-(end + CARD) // BLOCK) * BLOCK
+def _names(known: _Learned, headers: Sequence[bytes]) -> Iterator[str]:
+    """Yield the names of the stars, as far as the headers are equal to the one that is known."""
+    stored = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, known.header.size)
+    differ = ((stored ^ known.header) & known.matters).any(axis=1).tolist()
+    for header, differs in zip(headers, differ, strict=True):
+        name = "" if known.object_at is None else _name(header[known.object_at : known.object_at + CARD])
+        if differs or (known.spectrum.id and not name):  # without its name another card may bear it
+            return
+        yield name
 
 
-def _cards(text: str) -> list[str]:
-    """Return the cards that matter, among them remarks that tell the medium."""
-    cards = [text[i : i + CARD] for i in range(0, len(text), CARD)]
-    matter = [card for card in cards if card[:8] not in INDIFFERENT and card[:8] != _OBJECT]
-    return matter + [card for card in cards if card[:8] in _REMARKS and told_medium(card[8:])]
-
-
-def _end(start: int, n_pixel: int, kind: np.dtype[Any]) -> int:
-    """Return how long a file with nothing behind its image is."""
-    return start + -(-n_pixel * kind.itemsize // BLOCK) * BLOCK
+def _name(card: bytes) -> str:
+    """Return the value of a card."""
+    text = card.decode("latin-1")
+    if text[8:11] == "= '" and text.count("'") == 2:
+        return text[11 : text.rindex("'")].strip()
+    return Header(text).text("OBJECT")

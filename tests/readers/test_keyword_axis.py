@@ -120,8 +120,9 @@ def test_a_series_notices_a_remark_on_the_medium(tmp_path):
     (tmp_path / "told").write_bytes(data.replace(b"END".ljust(160), remark, 1))
     series = Series(ReadOptions())
     series.learn(str(tmp_path / "told"), read_spectra(tmp_path / "told")[0])
-    assert series.read(str(tmp_path / "told")).medium == "vacuum"
-    assert series.read(str(tmp_path / "plain")) is None
+    (spectrum,) = series.read([str(tmp_path / "told")]).spectra()
+    assert spectrum.medium == "vacuum"
+    assert series.read([str(tmp_path / "plain")]) is None
 
 
 @pytest.mark.parametrize(
