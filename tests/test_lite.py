@@ -55,14 +55,14 @@ def test_labels_on_standard_output(model: str, stars: list[str]) -> None:
 
 @pytest.mark.parametrize("suffix", [".csv", ".ecsv", ".fits", ".vot", ".h5", ".parquet"])
 def test_every_format_of_table(model: str, stars: list[str], tmp_path: Path, suffix: str) -> None:
-    if suffix == ".parquet":
-        pytest.importorskip("pyarrow")
     from astropy.table import Table
 
+    parquet = pytest.importorskip("pyarrow.parquet") if suffix == ".parquet" else None
     output = tmp_path / f"labels{suffix}"
     result = lite("infer", model, *stars, "-o", str(output), "--level", "0.9")
     assert result.exit_code == 0, result.output
-    table = Table.read(output)
+    # astropy would want pandas to read Parquet.
+    table = Table.read(output) if parquet is None else Table(parquet.read_table(output).to_pydict())
     assert list(table["teff"]) == approx([4900, 4800, 4700], abs=0.1)
     assert (table["teff_hi"] > table["teff"]).all()
     assert [path.name for path in tmp_path.glob("*labels*")] == [output.name]

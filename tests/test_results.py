@@ -225,17 +225,33 @@ def test_odd_names_do_not_break_a_line(tmp_path: Path) -> None:
         assert text(table["file"][0]).split() == ["a", "b"]
 
 
-def test_parquet_is_read_back_or_names_the_extra(tmp_path: Path) -> None:
-    if importlib.util.find_spec("pyarrow") is None:
-        with pytest.raises(MissingExtraError, match=r"anna-onnx\[parquet\]"):
-            write(tmp_path / "t.parquet")
-        return
-    import pyarrow.parquet as pq
+def test_parquet_names_the_extra_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"anna-onnx\[parquet\]"):
+        write(tmp_path / "t.parquet")
 
-    table = pq.read_table(write(tmp_path / "t.parquet"))
+
+def test_parquet_is_read_back(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(write(tmp_path / "t.parquet"))
     assert table["hdu"].to_pylist() == [0, None, 12]
-    assert table["teff"][0].as_py() == 5772.125
-    assert table.schema.field("teff").metadata[b"unit"] == b"K"
+    assert table["id"].to_pylist() == list(ROWS.id)
+    assert table["flag_bits"].to_pylist() == ROWS.flags.tolist()
+    np.testing.assert_allclose(table["teff"].to_numpy(), ROWS.values[:, 0])
+    assert table.schema.field("teff").metadata == {b"unit": b"K", b"ucd": b"phys.temperature.effective"}
+    assert table.schema.metadata[b"sha256"] == META["sha256"].encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
+
+
+def test_parquet_takes_as_many_rows_as_come(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with ResultWriter(tmp_path / "t.parquet", LABELS, META) as table:
+        for _ in range(7000):
+            table.write(ROWS)
+    found = parquet.ParquetFile(tmp_path / "t.parquet")
+    assert found.metadata.num_rows == 21_000
+    assert found.metadata.num_row_groups == 3  # so that neither writing nor reading takes the whole in memory
+    assert found.read(["file"])["file"].to_pylist() == list(ROWS.file) * 7000
 
 
 def test_python_gets_a_table_with_units() -> None:
