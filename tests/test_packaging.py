@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from anna_onnx import __version__
 from anna_onnx.card import list_models
 
 ROOT = Path(__file__).parents[1]
@@ -62,11 +64,32 @@ def test_the_recipe_needs_what_the_project_needs(project):
     assert bounds(recipe) == bounds([*project["project"]["dependencies"], python])
 
 
-def test_the_oldest_versions_that_are_promised_are_tested(project):
+def test_recipe_citation_and_page_are_of_this_version():
+    recipe = yaml.safe_load((ROOT / "recipe" / "recipe.yaml").read_text(encoding="utf-8"))
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    page = json.loads((ROOT / "web" / "package.json").read_text(encoding="utf-8"))
+    assert recipe["context"]["version"] == citation["version"] == page["version"] == __version__
+
+
+@pytest.fixture(scope="module")
+def jobs() -> dict[str, Any]:
     workflow = ROOT / ".github" / "workflows" / "tests.yml"
     if not workflow.is_file():
         pytest.skip("no workflows here: this is no checkout")
-    steps = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"]["oldest"]["steps"]
+    return yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"]
+
+
+def test_the_light_wheel_is_tested_on_every_system_and_python_that_is_promised(project, jobs):
+    matrix = jobs["light"]["strategy"]["matrix"]
+    promised = re.findall(r"Python :: (3\.\d+)", "\n".join(project["project"]["classifiers"]))
+    assert matrix["python"] == promised
+    assert {name.split("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
+    said = " ".join(step.get("run", "") for step in jobs["light"]["steps"]).split()
+    assert not {"torch", "scipy", "matplotlib"} & {*said}
+
+
+def test_the_oldest_versions_that_are_promised_are_tested(project, jobs):
+    steps = jobs["oldest"]["steps"]
     (install,) = [step["run"] for step in steps if "pip install" in step.get("run", "")]
     tested = bounds([word for word in install.split() if re.fullmatch(r"[\w-]+==[\d.]+", word)])
     assert tested.items() >= bounds(project["project"]["dependencies"]).items()
@@ -127,6 +150,9 @@ def test_each_shell_gets_its_completion_script(command, shell):
 
 def test_commands_are_completed():
     assert complete("anna", "bash_complete", COMP_WORDS="anna exp", COMP_CWORD="1").stdout == "plain,export\n"
+    assert (
+        complete("anna-lite", "bash_complete", COMP_WORDS="anna-lite se", COMP_CWORD="1").stdout == "plain,selftest\n"
+    )
 
 
 def test_options_and_their_choices_are_completed():
