@@ -213,6 +213,9 @@ class Augmentation:
         None, "range of the relative error of the instrumental profile's width, which is line_width", ordered
     )
     scattered_light: Range | None = option(None, "range of scattered light, as a fraction of the continuum", ordered)
+    imperfect: float = option(
+        1.0, "share of the spectra with errors of lines and profile, scattered light and waves at all", probability
+    )
     radial_velocity: Range | None = option(None, "range of a Doppler shift in km/s", ordered)
     vsini: Range | None = option(None, "range of an additional rotation in km/s", ordered)
     resolution: Range | None = option(None, "range of the resolving power to degrade to", positive_range)

@@ -43,6 +43,13 @@ class Imperfections:
 
     def apply(self, flux: Tensor, draw: Draw) -> Tensor:
         """Return spectra of shape (batch, n_pixel), before noise, with all that the settings ask for."""
+        imperfect = self._spoil(flux, draw)
+        if self.settings.imperfect == 1 or imperfect is flux:
+            return imperfect
+        chosen = draw.random((draw.n, 1)) < self.settings.imperfect
+        return torch.where(chosen, imperfect, flux)
+
+    def _spoil(self, flux: Tensor, draw: Draw) -> Tensor:
         s = self.settings
         if s.line_errors:
             flux = self._misjudge_strengths(flux, draw)

@@ -108,3 +108,10 @@ def test_only_the_asked_share_of_spectra_is_incomplete():
 
 def test_bad_columns_are_missing_in_complete_spectra_too():
     assert augment(spectra(0.0), gaps=(0.1, 0.1), incomplete=0.1, bad_columns=(7,))[:, 7].isnan().all()
+
+
+def test_only_the_asked_share_of_spectra_is_imperfect():
+    flux = augment(spectra(0.5, 4000), scattered_light=(0.1, 0.2), imperfect=0.3)
+    changed = (flux != 0.5).any(dim=1)
+    assert float(changed.double().mean()) == pytest.approx(0.3, abs=0.03)
+    assert (flux != 0.5).all(dim=1).equal(changed)
