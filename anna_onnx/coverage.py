@@ -51,8 +51,8 @@ class Coverage:
         return float(np.sqrt(level * (1 - level) / max(self.n_star / 3, 1)))
 
     def warning(self) -> str | None:
-        """Return a line on the third that is farthest from what was promised; None when all are near."""
-        off = np.nan_to_num(self.thirds - np.array(self.levels))
+        """Return a line on the third that is farthest from one of `LEVELS` promised; None when all are near."""
+        off = np.nan_to_num(self.thirds - np.array(self.levels)) * np.isin(self.levels, LEVELS)
         i, g, t, k = (int(place) for place in np.unravel_index(np.abs(off).argmax(), off.shape))
         if abs(off[i, g, t, k]) <= TOLERANCE:
             return None

@@ -17,6 +17,7 @@ from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
 from anna_onnx.synthesis import WAVELENGTH, SpectralGrid, Synthesizer
 from anna_onnx.synthesis.simulation import FWHM, RV, Range, label_ranges
+from anna_onnx.synthesis.synthesizer import ROTATION
 from anna_onnx.trainingset import blocks
 
 if TYPE_CHECKING:
@@ -77,11 +78,24 @@ def cramer_rao(
     """
     labels = np.atleast_2d(np.asarray(labels, dtype=np.float64))
     rv = np.broadcast_to(np.asarray(rv, dtype=np.float64), len(labels))
-    information = [
-        fisher_information(synthesizer, labels[rows], rv[rows], template=template, nuisances=nuisances)
-        for rows in blocks(len(labels), _BLOCK)
-    ]
-    return bound(np.concatenate(information), snr, _axis_ranges(synthesizer) if ranges is None else ranges)
+    information = _all_information(synthesizer, labels, rv, template, nuisances)
+    return bound(information, snr, _axis_ranges(synthesizer) if ranges is None else ranges)
+
+
+def _all_information(
+    synthesizer: Synthesizer,
+    labels: FloatArray,
+    rv: FloatArray,
+    template: FloatArray | None,
+    nuisances: Sequence[str],
+    progress: Progress = silent,
+) -> FloatArray:
+    """Return the Fisher matrices of any number of stars, a block at a time."""
+    matrices = []
+    for rows in blocks(len(labels), _BLOCK):
+        matrices.append(fisher_information(synthesizer, labels[rows], rv[rows], template=template, nuisances=nuisances))
+        progress(rows.stop, len(labels))
+    return np.concatenate(matrices)
 
 
 def fisher_information(
@@ -295,13 +309,8 @@ def limits(
     rng = np.random.default_rng(seed)
     low, high = np.array(list(complete.values())).T
     labels, velocity = rng.uniform(low, high, (n, low.size)), rng.uniform(*rv, n)
-    information = []
-    for rows in blocks(n, _BLOCK):
-        information.append(
-            fisher_information(synthesizer, labels[rows], velocity[rows], template=template, nuisances=nuisances)
-        )
-        progress(rows.stop, n)
-    matrices, spans = np.concatenate(information), tuple(complete.values())
+    matrices = _all_information(synthesizer, labels, velocity, template, nuisances, progress)
+    spans = tuple(complete.values())
     return Limits(
         label_names=synthesizer.label_names,
         label_units=synthesizer.label_units,
@@ -310,3 +319,72 @@ def limits(
         snr=tuple(snr),
         bounds=np.stack([bound(matrices, rng.uniform(*between, n), spans) for between in snr]),
     )
+
+
+def star_bounds(
+    spectra: SpectralGrid,
+    wavelength: Grid,
+    labels: Mapping[str, FloatArray],
+    snr: ArrayLike,
+    *,
+    rv: ArrayLike = 0.0,
+    template: FloatArray | None = None,
+    ranges: Mapping[str, Range] | None = None,
+    fwhm: float | None = None,
+    resolution: float | None = None,
+    nuisances: Sequence[str] = NUISANCES,
+    progress: Progress = silent,
+) -> dict[str, FloatArray]:
+    """Compute the bound of stars whose labels are known.
+
+    Parameters
+    ----------
+    spectra : SpectralGrid
+    wavelength : Grid
+        Of the observed spectra.
+    labels : mapping of str to array, shape (n,)
+        Every label of the grid, vsini included.
+    snr : array_like, shape (n,)
+    rv, template, nuisances
+        See `cramer_rao`.
+    ranges : mapping of str to (float, float), optional
+        Prior knowledge on labels; by default the whole axis, vsini 0-40 km/s.
+    fwhm, resolution : float, optional
+        Of the instrument; see `Synthesizer.build`.
+    progress : Progress
+
+    Returns
+    -------
+    bounds : dict of str to array, shape (n,)
+        NaN for a star outside of the grid.
+
+    Raises
+    ------
+    GridError
+        If a label is not given, or the grid does not reach as far as the pixels and velocities.
+    """
+    names = (*spectra.axis_names, ROTATION)
+    missing = [name for name in names if name not in labels]
+    if missing:
+        raise GridError(f"{spectra.path.name}: the bound needs the true {', '.join(missing)} of every star")
+    values = np.stack([np.asarray(labels[name], dtype=np.float64) for name in names], axis=1)
+    complete = label_ranges(spectra, {})
+    low, high = np.array([*list(complete.values())[:-1], (0.0, np.inf)]).T
+    inside = ((values >= low) & (values <= high)).all(axis=1)
+    if not inside.any():
+        raise GridError(f"{spectra.path.name}: none of the {len(values)} stars lies inside the grid")
+    velocity = np.broadcast_to(np.asarray(rv, dtype=np.float64), len(values))[inside]
+    synthesizer = Synthesizer.build(
+        spectra,
+        wavelength,
+        fwhm=fwhm,
+        resolution=resolution,
+        max_rv=float(np.abs(velocity).max()) + _RV_STEP,
+        max_vsini=max(complete[ROTATION][1], float(values[inside, -1].max())),
+        dtype=np.float64,
+    )
+    information = _all_information(synthesizer, values[inside], velocity, template, nuisances, progress)
+    prior = [(ranges or {}).get(name, complete[name]) for name in names]
+    found = np.full(values.shape, np.nan)
+    found[inside] = bound(information, np.broadcast_to(snr, len(values))[inside], prior)
+    return dict(zip(names, found.T, strict=True))

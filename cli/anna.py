@@ -295,21 +295,37 @@ def tune(params: str) -> None:
 @click.option("--augment/--as-is", default=True, help="Add the noise of the training, or test the spectra as they are.")
 @click.option("--snr", type=(float, float), help="Range of the S/N, in place of the training's.")
 @click.option("--seed", default=1, show_default=True)
+@click.option("--grid", help="Grid for the bound: a file, or 'default'.  [default: the model's]")
+@click.option("--fwhm", type=float, help="Of the instrument's profile, Å, for the bound.  [default: the model's]")
+@click.option("--resolution", type=float, help="Resolving power instead of --fwhm.")
+@click.option("--no-bound", is_flag=True, help="Do not compute the Cramér-Rao bound.")
 @click.option("--store-trends", is_flag=True, help="Write the residual trends into the model.")
 def test(
     model: str,
     data: Path | None,
     output: str,
-    augment: bool,
-    snr: tuple[float, float] | None,
-    seed: int,
+    grid: str | None,
+    fwhm: float | None,
+    resolution: float | None,
+    no_bound: bool,
     store_trends: bool,
+    **options: Any,
 ) -> None:
-    """Test MODEL on DATA, a training set that it has not seen (default: the data.test of its parameters)."""
+    """Test MODEL on DATA, a training set that it has not seen (default: the data.test of its parameters).
+
+    Prints the residuals, and how far they are from what can be known at all, the
+    Cramér-Rao bound; writes tables and a report, one HTML file.
+
+    \b
+    anna test model.onnx test.h5 -o test
+    anna test model.onnx test.h5 --snr 20 50 --fwhm 0.6
+    """
     from anna_onnx.bundle import Bundle
     from anna_onnx.training import evaluation
 
-    result = evaluation.evaluate_model(Bundle.load(model), data, augment=augment, snr=snr, seed=seed)
+    bound = None if no_bound else evaluation.BoundOptions(grid, fwhm, resolution)
+    with progress_bar("computing bounds") as progress:
+        result = evaluation.evaluate_model(Bundle.load(model), data, bound=bound, progress=progress, **options)
     report = evaluation.write_evaluation(result, Path(output), click.echo)
     if store_trends:
         evaluation.store_trends(result, Path(model))

@@ -12,14 +12,14 @@ from anna_onnx.coverage import Coverage, measure_coverage
 from tests import tiny
 
 RNG = np.random.default_rng(7)
-ONE_SIGMA, TWO_SIGMA = 0.6827, 0.9545
+ONE_SIGMA, TWO_SIGMA = 0.6827, 0.95
 
 
 def gaussian_errors(n: int = 3000, wide_third: float = 1.0) -> Coverage:
     """Return the coverage of 1 and 2 sigma intervals, where the errors of the highest third are wider than said."""
     rank = np.arange(n, dtype=float)
     error = RNG.normal(size=(n, 1)) * np.where(rank[:, None] < 2 * n / 3, 1, wide_third)
-    widths = np.stack([np.ones((n, 1)), np.full((n, 1), 2.0)])
+    widths = np.stack([np.ones((n, 1)), np.full((n, 1), 1.96)])
     groups = {"snr": RNG.permutation(rank), "teff": rank}
     return measure_coverage(error, widths, groups, levels=(ONE_SIGMA, TWO_SIGMA), labels=["teff"], star=rank)
 
@@ -32,7 +32,7 @@ def test_gaussian_errors_are_covered_as_promised_in_every_third():
 
 def test_the_third_whose_errors_are_twice_as_large_is_found_and_named():
     found = gaussian_errors(wide_third=2.0)
-    assert found.thirds[0, 1, 2] == pytest.approx([0.383, 0.683], abs=0.05)  # of 1/2 and 1 sigma
+    assert found.thirds[0, 1, 2] == pytest.approx([0.383, 0.673], abs=0.05)  # of half the widths
     assert "68 % interval of teff" in found.warning()
     assert "in the highest third of teff" in found.warning()
     assert "points too few (chance: 1.5)" in found.warning()

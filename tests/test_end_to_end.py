@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from anna_onnx.bundle import Bundle
+from anna_onnx.errors import GridError
 
 PARAMS = """
 seed = 3
@@ -126,13 +127,25 @@ def test_torch_and_onnxruntime_agree_on_every_validation_spectrum(work):
 
 def test_testing_writes_the_residual_of_every_star_and_a_report(work, tmp_path):
     done = anna("test", work / "model.onnx", work / "validation.h5", "-o", tmp_path / "test", cwd=tmp_path)
-    assert "teff" in done.stdout
+    assert "rms / bound" in done.stdout
     with (tmp_path / "test" / "test_stats.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 200
     first = {name: float(value) for name, value in rows[0].items()}
     assert first["d_teff"] == pytest.approx(first["inferred_teff"] - first["true_teff"], abs=1e-3)
-    assert "data:image/png;base64," in (tmp_path / "test" / "report.html").read_text(encoding="utf-8")
+    assert 0 < first["bound_teff"] < 3000 / np.sqrt(12)
+    assert "data:image/svg+xml;base64," in (tmp_path / "test" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_bound_that_cannot_be_computed_is_refused_only_when_its_grid_was_asked_for(work):
+    from anna_onnx.training.evaluation import BoundOptions, evaluate_model
+
+    bundle, data = Bundle.load(work / "model.onnx"), work / "validation.h5"
+    found = evaluate_model(bundle, data, augment=False, bound=BoundOptions())
+    assert found.bound is None
+    assert "noise of the spectra is not known" in found.about["bound"]
+    with pytest.raises(GridError, match="noise of the spectra is not known"):
+        evaluate_model(bundle, data, augment=False, bound=BoundOptions("default"))
 
 
 def test_trends_are_stored_in_the_model_and_taken_out_when_asked(work, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from anna_onnx.errors import AnnaError, GridError, ResultError
-from anna_onnx.limit import bound, cramer_rao, limits
+from anna_onnx.limit import bound, cramer_rao, limits, star_bounds
 from anna_onnx.resampling import Grid
 from anna_onnx.snrtemplate import read_template
 from anna_onnx.synthesis import WAVELENGTH, SpectralGrid, Synthesizer
@@ -117,3 +117,40 @@ def test_the_command_prints_and_writes_the_table(tmp_path):
 def test_an_empty_range_is_refused():
     with pytest.raises(GridError, match="vsini: the range is empty"):
         limits(None, [(100, 100)], 5, ranges={"vsini": (0, 0)})
+
+
+# --- stars whose labels are known -----------------------------------------------------
+
+
+def test_known_stars_have_the_bound_of_their_labels_and_those_outside_of_the_grid_none():
+    grid = SpectralGrid.open()
+    stars = {"teff": [5000, 9000], "logg": [4, 4], "feh": [0, 0], "vmic": [1, 1], "vsini": [10, 10]}
+    found = star_bounds(grid, WAVELENGTH, stars, [100, 100], rv=[20, 20], resolution=11000)
+    synthesizer = Synthesizer.build(grid, WAVELENGTH, resolution=11000, max_rv=21, max_vsini=40, dtype=np.float64)
+    alone = cramer_rao(synthesizer, [[5000, 4, 0, 1, 10]], 100, rv=20)[0]
+    assert [found[name][0] for name in stars] == pytest.approx(alone, rel=1e-3)
+    assert all(np.isnan(values[1]) for values in found.values())
+
+
+def test_a_bound_needs_every_label_of_the_grid():
+    with pytest.raises(GridError, match="needs the true feh, vmic, vsini of every star"):
+        star_bounds(SpectralGrid.open(), WAVELENGTH, {"teff": [5000], "logg": [4]}, 100, fwhm=0.6)
+
+
+def test_the_stars_of_the_reference_task_have_the_known_bound(shared):
+    from anna_onnx.legacy import open_training_set
+
+    stars = open_training_set(shared / "valid_1000.bin", ["teff", "logg", "feh", "vmic", "vsini"])
+    found = star_bounds(
+        SpectralGrid.open(),
+        stars.grid,
+        dict(zip(stars.label_names, stars.labels.T, strict=True)),
+        np.random.default_rng(1).uniform(175, 250, len(stars)),
+        rv=stars.aux["dummy"],
+        template=read_template(shared / "sn.robo.template", stars.grid),
+        ranges={"logg": (2.7, 4.8), "feh": (-0.5, 0.2)},
+        fwhm=0.6,
+    )
+    bounds = np.stack([found[name] for name in stars.label_names], axis=1)
+    assert np.sqrt(np.mean(bounds**2, axis=0))[:3] == pytest.approx([38, 0.110, 0.0201], rel=0.1)
+    assert np.median(bounds, axis=0) == pytest.approx([25, 0.077, 0.0158, 0.065, 0.51], rel=0.1)

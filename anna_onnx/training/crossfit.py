@@ -19,6 +19,7 @@ def cross_fitted_coverage(
     sigma: FloatArray,
     snr: FloatArray,
     true: FloatArray,
+    known_snr: FloatArray,
     star: NDArray[Any],
     names: tuple[str, ...],
 ) -> Coverage | None:
@@ -30,6 +31,8 @@ def cross_fitted_coverage(
         Inferred minus true, the network's sigma and the truth.
     snr : array, shape (n,)
         As inference measures it.
+    known_snr : array, shape (n,)
+        Of the noise that was drawn: what to sort the spectra by.
     star : array, shape (n,)
         Names of the stars; all spectra of a star are in one fold.
     names : tuple of str
@@ -50,5 +53,5 @@ def cross_fitted_coverage(
         calibration = fit_calibration(error[others], sigma[others], snr[others])
         for i, level in enumerate(LEVELS):
             widths[i, held] = calibration.half_width(sigma[held], snr[held], level)
-    groups = {"snr": snr, **dict(zip(names, true.T, strict=True))}
+    groups = {"snr": known_snr, **dict(zip(names, true.T, strict=True))}
     return measure_coverage(error, widths, groups, labels=names, star=star)

@@ -1,84 +1,58 @@
-"""Testing a model: residuals, statistics, trends, coverage, plots and a report."""
+"""Testing a model on spectra whose labels are known, with the noise of the training drawn anew."""
 
 from __future__ import annotations
 
-import base64
 import csv
 import dataclasses
-import html
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from anna_onnx import config
+from anna_onnx.assessment import Assessment, Statistics, bound_text, summary_text
+from anna_onnx.blocks import Block, Setting
 from anna_onnx.bundle import Bundle, write
-from anna_onnx.calibration import ONE_SIGMA, Trends
-from anna_onnx.errors import MissingExtraError, TrainingError
-from anna_onnx.files import replacing, write_text
-from anna_onnx.inference import half_width
-from anna_onnx.labels import Label, scale, unscale
+from anna_onnx.calibration import ONE_SIGMA
+from anna_onnx.errors import GridError, TrainingError
+from anna_onnx.files import replacing
+from anna_onnx.inference import Inference
+from anna_onnx.labels import canonical, scale
 from anna_onnx.legacy import open_training_set
+from anna_onnx.limit import star_bounds
+from anna_onnx.origin import grid_of, instrument_of
+from anna_onnx.progress import Progress, silent
+from anna_onnx.report import write_report
+from anna_onnx.resampling import Grid
 from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.calibration import fit_trends
-from anna_onnx.training.export import Inferred, infer_examples
-from anna_onnx.training.task import make_examples
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from anna_onnx.training.checkpoint import hash_file
+from anna_onnx.training.export import infer_examples, known_snr
+from anna_onnx.training.task import Examples, make_examples
+from anna_onnx.trainingset import TrainingSet
 
 FloatArray = NDArray[np.float64]
-COVERAGE_LEVELS = (0.5, ONE_SIGMA, 0.8, 0.9, 0.95)
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """Residuals, inferred minus true, of one label, in its unit.
+class BoundOptions:
+    """Of what the Cramér-Rao bound is computed.
 
-    Attributes
+    Parameters
     ----------
-    name, unit : str
-    bias, scatter, robust_scatter, rms : float
-        Mean, standard deviation, 1.4826 x median absolute deviation, root mean square.
-    rms_corrected : float
-        The RMS after residual trends are taken out (cross-validated order).
-    coverage : float
-        Fraction of truths inside the 68 % interval.
+    grid : str, optional
+        Grid of synthetic spectra, a file or ``default``; see `anna_onnx.origin.grid_of`.
+    fwhm, resolution : float, optional
+        Of the instrument, Angstrom or wavelength / FWHM; by default what the model says of it.
     """
 
-    name: str
-    unit: str
-    bias: float
-    scatter: float
-    robust_scatter: float
-    rms: float
-    rms_corrected: float
-    coverage: float
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """What a model makes of spectra whose labels are known.
-
-    Attributes
-    ----------
-    bundle : Bundle
-    inferred : Inferred
-    id : array, shape (n,)
-    statistics : tuple of Statistics
-    trends : Trends
-    """
-
-    bundle: Bundle
-    inferred: Inferred
-    id: NDArray[np.generic]
-    statistics: tuple[Statistics, ...]
-    trends: Trends
+    grid: str | None = None
+    fwhm: float | None = None
+    resolution: float | None = None
 
 
 def evaluate_model(
@@ -88,7 +62,9 @@ def evaluate_model(
     augment: bool = True,
     snr: tuple[float, float] | None = None,
     seed: int = 1,
-) -> Evaluation:
+    bound: BoundOptions | None = None,
+    progress: Progress = silent,
+) -> Assessment:
     """Infer a training set whose labels are known, and compare.
 
     Parameters
@@ -102,11 +78,18 @@ def evaluate_model(
     snr : (low, high), optional
         In place of the training's range of S/N.
     seed : int
+    bound : BoundOptions, optional
+        Also compute the Cramér-Rao bound of every star; ``about["bound"]`` says of what, or
+        why that was not possible with the model's own grid.
+    progress : Progress
+        Of the bound.
 
     Raises
     ------
     TrainingError
         If the set is on another grid, or the model does not know how it was trained.
+    GridError
+        If the grid that was asked for gives no bound.
     """
     sidecar = bundle.sidecar
     data = data or _test_set_of(bundle)
@@ -119,8 +102,20 @@ def evaluate_model(
     augmentation = _augmentation_of(bundle, data.parent, snr) if augment else None
     examples = make_examples([spectra], np.arange(len(spectra)), sidecar.labels, augmentation, seed)
     inferred = infer_examples(bundle, examples, spectra.grid)
-    trends = fit_trends(scale(inferred.values, sidecar.labels), scale(inferred.true, sidecar.labels))
-    return Evaluation(bundle, inferred, examples.id, _statistics(bundle, inferred, trends), trends)
+    found = Assessment(
+        bundle=bundle,
+        id=examples.id,
+        flux=inferred.block.flux,
+        true=inferred.true,
+        values=inferred.values,
+        sigma=inferred.sigma,
+        snr=known_snr(examples, inferred),
+        measured_snr=inferred.block.snr,
+        flags=_flags(bundle, inferred.block.flux, spectra.grid),
+        trends=fit_trends(scale(inferred.values, sidecar.labels), scale(inferred.true, sidecar.labels)),
+        about=_describe(data, augmentation, seed),
+    )
+    return found if bound is None else _with_bound(found, spectra, examples, augmentation, bound, progress)
 
 
 def _test_set_of(bundle: Bundle) -> Path:
@@ -145,27 +140,90 @@ def _augmentation_of(bundle: Bundle, folder: Path, snr: tuple[float, float] | No
     return Augmentation(settings, bundle.sidecar.grid, template=template)
 
 
-def _statistics(bundle: Bundle, inferred: Inferred, trends: Trends) -> tuple[Statistics, ...]:
-    labels = bundle.sidecar.labels
-    corrected = unscale(trends.correct(scale(inferred.values, labels)), labels) - inferred.true
-    inside = np.abs(inferred.error) <= half_width(bundle, inferred.sigma, inferred.block.snr, ONE_SIGMA)
-    return tuple(
-        Statistics(
-            name=label.name,
-            unit=label.unit or "",
-            bias=float(np.nanmean(error)),
-            scatter=float(np.nanstd(error)),
-            robust_scatter=float(1.4826 * np.nanmedian(np.abs(error - np.nanmedian(error)))),
-            rms=float(np.sqrt(np.nanmean(error**2))),
-            rms_corrected=float(np.sqrt(np.nanmean(after**2))),
-            coverage=float(held[np.isfinite(error)].mean()),
-        )
-        for label, error, after, held in zip(labels, inferred.error.T, corrected.T, inside.T, strict=True)
+def _flags(bundle: Bundle, flux: NDArray[np.float32], grid: Grid) -> NDArray[np.int64]:
+    """Return the flags that inference sets."""
+    n = len(flux)
+    setting = Setting(grid.wavelength, grid.medium, "rest", None)
+    block = Block(setting, flux, None, None, None, [""] * n, [""] * n, [None] * n, [None] * n, [()] * n)
+    return np.asarray(Inference(bundle).rows(block).flags, dtype=np.int64)
+
+
+def _describe(data: Path, augmentation: Augmentation | None, seed: int) -> dict[str, str]:
+    """Return how the test was made."""
+    noise = "as the spectra came"
+    if augmentation is not None:
+        snr = augmentation.settings.snr
+        noise = f"augmented as in training, seed {seed}" + (f", S/N {snr[0]:g}-{snr[1]:g}" if snr else "")
+    return {
+        "test set": data.name,
+        "its sha256": hash_file(data),
+        "spectra": noise,
+        "date of the test": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _with_bound(
+    found: Assessment,
+    spectra: TrainingSet,
+    examples: Examples,
+    augmentation: Augmentation | None,
+    options: BoundOptions,
+    progress: Progress,
+) -> Assessment:
+    """Add the bound of every star; where no grid was asked for and there is none that fits, say why."""
+    try:
+        values, source = _bound_of(found, spectra, examples, augmentation, options, progress)
+    except GridError as error:
+        if options.grid is not None:
+            raise
+        return dataclasses.replace(found, about={**found.about, "bound": f"not computed: {error}"})
+    return dataclasses.replace(found, bound=values, about={**found.about, "bound": source})
+
+
+def _bound_of(
+    found: Assessment,
+    spectra: TrainingSet,
+    examples: Examples,
+    augmentation: Augmentation | None,
+    options: BoundOptions,
+    progress: Progress,
+) -> tuple[FloatArray, str]:
+    """Return the bounds, shape (n, n_label), and of what they are."""
+    grid = grid_of(found.bundle, options.grid)
+    instrument = instrument_of(found.bundle, options.fwhm, options.resolution)
+    if instrument is None:
+        raise GridError("nothing says how sharp the spectra are: give --fwhm or --resolution")
+    snr, template = _snr_of(examples, augmentation)
+    if not np.isfinite(snr).all():
+        raise GridError("the noise of the spectra is not known: they are as they came, without sigma")
+    bounds = star_bounds(
+        grid,
+        found.bundle.sidecar.grid,
+        {canonical(name): column for name, column in zip(spectra.label_names, spectra.labels.T, strict=True)},
+        snr,
+        rv=spectra.aux.get("rv", spectra.aux.get("dummy", np.zeros(1))),
+        template=template,
+        ranges={canonical(label.name): (label.low, label.high) for label in found.labels},
+        fwhm=instrument.get("fwhm"),
+        resolution=instrument.get("resolution"),
+        progress=progress,
     )
+    what = ", ".join(f"{name} {value:g}" for name, value in instrument.items())
+    source = f"{grid.path.name}, {what}; radial velocity, continuum offset and the other labels unknown"
+    return np.stack([bounds[canonical(label.name)] for label in found.labels], axis=1), source
 
 
-def write_evaluation(evaluation: Evaluation, folder: Path, say: Callable[[str], None] = print) -> Path:
-    """Write test_stats.csv, summary.csv, a plot for each label, and report.html.
+def _snr_of(examples: Examples, augmentation: Augmentation | None) -> tuple[FloatArray, FloatArray | None]:
+    """Return the S/N of the noise in the spectra, where the template is 1, and that template."""
+    snr = examples.snr.cpu().numpy().astype(np.float64)
+    if augmentation is None or not augmentation.settings.snr:
+        return snr, None
+    noise = augmentation.template if augmentation.settings.legacy_noise else 1 / augmentation.template
+    return snr * float(noise.median()), (1 / noise).numpy().astype(np.float64)
+
+
+def write_evaluation(found: Assessment, folder: Path, say: Callable[[str], None] = print) -> Path:
+    """Write test_stats.csv, summary.csv and report.html.
 
     Returns
     -------
@@ -173,52 +231,38 @@ def write_evaluation(evaluation: Evaluation, folder: Path, say: Callable[[str], 
         Of the report.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_csv(folder / "test_stats.csv", *_star_table(evaluation))
+    _write_csv(folder / "test_stats.csv", *_star_table(found))
     header = [item.name for item in dataclasses.fields(Statistics)]
-    _write_csv(folder / "summary.csv", header, [list(dataclasses.astuple(one)) for one in evaluation.statistics])
-    figures = {label.name: _plot_residuals(evaluation, i) for i, label in enumerate(evaluation.bundle.sidecar.labels)}
-    figures["coverage"] = _plot_coverage(evaluation)
-    images = {}
-    for name, figure in figures.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110)
-        images[name] = buffer.getvalue()
-        (folder / f"{name}.png").write_bytes(images[name])
+    _write_csv(folder / "summary.csv", header, [list(dataclasses.astuple(one)) for one in found.statistics])
+    say(summary_text(found))
+    if text := bound_text(found) or _no_bound(found):
+        say(text)
     report = folder / "report.html"
-    write_text(report, _report(evaluation, images))
-    say(summary_text(evaluation.statistics))
+    write_report(found, report)
     return report
 
 
-def store_trends(evaluation: Evaluation, path: Path) -> Bundle:
+def _no_bound(found: Assessment) -> str:
+    return f"Cramér-Rao bound {found.about['bound']}" if "bound" in found.about else ""
+
+
+def store_trends(found: Assessment, path: Path) -> Bundle:
     """Write the residual trends into a model, for inference to take out when asked."""
-    sidecar = dataclasses.replace(evaluation.bundle.sidecar, trends=evaluation.trends)
-    return write(path, evaluation.bundle.network, sidecar)
+    sidecar = dataclasses.replace(found.bundle.sidecar, trends=found.trends)
+    return write(path, found.bundle.network, sidecar)
 
 
-def summary_text(statistics: Sequence[Statistics]) -> str:
-    """Return the statistics as a table for the terminal."""
-    lines = [
-        f"{'label':<10}{'unit':<14}{'bias':>10}{'scatter':>10}{'robust':>10}{'rms':>10}{'detrended':>11}{'in 68 %':>9}"
-    ]
-    lines += [
-        f"{one.name:<10}{one.unit:<14}{one.bias:>10.3g}{one.scatter:>10.3g}{one.robust_scatter:>10.3g}"
-        f"{one.rms:>10.3g}{one.rms_corrected:>11.3g}{one.coverage:>9.1%}"
-        for one in statistics
-    ]
-    return "\n".join(lines)
-
-
-def _star_table(evaluation: Evaluation) -> tuple[list[str], list[list[object]]]:
+def _star_table(found: Assessment) -> tuple[list[str], list[list[object]]]:
     """Return the old program's test_stats, with errors: id, true, inferred, residual and error of every label."""
-    inferred, names = evaluation.inferred, [label.name for label in evaluation.bundle.sidecar.labels]
-    error = half_width(evaluation.bundle, inferred.sigma, inferred.block.snr, ONE_SIGMA)
-    columns = {"true": inferred.true, "inferred": inferred.values, "d": inferred.error, "e": error}
+    names = [label.name for label in found.labels]
+    columns = {"true": found.true, "inferred": found.values, "d": found.error, "e": found.half_width(ONE_SIGMA)}
+    if found.bound is not None:
+        columns["bound"] = found.bound
     header = ["star_id", *(f"{kind}_{name}" for kind in columns for name in names), "snr", "flag_bits"]
     numbers = np.concatenate(list(columns.values()), axis=1)
     rows = [
         [star, *(f"{value:.8g}" for value in row), f"{snr:.5g}", int(flags)]
-        for star, row, snr, flags in zip(evaluation.id, numbers, inferred.block.snr, inferred.block.flags, strict=True)
+        for star, row, snr, flags in zip(found.id, numbers, found.snr, found.flags, strict=True)
     ]
     return header, rows
 
@@ -228,86 +272,3 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
-
-
-def _new_figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("the report of 'anna test'", "plot") from error
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _plot_residuals(evaluation: Evaluation, i: int) -> Figure:
-    """Plot the residual of a label against its true value, the trend, and their histogram."""
-    label, one = evaluation.bundle.sidecar.labels[i], evaluation.statistics[i]
-    figure = _new_figure(9, 3.4)
-    scatter, histogram = figure.subplots(1, 2, width_ratios=(3, 1), sharey=True)
-    true, error = evaluation.inferred.true[:, i], evaluation.inferred.error[:, i]
-    scatter.plot(true, error, ".", markersize=3, alpha=0.5, rasterized=True)
-    grid = np.linspace(label.low, label.high, 100)
-    scatter.plot(grid, _trend_line(evaluation.trends, label, i, grid), color="C3", label="trend taken out")
-    scatter.axhline(0, color="0.3", linewidth=0.8)
-    unit = f" [{label.unit}]" if label.unit else ""
-    scatter.set(xlabel=f"true {label.name}{unit}", ylabel=f"inferred - true{unit}")
-    scatter.set_title(f"{label.name}: bias {one.bias:.3g}, scatter {one.scatter:.3g}, rms {one.rms:.3g}{unit}")
-    scatter.legend(loc="upper right", frameon=False)
-    histogram.hist(error[np.isfinite(error)], bins=40, orientation="horizontal", color="C0", alpha=0.7)
-    histogram.set_xlabel("spectra")
-    return figure
-
-
-def _trend_line(trends: Trends, label: Label, i: int, inferred: FloatArray) -> FloatArray:
-    """Return the residual that the trend of one label expects at inferred values."""
-    scaled = (inferred - label.low) / label.span
-    return np.asarray((scaled - np.polynomial.polynomial.polyval(scaled, trends.coefficients[i])) * label.span)
-
-
-def _plot_coverage(evaluation: Evaluation) -> Figure:
-    """Plot the fraction of truths inside the intervals against the fraction promised."""
-    figure = _new_figure(4.5, 4)
-    axes = figure.subplots()
-    inferred = evaluation.inferred
-    for i, label in enumerate(evaluation.bundle.sidecar.labels):
-        found = []
-        for level in COVERAGE_LEVELS:
-            width = half_width(evaluation.bundle, inferred.sigma, inferred.block.snr, level)[:, i]
-            found.append(float((np.abs(inferred.error[:, i]) <= width).mean()))
-        axes.plot(COVERAGE_LEVELS, found, "o-", markersize=4, label=label.name)
-    axes.plot([0.4, 1], [0.4, 1], color="0.3", linewidth=0.8)
-    axes.set(xlabel="promised", ylabel="found", title="truths inside the interval")
-    axes.legend(frameon=False)
-    return figure
-
-
-def _report(evaluation: Evaluation, images: dict[str, bytes]) -> str:
-    """Return one self-contained page."""
-    sidecar = evaluation.bundle.sidecar
-    rows = "\n".join(
-        f"<tr><td>{html.escape(one.name)}</td><td>{html.escape(one.unit)}</td>"
-        + "".join(f"<td>{v:.3g}</td>" for v in (one.bias, one.scatter, one.robust_scatter, one.rms, one.rms_corrected))
-        + f"<td>{one.coverage:.1%}</td></tr>"
-        for one in evaluation.statistics
-    )
-    pictures = "\n".join(
-        f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(image).decode()}">'
-        for name, image in images.items()
-    )
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{html.escape(evaluation.bundle.name)}: test report</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
-table {{ border-collapse: collapse; }}
-td, th {{ padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }}
-td:first-child, th:first-child {{ text-align: left; }} img {{ max-width: 100%; display: block; margin: 1rem 0; }}
-</style></head><body>
-<h1>{html.escape(evaluation.bundle.name)}</h1>
-<p>{len(evaluation.inferred.true)} spectra; {html.escape(str(sidecar.grid))}; network {sidecar.sha256[:12]}.</p>
-<table><tr><th>label</th><th>unit</th><th>bias</th><th>scatter</th><th>robust scatter</th><th>rms</th>
-<th>rms, trends out</th><th>inside 68 %</th></tr>
-{rows}
-</table>
-{pictures}
-</body></html>
-"""

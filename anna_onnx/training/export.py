@@ -131,7 +131,13 @@ def export(
     provenance["precision"] = {"stored": precision, **({"effect": effect} if effect else {})}
     names = tuple(label.name for label in labels)
     coverage = cross_fitted_coverage(
-        inferred.error, inferred.sigma, inferred.block.snr, inferred.true, examples.id, names
+        inferred.error,
+        inferred.sigma,
+        inferred.block.snr,
+        inferred.true,
+        known_snr(examples, inferred),
+        examples.id,
+        names,
     )
     if coverage is not None:
         provenance["coverage"] = coverage.to_dict()
@@ -338,6 +344,12 @@ def infer_examples(bundle: Bundle, examples: Examples, grid: Grid) -> Inferred:
     low = np.array([label.low for label in bundle.sidecar.labels])
     span = np.array([label.span for label in bundle.sidecar.labels])
     return Inferred(block, values, sigma, examples.scaled.cpu().numpy().astype(np.float64) * span + low)
+
+
+def known_snr(examples: Examples, inferred: Inferred) -> FloatArray:
+    """Return the S/N of the noise in examples; as inference measures it where nothing says what it is."""
+    snr = examples.snr.cpu().numpy().astype(np.float64)
+    return np.where(np.isfinite(snr), snr, inferred.block.snr)
 
 
 def make_selftest(bundle: Bundle, examples: Examples, n: int = 8) -> SelfTest:

@@ -13,7 +13,8 @@ from anna_onnx.training.crossfit import N_FOLD, cross_fitted_coverage
 def cover(error: np.ndarray, star: np.ndarray):
     n = len(error)
     snr = np.random.default_rng(2).uniform(50, 200, n)
-    return cross_fitted_coverage(error[:, None], np.ones((n, 1)), snr, np.arange(float(n))[:, None], star, ("teff",))
+    true = np.arange(float(n))[:, None]
+    return cross_fitted_coverage(error[:, None], np.ones((n, 1)), snr, true, snr, star, ("teff",))
 
 
 def test_errors_of_any_size_are_covered_as_promised():

@@ -1,0 +1,230 @@
+"""Assessment: what a model makes of spectra whose labels are known, and how far that is from what can be known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anna_onnx.bundle import Bundle
+from anna_onnx.calibration import ONE_SIGMA, Trends
+from anna_onnx.coverage import Coverage, measure_coverage
+from anna_onnx.inference import half_width
+from anna_onnx.labels import Label, canonical, scale, unscale
+from anna_onnx.limit import UNCONSTRAINED
+
+FloatArray = NDArray[np.float64]
+COVERAGE_LEVELS = (0.5, ONE_SIGMA, 0.8, 0.9, 0.95)
+NORMAL_MEDIAN = 0.6745
+"""Median of the absolute deviation of a normal variable, in standard deviations."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Residuals, inferred minus true, of one label, in its unit.
+
+    Attributes
+    ----------
+    name, unit : str
+    bias, scatter, robust_scatter, rms : float
+        Mean, standard deviation, 1.4826 x median absolute deviation, root mean square.
+    rms_corrected : float
+        The RMS after residual trends are taken out (cross-validated order).
+    coverage : float
+        Fraction of truths inside the 68 % interval.
+    bound : float
+        RMS over the stars of the Cramér-Rao bound; NaN where it is not known.
+    over_bound : float
+        RMS of the residuals over that of the bound, of the same stars.
+    median_over_bound : float
+        Median over the stars of abs(residual) / bound, over 0.6745: 1 for normal errors at the bound.
+    """
+
+    name: str
+    unit: str
+    bias: float
+    scatter: float
+    robust_scatter: float
+    rms: float
+    rms_corrected: float
+    coverage: float
+    bound: float
+    over_bound: float
+    median_over_bound: float
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """What a model makes of spectra whose labels are known.
+
+    Attributes
+    ----------
+    bundle : Bundle
+    id : array, shape (n,)
+    flux : array of float32, shape (n, n_pixel)
+        As the network saw it.
+    true, values, sigma : arrays, shape (n, n_label)
+        In the labels' units; `sigma` is the network's.
+    snr, measured_snr : arrays, shape (n,)
+        Of the noise that was drawn, if it is known, and as inference measures it, which takes narrow lines for noise.
+    flags : array of int64, shape (n,)
+        Bits of `Flag`.
+    trends : Trends
+        Fitted to these residuals.
+    about : mapping of str to str
+        How the test was made, for a person to read.
+    bound : array, shape (n, n_label), or None
+        Cramér-Rao bound of each star; NaN where it is not known.
+    """
+
+    bundle: Bundle
+    id: NDArray[Any]
+    flux: NDArray[np.float32]
+    true: FloatArray
+    values: FloatArray
+    sigma: FloatArray
+    snr: FloatArray
+    measured_snr: FloatArray
+    flags: NDArray[np.int64]
+    trends: Trends
+    about: Mapping[str, str] = field(default_factory=dict)
+    bound: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.true)
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The labels of the model."""
+        return self.bundle.sidecar.labels
+
+    @cached_property
+    def error(self) -> FloatArray:
+        """Inferred minus true, shape (n, n_label)."""
+        return self.values - self.true
+
+    @cached_property
+    def corrected(self) -> FloatArray:
+        """The error after residual trends are taken out, shape (n, n_label)."""
+        return unscale(self.trends.correct(scale(self.values, self.labels)), self.labels) - self.true
+
+    def half_width(self, level: float) -> FloatArray:
+        """Return the half width of the intervals of a level, shape (n, n_label)."""
+        return half_width(self.bundle, self.sigma, self.measured_snr, level)
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        """How often intervals hold the truth."""
+        names = [label.name for label in self.labels]
+        return measure_coverage(
+            self.error,
+            np.stack([self.half_width(level) for level in COVERAGE_LEVELS]),
+            {"snr": self.snr, **dict(zip(names, self.true.T, strict=True))},
+            levels=COVERAGE_LEVELS,
+            labels=names,
+            star=self.id,
+        )
+
+    @cached_property
+    def statistics(self) -> tuple[Statistics, ...]:
+        """The residuals of each label in numbers."""
+        return tuple(self._statistics_of(i, label) for i, label in enumerate(self.labels))
+
+    def _statistics_of(self, i: int, label: Label) -> Statistics:
+        error = self.error[:, i]
+        over_bound, median_over_bound = self.over_bound(i, np.ones(len(self), dtype=np.bool_))
+        return Statistics(
+            name=label.name,
+            unit=label.unit or "",
+            bias=float(np.nanmean(error)),
+            scatter=float(np.nanstd(error)),
+            robust_scatter=float(1.4826 * np.nanmedian(np.abs(error - np.nanmedian(error)))),
+            rms=rms(error),
+            rms_corrected=rms(self.corrected[:, i]),
+            coverage=float(self.coverage.overall[i, COVERAGE_LEVELS.index(ONE_SIGMA)]),
+            bound=np.nan if self.bound is None else rms(self.bound[:, i]),
+            over_bound=over_bound,
+            median_over_bound=median_over_bound,
+        )
+
+    def over_bound(self, i: int, rows: NDArray[np.bool_]) -> tuple[float, float]:
+        """Return rms / bound and the median ratio (see `Statistics`) of a label, of some of the stars."""
+        if self.bound is None:
+            return np.nan, np.nan
+        error, least = self.error[rows, i], self.bound[rows, i]
+        known = np.isfinite(error) & np.isfinite(least)
+        if not known.any():
+            return np.nan, np.nan
+        typical = np.median(np.abs(error[known]) / least[known]) / NORMAL_MEDIAN
+        return rms(error[known]) / rms(least[known]), float(typical)
+
+    @cached_property
+    def snr_thirds(self) -> list[tuple[str, NDArray[np.bool_]]]:
+        """The spectra in thirds of the S/N: what to call each, and its rows."""
+        low, high = np.quantile(self.snr, [1 / 3, 2 / 3])
+        return [
+            (f"S/N below {low:.0f}", self.snr <= low),
+            (f"{low:.0f} to {high:.0f}", (self.snr > low) & (self.snr <= high)),
+            (f"above {high:.0f}", self.snr > high),
+        ]
+
+    def unconstrained(self) -> list[str]:
+        """Return a line for each label that the spectra hardly constrain, and where that is so."""
+        if self.bound is None:
+            return []
+        lines = []
+        for i, label in enumerate(self.labels):
+            weak = [
+                name
+                for name, rows in [("", np.ones(len(self), dtype=np.bool_)), *self.snr_thirds]
+                if rms(self.bound[rows, i]) > UNCONSTRAINED * label.span / np.sqrt(12)
+            ]
+            if weak:
+                where = "these spectra" if "" in weak else f"spectra of {' and '.join(weak)}"
+                lines.append(f"{where} hardly constrain {label.name}: no method can know much more than its range")
+        return lines
+
+    def bound_note(self) -> list[str]:
+        """Return what to know of the local bound where it is no limit."""
+        even = [label.name for label in self.labels if canonical(label.name) in ("vmic", "vsini")]
+        if self.bound is None or not even:
+            return []
+        return [f"near zero the local bound of {' and '.join(even)} is no limit, and the ratio may come out below 1"]
+
+
+def rms(values: FloatArray) -> float:
+    """Return the root mean square over what is known; NaN where nothing is."""
+    known = values[np.isfinite(values)]
+    return float(np.sqrt(np.mean(known**2))) if known.size else np.nan
+
+
+def summary_text(found: Assessment) -> str:
+    """Return the statistics as a table for the terminal."""
+    columns = ("bias", "scatter", "robust", "rms")
+    head = f"{'label':<10}{'unit':<14}" + "".join(f"{name:>10}" for name in columns)
+    lines = [f"{head}{'detrended':>11}{'in 68 %':>9}"]
+    lines += [
+        f"{one.name:<10}{one.unit:<14}{one.bias:>10.3g}{one.scatter:>10.3g}{one.robust_scatter:>10.3g}"
+        f"{one.rms:>10.3g}{one.rms_corrected:>11.3g}{one.coverage:>9.1%}"
+        for one in found.statistics
+    ]
+    return "\n".join(lines)
+
+
+def bound_text(found: Assessment) -> str:
+    """Return how far the residuals are from the Cramér-Rao bound as a table for the terminal, '' when it is not known.
+
+    The ratios are rms / bound and, after the slash, the median ratio of `Statistics`.
+    """
+    if found.bound is None:
+        return ""
+    head = "".join(f"{name:>16}" for name in ("all", *(name for name, _ in found.snr_thirds)))
+    lines = ["rms / bound, and median |error| / bound / 0.6745", f"{'label':<10}{'bound':>10}{head}"]
+    for i, one in enumerate(found.statistics):
+        pairs = [(one.over_bound, one.median_over_bound), *(found.over_bound(i, rows) for _, rows in found.snr_thirds)]
+        lines.append(f"{one.name:<10}{one.bound:>10.3g}" + "".join(f"{f'{a:.2f} / {b:.2f}':>16}" for a, b in pairs))
+    return "\n".join([*lines, *found.unconstrained(), *found.bound_note()])

@@ -1,0 +1,165 @@
+"""Residuals against the bound and the stated errors where the answer is known, and the report of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from anna_onnx.assessment import Assessment, bound_text, summary_text
+from anna_onnx.calibration import Trends
+from anna_onnx.errors import AnnaError, GridError
+from anna_onnx.flags import Flag
+from anna_onnx.origin import grid_of, instrument_of, settings_of, template_of
+from tests import tiny
+
+N = 900
+STRAIGHT = Trends(np.array([[0.0, 1.0], [0.0, 1.0]]))
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> Assessment:
+    """Gaussian residuals as large as the network states; the bound is half of that, except for cool stars."""
+    random = np.random.default_rng(5)
+    bundle = tiny.bundle(tmp_path_factory.mktemp("tiny") / "tiny<b>.onnx")
+    flux = random.uniform(0.8, 1.0, (N, 50)).astype(np.float32)
+    true = random.uniform([3500, 1], [7500, 4], (N, 2))
+    sigma = np.broadcast_to(tiny.SIGMA, true.shape)
+    snr = random.uniform(20, 200, N)
+    return Assessment(
+        bundle=bundle,
+        id=np.arange(N, dtype=float),
+        flux=flux,
+        true=true,
+        values=true + sigma * random.normal(size=true.shape),
+        sigma=sigma,
+        snr=snr,
+        measured_snr=snr,
+        flags=np.where(np.arange(N) < 9, Flag.low_snr.value, 0),
+        trends=STRAIGHT,
+        about={"test set": "a & b.h5", "bound": "a grid"},
+        bound=sigma / 2,
+    )
+
+
+def test_errors_twice_the_bound_are_twice_the_bound_by_both_measures(found):
+    for one in found.statistics:
+        assert (one.over_bound, one.median_over_bound) == (pytest.approx(2, rel=0.1), pytest.approx(2, rel=0.1))
+    assert found.statistics[0].bound == pytest.approx(tiny.SIGMA[0] / 2)
+
+
+def test_gaussian_errors_are_inside_the_intervals_as_often_as_promised(found):
+    assert found.coverage.overall[0] == pytest.approx(found.coverage.levels, abs=0.05)
+    assert found.statistics[0].coverage == pytest.approx(0.683, abs=0.05)
+
+
+def test_a_trend_is_taken_out_of_what_it_was_fitted_to(found):
+    labels = found.labels
+    shifted = dataclasses.replace(
+        found, values=found.true + 0.1 * labels[0].span, trends=Trends(np.array([[-0.1, 1.0], [-0.1, 1.0]]))
+    )
+    assert shifted.statistics[0].bias == pytest.approx(500)
+    inside = (shifted.values[:, 0] >= labels[0].low) & (shifted.values[:, 0] <= labels[0].high)
+    assert shifted.corrected[inside, 0] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_label_whose_bound_is_what_its_range_says_is_called_unconstrained(found):
+    span = found.labels[1].span
+    bound = np.array(found.bound)
+    bound[:, 1] = span / np.sqrt(12)
+    assert found.unconstrained() == []
+    (line,) = dataclasses.replace(found, bound=bound).unconstrained()
+    assert line.startswith("these spectra hardly constrain logg")
+    bound[:, 1] = np.where(found.snr_thirds[0][1], bound[:, 1] * 0.6, 0.01)
+    (line,) = dataclasses.replace(found, bound=bound).unconstrained()
+    assert line.startswith(f"spectra of {found.snr_thirds[0][0]} hardly constrain logg")
+
+
+def test_without_a_bound_none_is_printed_and_the_rest_is(found):
+    without = dataclasses.replace(found, bound=None)
+    assert bound_text(without) == ""
+    assert np.isnan(without.statistics[0].over_bound)
+    assert summary_text(without) == summary_text(found)
+    assert [line.split()[0] for line in bound_text(found).splitlines()[2:4]] == ["teff", "logg"]
+
+
+# --- the report -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page(found) -> str:
+    pytest.importorskip("matplotlib")
+    from anna_onnx import charts
+    from anna_onnx.report import report
+
+    values = found.values.copy()
+    values[77] += 40 * np.array(tiny.SIGMA)
+    with charts.style():
+        return report(dataclasses.replace(found, values=values))
+
+
+def test_a_report_needs_nothing_beside_it(page):
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in re.findall(r'src="([^"]{30})', page))
+    assert not re.search(r"<script|<link|@import|url\(|http", re.sub(r'src="[^"]*"', "", page))
+    assert 'name="viewport"' in page
+
+
+def test_every_section_of_a_report_is_there_and_linked(page):
+    from anna_onnx.report import SECTIONS
+
+    for key in SECTIONS:
+        assert f'<section id="{key}">' in page
+        assert f'href="#{key}"' in page
+
+
+def test_a_report_has_every_chart_once_and_each_says_what_it_shows(page):
+    shown = re.findall(r'<img loading="lazy" alt="([^"]+)"', page)
+    of_a_label = 3 + 1 + 1 + 2  # residuals against two labels and S/N, trend, pulls, coverage by S/N and label
+    assert len(shown) == len(set(shown)) == 2 * of_a_label + 3 + 10  # bound, coverage, sensitivity; the worst ten
+
+
+def test_the_worst_spectrum_comes_first_and_names_cannot_hurt_the_page(page):
+    worst = page.split('<section id="worst">')[1]
+    assert re.search(r"<h3>([^:]+):", worst)[1] == "77"
+    assert "tiny&lt;b&gt;" in page
+    assert "<b>.onnx" not in page
+    assert "a &amp; b.h5" in page
+
+
+def test_the_rate_of_each_flag_is_told(page):
+    assert "<td>low_snr</td><td>9</td><td>1.0%</td>" in page
+
+
+def test_running_medians_follow_a_straight_line():
+    pytest.importorskip("matplotlib")
+    from anna_onnx.charts import binned
+
+    x = np.append(np.random.default_rng(1).permutation(1200) / 100, np.nan)
+    center, middle, low, high = binned(x, 3 * x)
+    assert middle == pytest.approx(3 * center)
+    assert high - low == pytest.approx(3 * 0.68 * np.full(12, 1.0), rel=0.02)
+
+
+# --- what a model says of its making ------------------------------------------------------
+
+
+def test_the_instrument_is_what_the_user_says_else_the_parameters_else_the_preparation(tmp_path):
+    params = '[data]\ngrid = "default"\nwavelength = [6630, 6640, 0.2]\nfwhm = 0.5\n'
+    bundle = tiny.bundle(tmp_path / "a.onnx", provenance={"params": params})
+    assert instrument_of(bundle, resolution=9000) == {"resolution": 9000}
+    assert instrument_of(bundle) == {"fwhm": 0.5}
+    assert instrument_of(tiny.bundle(tmp_path / "b.onnx")) is None
+
+
+def test_parameters_that_cannot_be_read_are_none(tmp_path):
+    assert settings_of(tiny.bundle(tmp_path / "a.onnx", provenance={"params": "[data"})) is None
+    assert template_of(tiny.bundle(tmp_path / "b.onnx")) == pytest.approx(np.ones(50))
+    with pytest.raises(AnnaError, match="needed 50 positive numbers"):
+        template_of(tiny.bundle(tmp_path / "c.onnx", provenance={"snr_template": [1.0, 2.0]}))
+
+
+def test_a_grid_that_does_not_cover_the_model_is_refused(tmp_path):
+    with pytest.raises(GridError, match=r"covers 6619\.\d-6831\.\d Å, needed 6000\.0-6049\.0"):
+        grid_of(tiny.bundle(tmp_path / "a.onnx"))
