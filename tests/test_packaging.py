@@ -59,9 +59,14 @@ def test_every_file_of_a_package_is_shipped(project):
 
 
 def test_the_recipe_needs_what_the_project_needs(project):
-    recipe = yaml.safe_load((ROOT / "recipe" / "recipe.yaml").read_text(encoding="utf-8"))["requirements"]["run"]
+    recipe = yaml.safe_load((ROOT / "recipe" / "recipe.yaml").read_text(encoding="utf-8"))
     python = project["project"]["requires-python"].replace(">=", "python >=")
-    assert bounds(recipe) == bounds([*project["project"]["dependencies"], python])
+    assert bounds(recipe["requirements"]["run"]) == bounds([*project["project"]["dependencies"], python])
+    training = bounds(project["project"]["optional-dependencies"]["train"])
+    besides = bounds([line.replace("pytorch", "torch") for line in recipe["requirements"]["run_constraints"]])
+    assert besides.items() <= training.items()
+    commands = [line.split(" = ") for line in recipe["build"]["python"]["entry_points"]]
+    assert dict(commands) == project["project"]["scripts"]
 
 
 def test_recipe_citation_and_page_are_of_this_version():
