@@ -187,14 +187,15 @@ def explain_parts(
     explainer = _Explainer(inference)
     spectra = explainer.spectra(read_blocks(parts, inference.options.read))
     seen = pictures = 0
+    report(0, most, "explained")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for seen, (prepared, rows, row) in enumerate(islice(spectra, most), start=1):
-            report(seen - 1, most, f"explained, {_title(rows, row)}")
             if prepared is not None:
                 picture = draw(explainer.explanation(prepared, rows, row))
                 write_text(directory / _file_name(seen, rows, row), picture)
                 pictures += 1
+            report(seen, most, f"explained, {_title(rows, row)}")
     except OSError as error:
         raise AnnaError(f"{directory}: cannot be written ({error.strerror})") from error
     return Explained(pictures, seen - pictures, next(spectra, None) is not None, directory)
