@@ -166,7 +166,7 @@ def _open(parts: Iterable[Part], options: ReadOptions) -> Iterator[Spectrum | Fa
         ahead.extend(islice(parts, n - len(ahead)) if len(ahead) < n else ())
         if not ahead:
             return
-        whole = [part.file for part in takewhile(lambda part: part == Part(part.file), islice(ahead, n))]
+        whole = [part.file for part in takewhile(_is_whole, islice(ahead, n))]
         alike = series.read(whole)
         if alike is None:
             yield from _one_file(ahead.popleft(), series, options)
@@ -176,6 +176,10 @@ def _open(parts: Iterable[Part], options: ReadOptions) -> Iterator[Spectrum | Fa
         for _ in range(len(alike)):
             ahead.popleft()
         n = min(2 * n, max(1, min(ROWS, PIXELS // alike.first.n_pixel))) if len(alike) == n else 1
+
+
+def _is_whole(part: Part) -> bool:
+    return part.first == 0 and part.last is None
 
 
 def _one_file(part: Part, series: Series, options: ReadOptions) -> Iterator[Spectrum | Failure | _Stack]:

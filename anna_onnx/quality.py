@@ -54,9 +54,10 @@ def estimate_snr(flux: Floats, sigma: Floats | None = None, bad: BoolArray | Non
             return np.full(len(flux), np.nan)
         center, around = sample(2, -2), sample(0, -4) + sample(4, 0)
         total = center + around
-        bright = total >= _quantile(total, 0.5)[:, None]
-        third = np.where(bright, np.abs(2 * center - around), np.float32(np.nan))
-        noise = 1.482602 / np.sqrt(6) * _quantile(third, 0.5)
+        bright = total >= _quantile(total, 0.5)[:, None].astype(np.float32)
+        # Divided by zero, what is not bright goes to the end of the order; np.where takes five times as long.
+        third = np.abs(2 * center - around) / bright
+        noise = 1.482602 / np.sqrt(6) * _quantile(third, 0.5, np.count_nonzero(bright, axis=1))
         return np.asarray(np.maximum(_quantile(signal, 0.5) / noise, 0))
 
 
@@ -102,11 +103,15 @@ def off_continuum(flux: Floats, snr: FloatArray) -> BoolArray:
     return np.asarray((np.abs(level - 1) > tolerance) | (np.abs(tilt) > tolerance))
 
 
-def _quantile(values: Floats, fraction: float) -> FloatArray:
-    """Return a quantile of each row, by nearest rank, leaving NaN out; NaN for a row without values."""
+def _quantile(values: Floats, fraction: float, count: NDArray[np.intp] | None = None) -> FloatArray:
+    """Return a quantile of the lowest `count` of each row, by nearest rank; NaN for a row without values.
+
+    By default all that are not NaN are counted.
+    """
     ordered = np.sort(values, axis=1)  # NaN last
-    if not np.isnan(ordered[:, -1]).any():
-        return ordered[:, round(fraction * (values.shape[1] - 1))].astype(np.float64)
-    count = values.shape[1] - np.isnan(ordered).sum(axis=1)
+    if count is None:
+        if not np.isnan(ordered[:, -1]).any():
+            return ordered[:, round(fraction * (values.shape[1] - 1))].astype(np.float64)
+        count = values.shape[1] - np.isnan(ordered).sum(axis=1)
     rank = np.maximum(np.rint(fraction * (count - 1)).astype(np.intp), 0)
     return np.asarray(ordered[np.arange(len(ordered)), rank], dtype=np.float64)

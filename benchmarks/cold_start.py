@@ -26,7 +26,7 @@ import click
 import numpy as np
 from materials import GRID, make_model, spectra
 
-LITE = "from anna_onnx_cli.lite import main; main()"
+LITE = "from anna_onnx_cli.lite import run; run()"  # as the installed command
 IMPORTS = """
 import os, sys, time
 started = time.perf_counter()

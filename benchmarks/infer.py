@@ -3,6 +3,7 @@
 ``fits_over_getdata``      2000 FITS files to a table, whole process, over the rate of astropy's getdata on them
 ``bulk_over_onnxruntime``  100,000 spectra of one HDF5 file to a table, over bare onnxruntime on arrays in memory
 ``peak_mb``                the most memory that any of the runs took, its processes together
+``model``                  whose network it was; ``made`` is of the manual's architecture, with random weights
 
     python benchmarks/infer.py --json
 """
@@ -24,32 +25,40 @@ import click
 import numpy as np
 from materials import make_model, spectra, write_fits, write_training_set
 
+from anna_onnx.bundle import Bundle
 from anna_onnx.session import usable_cores
 
-LITE = [sys.executable, "-c", "from anna_onnx_cli.lite import main; main()"]
+RELEASED = Path(__file__).parents[1] / "models" / "fgk-6625-6825.onnx"
+LITE = [sys.executable, "-c", "from anna_onnx_cli.lite import run; run()"]
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--model", type=click.Path(exists=True), help="Bundle (default: the manual's architecture).")
+@click.option(
+    "--model",
+    type=click.Path(exists=True, path_type=Path),
+    default=lambda: RELEASED if RELEASED.exists() else None,
+    help="Bundle (default: the released one, before there is one the manual's architecture with random weights).",
+)
 @click.option("--files", default=2000, show_default=True)
 @click.option("--rows", default=100_000, show_default=True)
 @click.option("--repeat", default=5, show_default=True, help="Runs; the median counts.")
-def main(as_json: bool, model: str | None, files: int, rows: int, repeat: int) -> None:
+def main(as_json: bool, model: Path | None, files: int, rows: int, repeat: int) -> None:
     """Measure inference at scale."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bundle = Path(model) if model else folder / "model.onnx"
+        bundle = model or folder / "made.onnx"
         if model is None:
             make_model(bundle)
         fits, fits_peak = measure_fits(folder, bundle, files, repeat)
         bulk, bulk_peak = measure_bulk(folder, bundle, rows, repeat)
-    found = {**fits, **bulk, "peak_mb": round(max(fits_peak, bulk_peak), 1), "cores": usable_cores()}
+    found = {"model": bundle.stem, **fits, **bulk, "peak_mb": round(max(fits_peak, bulk_peak), 1)}
+    found["cores"] = usable_cores()
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
         for key, value in found.items():
-            click.echo(f"{key:28} {value:.4g}")
+            click.echo(f"{key:28} {value if isinstance(value, str) else format(value, '.4g')}")
 
 
 def measure_fits(folder: Path, model: Path, n: int, repeat: int) -> tuple[dict[str, float], float]:
@@ -78,11 +87,12 @@ def measure_bulk(folder: Path, model: Path, n: int, repeat: int) -> tuple[dict[s
     """Compare inference of one large file with bare onnxruntime, turn by turn."""
     import onnxruntime as ort
 
-    write_training_set(folder / "bulk.h5", n)
+    grid = Bundle.load(model).sidecar.grid
+    write_training_set(folder / "bulk.h5", n, grid)
     options = ort.SessionOptions()
     options.intra_op_num_threads = usable_cores()
     session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    flux = spectra(min(n, 5000), np.random.default_rng(5))
+    flux = spectra(min(n, 5000), np.random.default_rng(5), grid.wavelength)
 
     def bare(size: int, total: int) -> None:
         for first in range(0, total, size):

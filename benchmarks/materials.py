@@ -123,12 +123,12 @@ def write_fits(folder: Path, n: int) -> list[Path]:
     return paths
 
 
-def write_training_set(path: Path, n: int) -> None:
-    """Write n spectra on the grid of the model."""
+def write_training_set(path: Path, n: int, grid: Grid = GRID) -> None:
+    """Write n spectra on the grid of a model."""
     random = np.random.default_rng(4)
-    base = spectra(1000, random)
+    base = spectra(1000, random, grid.wavelength)
     names, units = [label.name for label in LABELS], [label.unit or "" for label in LABELS]
-    with TrainingSetWriter(path, GRID, names, units, n) as writer:
+    with TrainingSetWriter(path, grid, names, units, n) as writer:
         for first in range(0, n, 1000):
             rows = min(1000, n - first)
             writer.append(base[:rows], np.zeros((rows, len(LABELS))), np.arange(first, first + rows, dtype=np.float64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,20 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def run() -> None:
+    """Run the command, and leave the memory to the system: to tidy it up takes a tenth of a short run."""
+    try:
+        main()
+    except SystemExit as end:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            raise end from None  # the interpreter reports what cannot be written
+        if isinstance(end.code, int):
+            os._exit(end.code)
+        raise
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
