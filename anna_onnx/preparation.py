@@ -189,7 +189,8 @@ class Preparation:
     the training spectra: the frame of the spectrum is not known, or it is
     another than theirs and the velocity of the star was not given.
     A network trained over at least ±30 km/s, the motion of the Earth, has
-    learned not to mind: there it is never set.
+    learned not to mind: there it is set only when the file states a velocity beyond
+    those of the training, which is not removed.
     """
 
     grid: Grid
@@ -321,7 +322,9 @@ class Preparation:
         treatment = self._treatment(options, resolution)
         rv, rv_error = self._velocity(spectra, treatment, radial_velocity, options, template)
         gridded = self._gridder.bring(spectra, treatment, rv)
+        left = self._velocity_left(radial_velocity, rv, len(spectra.flux))
         flags = self._flags(gridded, medium, frame, resolution, rv)
+        flags[~np.isnan(left)] |= Flag.frame_unknown
         common = (*self._medium_note(medium), *self._resolution_note(resolution))
         motion = self._frame_note(frame)
         return PreparedBlock(
@@ -331,8 +334,21 @@ class Preparation:
             snr=gridded.snr,
             flags=flags,
             rv=rv,
-            notes=self._notes(gridded, flags, common, motion, rv, rv_error),
+            notes=self._notes(gridded, flags, common, motion, rv, rv_error, left),
         )
+
+    def _velocity_left(self, radial_velocity: ArrayLike | None, rv: FloatArray | None, n: int) -> FloatArray:
+        """Return the velocities, stated and not removed, that the network was not trained to tolerate; else NaN."""
+        # Where the Earth's motion counts, the frame is flagged already; stars that were not at rest may have any.
+        if not self.tolerates_motion or self.frame != "rest" or radial_velocity is None or rv is not None:
+            return np.full(n, np.nan)
+        stated = np.broadcast_to(np.asarray(radial_velocity, dtype=np.float64), n)
+        return np.where(self._tolerates(stated), np.nan, stated)
+
+    def _tolerates(self, velocity: FloatArray | float) -> BoolArray:
+        """Whether the network was trained with such velocities, or nothing is known of that."""
+        low, high = self.velocity_range or (-np.inf, np.inf)
+        return np.asarray(np.isnan(velocity) | ((velocity >= low) & (velocity <= high)))
 
     @cached_property
     def _gridder(self) -> Gridder:
@@ -421,15 +437,18 @@ class Preparation:
         motion: tuple[str, ...],
         rv: FloatArray | None,
         rv_error: FloatArray | None,
+        left: FloatArray,
     ) -> list[tuple[str, ...]]:
         """Say what was assumed and done; rows without anything of their own share one tuple."""
         notes = [common if rv is not None else (*common, *motion)] * len(flags)
-        own = ((flags & ROW_FLAGS) != 0) | (gridded.normalized != 0) | (rv is not None)
+        own = ((flags & ROW_FLAGS) != 0) | (gridded.normalized != 0) | (rv is not None) | ~np.isnan(left)
         for row in np.flatnonzero(own).tolist():
             lines = list(notes[row])
             if rv is not None:
-                lines.append(_velocity_note(rv[row], None if rv_error is None else rv_error[row]))
+                lines.append(self._velocity_note(rv[row], None if rv_error is None else rv_error[row]))
                 lines += motion if np.isnan(rv[row]) else ()
+            if not np.isnan(left[row]):
+                lines.append(f"radial velocity {left[row]:.1f} km/s not removed (rv), {self._velocities}")
             notes[row] = (*lines, *self._row_notes(gridded, row, Flag(int(flags[row]))))
         return notes
 
@@ -457,6 +476,18 @@ class Preparation:
         trained = "at rest" if self.frame == "rest" else f"on {self.frame} ones"
         return (f"{frame} wavelengths, the model was trained {trained}: the star's velocity is needed (rv)",)
 
+    def _velocity_note(self, rv: float, error: float | None) -> str:
+        if np.isnan(rv):
+            return "no radial velocity known, none removed" if error is None else "no radial velocity could be measured"
+        measured = "" if error is None else f" ± {error:.1f}, measured by cross-correlation,"
+        beyond = f", {self._velocities}" if self.tolerates_motion and not self._tolerates(rv) else ""
+        return f"radial velocity {rv:.1f}{measured} km/s removed{beyond}"
+
+    @property
+    def _velocities(self) -> str:
+        low, high = self.velocity_range or (0.0, 0.0)
+        return f"the model was trained with {low:g} to {high:g}"
+
     def _row_notes(self, gridded: Gridded, row: int, flags: Flag) -> Iterator[str]:
         if gridded.normalized[row]:
             yield "continuum normalised" if gridded.normalized[row] > 0 else "no continuum found to divide by"
@@ -471,13 +502,6 @@ class Preparation:
         if flags & Flag.not_normalized:
             level, tilt = continuum_level(gridded.flux[row][None])
             yield f"continuum at {level[0]:.3g}, changing by {tilt[0]:.0%}, needed 1"
-
-
-def _velocity_note(rv: float, error: float | None) -> str:
-    if np.isnan(rv):
-        return "no radial velocity known, none removed" if error is None else "no radial velocity could be measured"
-    measured = "" if error is None else f" ± {error:.1f}, measured by cross-correlation,"
-    return f"radial velocity {rv:.1f}{measured} km/s removed"
 
 
 def _pair(values: Any) -> tuple[float, float] | None:

@@ -159,6 +159,16 @@ def test_legacy_binary_files_come_in_blocks(tmp_path: Path) -> None:
     assert blocks[0].flux[0] == approx(0.9)
 
 
+def test_a_bad_star_of_a_legacy_binary_file_costs_one_row(bundle: Bundle, tmp_path: Path) -> None:
+    stars = np.ones((4, 53))
+    stars[:, 0], stars[:, 3:] = range(4), 0.9
+    stars[1, 3:], stars[2, 10], stars[3, 1] = np.nan, np.inf, np.nan  # no flux, a bad pixel, a label not known
+    np.concatenate([[50, 1], tiny.GRID.wavelength, *stars]).tofile(tmp_path / "train.bin")
+    rows = join(list(infer_files(bundle, [str(tmp_path / "train.bin")])))
+    assert [bool(bits & Flag.no_coverage) for bits in rows.flags] == [False, True, False, False]
+    assert np.isfinite(rows.values).all(axis=1).tolist() == [True, False, True, True]
+
+
 def test_what_cannot_be_read_becomes_a_row_in_its_place(bundle: Bundle, tmp_path: Path) -> None:
     good = tiny.write_star(tmp_path / "good.txt")
     (tmp_path / "empty.fits").touch()

@@ -56,6 +56,17 @@ def test_a_good_spectrum_has_no_flags_and_no_notes() -> None:
     assert ready.snr == pytest.approx(2 * 150, rel=0.05)
 
 
+def test_a_stated_velocity_beyond_the_training_is_flagged_unless_it_is_removed() -> None:
+    fast = star(frame="barycentric", radial_velocity=250.0)
+    ready = LENIENT.prepare(fast)
+    assert ready.flags & Flag.frame_unknown
+    assert "250.0 km/s not removed" in "; ".join(ready.notes)
+    assert not LENIENT.prepare(star(frame="barycentric", radial_velocity=90.0)).flags & Flag.frame_unknown
+    removed = LENIENT.prepare(fast, PrepareOptions(rv="header"))
+    assert not removed.flags & Flag.frame_unknown
+    assert "removed, the model was trained with -100 to 100" in "; ".join(removed.notes)
+
+
 def test_its_own_grid_in_gives_the_same_flux_out() -> None:
     flux = flux_at(GRID.wavelength).astype(np.float32)
     assert LENIENT.prepare_block(GRID.wavelength, flux[None], medium="air").flux[0].tobytes() == flux.tobytes()

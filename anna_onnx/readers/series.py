@@ -183,7 +183,7 @@ def _content(path: str, size: int) -> bytes | None:
 def _names(known: _Learned, headers: Sequence[bytes]) -> Iterator[str]:
     """Yield the names of the stars, as far as the headers are equal to the one that is known."""
     stored = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, known.header.size)
-    differ = ((stored ^ known.header) & known.matters).any(axis=1).tolist()
+    differ = np.any((stored ^ known.header) & known.matters, axis=1)
     for header, differs in zip(headers, differ, strict=True):
         name = "" if known.object_at is None else _name(header[known.object_at : known.object_at + CARD])
         if differs or (known.spectrum.id and not name):  # without its name another card may bear it
