@@ -80,6 +80,10 @@ class Augmentation:
         self.position = (2 * (wavelength - center) / (wavelength[-1] - wavelength[0])).float().to(self.device)
         template = self._load_template(grid, resolve) if template is None else template
         self.template = template.to(self.device)
+        relative = template if settings.legacy_noise else 1 / template
+        self.typical_noise = float(relative.median())
+        # None: the same in all pixels.
+        self.relative_noise = None if (relative == 1).all() else relative.to(self.device)
         self.lost = self._always_missing(grid).to(self.device)
         self.imperfections = Imperfections(settings, grid, self.device)
         velocities = settings.radial_velocity or (0.0, 0.0)
@@ -158,10 +162,12 @@ class Augmentation:
         variance = torch.zeros(flux.shape[0], device=self.device)
         if s.snr:
             level = 1 / (draw.log_uniform(s.snr) if s.snr_spacing == "log" else draw.uniform(s.snr))
-            relative = self.template if s.legacy_noise else 1 / self.template
-            # addcmul is one pass over the batch where products and sums would be three.
-            flux = torch.addcmul(flux, self._noise(flux.shape, draw), level[:, None] * relative)
-            variance = variance + (level * relative.median()) ** 2
+            noise = self._noise(flux.shape, draw)
+            if self.relative_noise is not None:
+                noise *= self.relative_noise
+            # One pass over the batch where products and sums would be three, and into memory that is at hand.
+            flux = torch.addcmul(flux, noise, level[:, None], out=noise)
+            variance = variance + (level * self.typical_noise) ** 2
         if s.file_noise:
             if sigma is None:
                 raise TrainingError("augmentation.file_noise: the training set has no sigma")
@@ -199,6 +205,8 @@ class Augmentation:
     def lose_pixels(self, flux: Tensor, draw: Draw) -> Tensor:
         """Make pixels missing: single ones, one gap, the ends, bad columns and masked regions."""
         s, n = self.settings, flux.shape[1]
+        if not (s.missing_pixels or s.gaps or s.coverage or s.bad_columns or s.mask):
+            return flux
         index = torch.arange(n, device=self.device)
         lost: Tensor = self.lost
         if s.missing_pixels:
@@ -213,8 +221,7 @@ class Augmentation:
             lost = lost | (index < first) | (index > first + width)
         if s.incomplete < 1:
             lost = (lost & (draw.random((flux.shape[0], 1)) < s.incomplete)) | self.lost
-        nothing = not (s.missing_pixels or s.gaps or s.coverage or s.bad_columns or s.mask)
-        return flux if nothing else flux.masked_fill(lost, math.nan)
+        return flux.masked_fill(lost, math.nan)
 
 
 class Pixels:
@@ -236,6 +243,9 @@ class Pixels:
         self.wavelength = wavelength.to(device, torch.float32 if device.type == "mps" else torch.float64)
         log = wavelength.log()
         self.linear_step, self.log_step = _uniform_step(wavelength), _uniform_step(log)
+        self.uniform = self.linear_step is not None or self.log_step is not None
+        # Where a grid linear in wavelength begins, in pixels from wavelength 0.
+        self.origin = float(wavelength[0]) / self.linear_step if self.linear_step else 0.0
         # Blurring works on twice as many pixels, equal in ln(wavelength).
         self.fine = torch.linspace(float(log[0]), float(log[-1]), 2 * self.n, dtype=torch.float64)
         self.fine_step = float(self.fine[1] - self.fine[0])
@@ -243,54 +253,56 @@ class Pixels:
         self.from_fine = ((log - self.fine[0]) / self.fine_step)[None].float().to(device)
         extremes = self.displacement(torch.tensor([-max_velocity, max_velocity], device=device))
         self.reach = int(extremes.abs().max()) + 5
-        self.block = self._block_length(extremes)
-
-    def _block_length(self, extremes: Tensor) -> int | None:
-        """Return over how many pixels a shift varies by less than half a pixel; None on irregular grids."""
-        if self.linear_step is None and self.log_step is None:
-            return None
+        # Over how many pixels a shift varies by less than half a pixel.
         varies = float((extremes[:, -1] - extremes[:, 0]).abs().max())
-        return -(-self.n // (1 + int(2 * varies)))
+        self.block = -(-self.n // (1 + int(2 * varies)))
+        self._wide = torch.empty(0, 0, device=device)
 
     def shift(self, flux: Tensor, velocity: Tensor) -> Tensor:
         """Shift each spectrum by a velocity in km/s; what comes from more than a pixel beyond the ends is missing."""
-        away, wide = self.displacement(velocity), self._with_margins(flux)
-        if self.block is None:
+        wide = self._with_margins(flux)
+        if not self.uniform:
+            away = self.displacement(velocity)
             whole = away.floor()
             return cubic(wide, whole.long() + (self.index + self.reach - 1), away.sub_(whole))
-        parts = [
-            self._shift_block(wide, first, away[:, first : first + self.block])
-            for first in range(0, self.n, self.block)
-        ]
+        start, stretch = self._start_and_stretch(velocity)
+        parts = [self._shift_block(wide, first, start, stretch) for first in range(0, self.n, self.block)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _shift_block(self, wide: Tensor, first: int, away: Tensor) -> Tensor:
+    def _shift_block(self, wide: Tensor, first: int, start: Tensor, stretch: Tensor) -> Tensor:
         """Shift some pixels, all of a spectrum by the same whole number, which is no look-up but a copy.
 
         What is left of the shift lies between -1/4 and 5/4 then; the cubic is as good there as at 1/2.
         """
-        n_batch, length = away.shape
-        whole = away[:, length // 2].floor()
-        rows = torch.arange(n_batch, device=wide.device) * wide.shape[1]
-        near = wide.flatten().unfold(0, length + 3, 1)[rows + (first + self.reach - 1) + whole.long()]
+        pixel = self.pixel[first : first + self.block]
+        length = len(pixel)
+        whole = (start + stretch * pixel[length // 2]).floor()
+        left = torch.outer(stretch, pixel).add_((start - whole)[:, None])
+        row = torch.arange(first + self.reach - 1, wide.numel(), wide.shape[1], device=wide.device)
+        near = wide.flatten().unfold(0, length + 3, 1).index_select(0, row + whole.long())
         one = near.diff(dim=1)
         two = one.diff(dim=1)
         three = two.diff(dim=1)
-        return newton(near[:, :length], one[:, :length], two[:, :length], three, away.sub_(whole[:, None]))
+        return newton(near[:, :length], one[:, :length], two[:, :length], three, left)
 
     def displacement(self, velocity: Tensor) -> Tensor:
-        """Return how many pixels to the right of each pixel its flux comes from, shape (batch, n_pixel).
+        """Return how many pixels to the right of each pixel its flux comes from, shape (batch, n_pixel)."""
+        if self.uniform:
+            start, stretch = self._start_and_stretch(velocity)
+            return torch.outer(stretch, self.pixel).add_(start[:, None])
+        factor = (-torch.atanh(velocity / SPEED_OF_LIGHT)).exp()[:, None]
+        return (self.position_of(self.wavelength * factor) - self.index).float()
+
+    def _start_and_stretch(self, velocity: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the displacement of the first pixel, and by how much it grows with each pixel, shape (batch,).
 
         Small numbers, so that float32 is as good at pixel 100 000 as at pixel 1.
         """
-        log_factor = -torch.atanh(velocity / SPEED_OF_LIGHT)[:, None]
-        if self.linear_step is not None:
-            stretch = log_factor.expm1()
-            start = stretch * float(self.wavelength[0] / self.linear_step)
-            return torch.addcmul(start, stretch, self.pixel)
-        if self.log_step is not None:
-            return (log_factor / self.log_step).repeat(1, self.n)
-        return (self.position_of(self.wavelength * log_factor.exp()) - self.index).float()
+        log_factor = torch.atanh(velocity / -SPEED_OF_LIGHT)
+        if self.linear_step is None:
+            return log_factor / self.log_step, torch.zeros_like(log_factor)
+        stretch = log_factor.expm1()
+        return stretch * self.origin, stretch
 
     def position_of(self, wavelength: Tensor) -> Tensor:
         """Return the fractional pixel at which a wavelength lies."""
@@ -299,9 +311,14 @@ class Pixels:
         return right - 1 + (wavelength - left) / (self.wavelength[right] - left)
 
     def _with_margins(self, flux: Tensor) -> Tensor:
-        """Continue each spectrum by two pixels at both ends, and by nothing beyond."""
+        """Continue each spectrum by two pixels at both ends, and by nothing beyond.
+
+        The memory is that of the last batch: its far margins hold NaN already.
+        """
         n, reach = self.n, self.reach
-        wide = flux.new_full((len(flux), n + 2 * reach), math.nan)
+        if len(self._wide) != len(flux):
+            self._wide = flux.new_full((len(flux), n + 2 * reach), math.nan)
+        wide = self._wide
         wide[:, reach - 2 : reach] = flux[:, :1]
         wide[:, reach : reach + n] = flux
         wide[:, reach + n : reach + n + 2] = flux[:, -1:]
@@ -357,10 +374,13 @@ def cubic(flux: Tensor, cell: Tensor, t: Tensor) -> Tensor:
 
 
 def newton(value: Tensor, one: Tensor, two: Tensor, three: Tensor, t: Tensor) -> Tensor:
-    """Return the cubic with a value and forward differences at -1, at t: three passes over the batch."""
-    result = torch.addcmul(two, three, t - 1, value=1 / 3)
-    result = torch.addcmul(one, result, t, value=1 / 2)
-    return torch.addcmul(value, result, t + 1)
+    """Return the cubic with a value and forward differences at -1, at t: three passes over the batch.
+
+    `three` and `t` are overwritten: fresh memory costs as much as the arithmetic.
+    """
+    torch.addcmul(two, three, t.sub_(1), value=1 / 3, out=three)
+    torch.addcmul(one, three, t.add_(1), value=1 / 2, out=three)
+    return torch.addcmul(value, three, t.add_(1), out=three)
 
 
 def _resample(flux: Tensor, position: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -27,6 +29,7 @@ from anna_onnx.trainingset import TrainingSet
 
 # Streams of random numbers; each with the seed and counters of its own.
 SPLIT, ORDER, AUGMENT, VALIDATION, WEIGHTS, DROPOUT, CALIBRATION, BASIS, STARS = range(9)
+GOLDEN = 0x9E3779B97F4A7C15  # odd: multiples of it are all different, modulo any power of 2
 BLOCK = 64  # rows that stay together when a file is larger than memory
 
 
@@ -153,13 +156,15 @@ class FileSource:
     def take(self, index: Tensor) -> Drawn:
         """Return some spectra, counted within `rows`."""
         index = index.to(self.device)
-        weight = None if self._weight is None else self._weight[index]
+        # index_select copies whole rows, where brackets go number by number.
+        scaled = self.scaled.index_select(0, index)
+        weight = None if self._weight is None else self._weight.index_select(0, index)
         if self._flux is not None:
-            sigma = None if self._sigma is None else self._sigma[index]
-            return Drawn(self._flux[index], self.scaled[index], weight, sigma)
+            sigma = None if self._sigma is None else self._sigma.index_select(0, index)
+            return Drawn(self._flux.index_select(0, index), scaled, weight, sigma)
         rows = self.rows[index.cpu().numpy()]
         read = self._gather(self._sigmas, rows).to(self.device) if self._read_sigma else None
-        return Drawn(self._read_flux(rows).to(self.device), self.scaled[index], weight, read)
+        return Drawn(self._read_flux(rows).to(self.device), scaled, weight, read)
 
     def at_rest(self, n: int) -> Tensor:
         """Return the first n spectra, shifted back by the velocities of aux/rv where the training set has them."""
@@ -266,28 +271,33 @@ class Batches(Dataset[Batch]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.source, self.augmentation, self.seed = source, augmentation, seed
+        self.source, self.augmentation = source, augmentation
         self.rank, self.world = rank, world
-        self._first_step = np.cumsum([0, *(stage.steps for stage in stages)])
+        self._first_seed = generator(torch.device("cpu"), seed, AUGMENT).initial_seed()
+        self._first_step = list(accumulate((stage.steps for stage in stages), initial=0))
         self._sizes = [stage.batch_size for stage in stages]
-        self._first_spectrum = np.cumsum([0, *(stage.steps * stage.batch_size for stage in stages)])
+        self._first_spectrum = list(accumulate((stage.steps * stage.batch_size for stage in stages), initial=0))
         for size in self._sizes:
             if size % world:
                 raise TrainingError(f"a batch of {size} spectra cannot be shared evenly by {world} processes")
 
     def __len__(self) -> int:
-        return int(self._first_step[-1])
+        return self._first_step[-1]
 
     def __getitem__(self, step: int) -> Batch:
-        stage = int(np.searchsorted(self._first_step, step, side="right")) - 1
+        stage = bisect_right(self._first_step, step) - 1
         size = self._sizes[stage] // self.world
-        position = int(self._first_spectrum[stage]) + (step - int(self._first_step[stage])) * self._sizes[stage]
+        position = self._first_spectrum[stage] + (step - self._first_step[stage]) * self._sizes[stage]
         drawn = self.source.draw(position + self.rank * size, size)
         flux = drawn.flux
         if self.augmentation is not None:
-            random = generator(flux.device, self.seed, AUGMENT, step, self.rank)
-            flux = self.augmentation(flux, random, drawn.sigma).flux
+            flux = self.augmentation(flux, self._random_for(step, flux.device), drawn.sigma).flux
         return Batch(flux, drawn.scaled, drawn.weight)
+
+    def _random_for(self, step: int, device: torch.device) -> torch.Generator:
+        """Return this process's generator for a step; `generator` would take several times as long."""
+        seed = self._first_seed + GOLDEN * (step * self.world + self.rank)
+        return torch.Generator(device).manual_seed(seed % 2**63)
 
     def loader(self, first: int, settings: config.Loader, pin: bool) -> Iterator[Batch]:
         """Return the batches from step `first` on, made here or by workers.

@@ -14,8 +14,7 @@ class Draw:
 
     def uniform(self, limits: tuple[float, float]) -> Tensor:
         """Draw a number for each spectrum, shape (n,)."""
-        low, high = limits
-        return low + (high - low) * self.random((self.n,))
+        return torch.empty(self.n, device=self.device).uniform_(*limits, generator=self.generator)
 
     def log_uniform(self, limits: tuple[float, float]) -> Tensor:
         """Draw a number for each spectrum, even in its logarithm."""

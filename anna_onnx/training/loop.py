@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -33,6 +34,7 @@ from anna_onnx.training.process import Process, interruption, joined
 from anna_onnx.training.task import Task, prepare_task
 from anna_onnx.training.watch import Charts, Note, Stopwatch, Trace
 
+COSTS_HELD = 50  # batches after which their costs are read from the device, which waits for it
 N_BASIS = 2000  # spectra whose mean and spread standardise the input
 Say = Callable[[str], None]
 Row = dict[str, float]
@@ -127,6 +129,9 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(
             self.device.type, init_scale=self.state.loss_scale, enabled=precision == torch.float16
         )
+        self.rounding: AbstractContextManager[object] = nullcontext()
+        if precision != torch.float32:
+            self.rounding = torch.autocast(self.device.type, dtype=precision)
         self.diagnosis = Diagnosis(task, settings.steps, self.directory.read_history())
         self.charts = None
         if settings.run.tensorboard and process.leads:
@@ -138,6 +143,7 @@ class Trainer:
         """Train to the end of the last stage, or until it is stopped."""
         settings, state = self.settings, self.state
         self._say_what_starts()
+        self.network.train()
         batches = Batches(
             self.task.source, self.task.augmentation, settings.stage, settings.seed,
             self.process.rank, self.process.world,
@@ -178,14 +184,11 @@ class Trainer:
         """Forward, cost, backward, step."""
         stage = self.stage
         self._set_learning_rate()
-        self.network.train()
         if stage.keep_probability < 1:
             # The masks are a function of seed and step too, so that a resumed run draws the same ones.
             counters = (DROPOUT, self.state.step, self.process.rank)
             torch.manual_seed(generator(torch.device("cpu"), self.settings.seed, *counters).initial_seed())
-        with self.stopwatch.measure("forward"), torch.autocast(
-            self.device.type, dtype=self.precision, enabled=self.precision != torch.float32
-        ):  # fmt: skip
+        with self.stopwatch.measure("forward"), self.rounding:
             mean, log_sigma = self.forward(batch.flux)
             cost = cost_of(mean, log_sigma, batch.scaled, batch.weight)
         with self.stopwatch.measure("backward"):
@@ -202,25 +205,27 @@ class Trainer:
         return cost.detach()
 
     def _count(self, cost: Tensor) -> None:
-        """Add the cost of a batch, and stop a run that has diverged."""
+        """Keep the cost of a batch."""
         self._costs.append(cost)
-        if len(self._costs) >= 50 or self.device.type == "cpu":
+        if len(self._costs) == COSTS_HELD:
             self._settle_costs()
 
     def _settle_costs(self) -> None:
-        """Read the costs from the device, which waits for it: not after every step."""
+        """Add up the costs of the last batches, and stop a run that has diverged."""
         if not self._costs:
             return
         costs = torch.stack(self._costs).tolist()
         self._costs.clear()
-        self.state.cost_sum += math.fsum(costs)
+        for i, cost in enumerate(costs, start=self.state.step - len(costs) + 1):
+            if not math.isfinite(cost):
+                raise TrainingError(
+                    f"the cost is no number any more at step {i}: the run diverged. "
+                    "Lower stage.learning_rate, add stage.warmup or stage.gradient_clip, look for wild flux values; "
+                    f"the run is kept in {self.directory.path}"
+                )
+            # One by one: the same sum wherever a run was interrupted.
+            self.state.cost_sum += cost
         self.state.cost_count += len(costs)
-        if not math.isfinite(self.state.cost_sum):
-            raise TrainingError(
-                f"the cost is no number any more at step {self.state.step}: the run diverged. "
-                "Lower stage.learning_rate, add stage.warmup or stage.gradient_clip, look for wild flux values; "
-                f"the run is kept in {self.directory.path}"
-            )
 
     def _look(self) -> Row:
         """Look at the validation set: log it, keep the best weights, perhaps stop."""
@@ -255,6 +260,7 @@ class Trainer:
             if self.charts is not None:
                 with explained(self.directory.path / "tensorboard"):
                     self.charts.add(row, self.network)
+        self.network.train()
         return row
 
     def _advise(self, advice: str) -> None:

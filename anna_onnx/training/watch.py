@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -93,12 +92,12 @@ class Stopwatch:
         """Decide whether this step is measured; the first ones warm caches and are not."""
         self.active = step % self.EVERY == self.EVERY - 1
 
-    @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
+    def measure(self, part: str) -> AbstractContextManager[None]:
         """Measure one part of the step, and name it in the trace."""
-        if not (self.active or self.tracing):
-            yield
-            return
+        return self._measured(part) if self.active or self.tracing else nullcontext()
+
+    @contextmanager
+    def _measured(self, part: str) -> Iterator[None]:
         with torch.profiler.record_function(part):
             start = self._now()
             yield
@@ -158,21 +157,39 @@ class Trace:
             self._profiler.step()
 
 
-@dataclass
 class Note:
-    """The remark beside the progress bar."""
+    """The remark beside the progress bar, a new one ten times a second.
 
-    labels: tuple[Label, ...]
-    first_step: int
-    row: Mapping[str, float] | None = None
-    _start: float = 0.0
+    Parameters
+    ----------
+    labels : tuple of Label
+    first_step : int
 
-    def __post_init__(self) -> None:
+    Attributes
+    ----------
+    row : mapping or None
+        The last look at the validation set.
+    """
+
+    EVERY = 0.1  # seconds
+
+    def __init__(self, labels: tuple[Label, ...], first_step: int) -> None:
+        self.labels, self.first_step = labels, first_step
+        self.row: Mapping[str, float] | None = None
         self._start = time.perf_counter()
+        self._due = self._start
+        self._text = ""
 
     def text(self, step: int, steps: int, batch_size: int) -> str:
         """Return cost, RMS of each label in its unit, spectra/s and the time left."""
-        rate = (step - self.first_step) / max(time.perf_counter() - self._start, 1e-9)
+        now = time.perf_counter()
+        if now >= self._due:
+            self._due = now + self.EVERY
+            self._text = self._describe(step, steps, batch_size, now - self._start)
+        return self._text
+
+    def _describe(self, step: int, steps: int, batch_size: int, seconds: float) -> str:
+        rate = (step - self.first_step) / max(seconds, 1e-9)
         left = (steps - step) / rate
         parts = [f"{rate * batch_size:.0f} spectra/s", f"{int(left) // 60}:{int(left) % 60:02d} left"]
         if self.row is not None:

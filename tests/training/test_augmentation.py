@@ -174,6 +174,18 @@ def test_what_comes_from_beyond_the_ends_is_missing_and_nothing_wraps_around():
     )
 
 
+def test_a_batch_knows_nothing_of_the_one_before():
+    augmentation = Augmentation(config.Augmentation(snr=(100, 200), radial_velocity=(-50, 50)), GRID)
+    spectra = continuum(20) - 0.1 * torch.rand(20, 1001)
+    first = augmentation(spectra, torch.Generator().manual_seed(1)).flux
+    kept = first.clone()
+    for batch in (torch.full_like(spectra, math.nan), spectra[:7]):
+        augmentation(batch, torch.Generator().manual_seed(2))
+    assert torch.equal(first.nan_to_num(), kept.nan_to_num())
+    again = augmentation(spectra, torch.Generator().manual_seed(1)).flux
+    assert torch.equal(again.nan_to_num(), kept.nan_to_num())
+
+
 def test_no_velocity_changes_nothing():
     flux = torch.rand(3, 1001)
     assert augment(flux, radial_velocity=(0.0, 0.0)).flux.numpy() == pytest.approx(flux.numpy(), abs=1e-6)
