@@ -256,7 +256,7 @@ def train(params: str, resume: bool, run: str | None, find_lr: bool) -> None:
     torchrun --nproc-per-node=4 --no-python anna train params.toml
     """
     from anna_onnx import config
-    from anna_onnx.training import loop, ratetest
+    from anna_onnx.training import loop, process, ratetest
 
     if find_lr:
         with progress_bar("testing rates") as report:
@@ -267,7 +267,8 @@ def train(params: str, resume: bool, run: str | None, find_lr: bool) -> None:
     settings = going_on.settings() if going_on else config.load(params)
     with progress_bar("training") as report:
         directory = loop.train(settings, going_on, report, lambda text: click.echo(text, err=True))
-    click.echo(str(directory.path))
+    if process.is_leader():
+        click.echo(str(directory.path))
 
 
 @main.command()

@@ -92,6 +92,11 @@ def process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_leader() -> bool:
+    """Whether this process talks for all that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def default_threads() -> int:
     """Return OMP_NUM_THREADS where it is set, else all usable cores; of several processes, the share of each."""
     here = os.environ.get("LOCAL_WORLD_SIZE")

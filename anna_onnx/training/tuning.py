@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import copy
 import os
+import sqlite3
 import tomllib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import optuna
 
 Table = dict[str, Any]
+WAIT = 60  # seconds for other workers to be done with the file of the study
 ALIVE = 60  # seconds between signs of life; a trial without them was killed, and is left out
 
 
@@ -110,10 +113,10 @@ def open_study(settings: config.Config) -> optuna.Study:
     import optuna
 
     path = settings.resolve(settings.tune.storage)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _alone(path):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = optuna.storages.RDBStorage(
-            f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}, heartbeat_interval=ALIVE
+            f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": WAIT}}, heartbeat_interval=ALIVE
         )
     return optuna.create_study(
         study_name=settings.tune.study,
@@ -124,6 +127,21 @@ def open_study(settings: config.Config) -> optuna.Study:
         direction="minimize",
         load_if_exists=True,
     )
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let one process at a time make the tables of a study.
+
+    The lock is SQLite's own, on an empty file beside the study: it works on every system and ends with the process.
+    """
+    try:
+        lock = sqlite3.connect(path.with_name(f".{path.name}.lock"), timeout=WAIT, isolation_level=None)
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        raise TrainingError(f"{path}: the study cannot be kept there ({error})") from error
+    with closing(lock):
+        yield
 
 
 def run_trial(

@@ -33,12 +33,14 @@ def torchrun(settings, *more):
     """Train with two processes on the processor."""
     script = settings.path.parent / "anna_train.py"
     script.write_text(COMMAND)
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1",
          f"--master-port={free_port()}", str(script), "train", str(settings.path), *more],
-        check=True, capture_output=True, timeout=240,
+        check=True, capture_output=True, timeout=240, text=True,
     )  # fmt: skip
-    return RunDirectory.newest(settings.resolve(settings.run.directory))
+    directory = RunDirectory.newest(settings.resolve(settings.run.directory))
+    assert done.stdout.split() == [str(directory.path)]  # said by one process only
+    return directory
 
 
 def test_two_processes_follow_the_cost_curve_of_one_and_write_one_run(toy):

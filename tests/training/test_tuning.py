@@ -57,13 +57,17 @@ def test_bad_trials_are_given_up_early(toy):
 def test_two_workers_share_a_study(toy):
     settings = study_of(toy, trials=4)
     command = [sys.executable, "-c", "from anna_onnx_cli.anna import main; main()", "tune", str(settings.path)]
-    open_study(settings)
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [worker.communicate(timeout=300) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], said
     # Each finishes the trial that it is at.
     assert 4 <= len(open_study(settings).trials) <= 5
     assert all("best of" in out for out, _ in said)
+
+
+def test_a_study_that_cannot_be_kept_is_said_so(toy):
+    with pytest.raises(TrainingError, match=r"study\.db: the study cannot be kept there"):
+        tune(toy(tune={"space": SPACE, "storage": "no_such_folder/study.db"}))
 
 
 def test_the_command_says_what_it_found(toy):
