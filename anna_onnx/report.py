@@ -67,8 +67,6 @@ section { background: #fff; border: 1px solid var(--rule); border-radius: 10px; 
 .notes { margin: 0 0 1rem; padding: .8rem 1rem .8rem 2rem; background: #fff8e6; border: 1px solid #f3dfa8;
   border-radius: 10px; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: .8rem; }
-.beside { display: flex; flex-wrap: wrap; align-items: center; gap: 1.5rem; }
-.beside figure { flex: 0 1 26rem; } .beside .scroll { flex: 0 1 auto; max-width: 100%; }
 .heat th, .heat td { padding: .35rem .5rem; }
 figure { margin: 0; } figcaption { font-size: .86rem; color: var(--muted); padding-left: .3rem; }
 img { width: 100%; height: auto; display: block; }
@@ -205,8 +203,8 @@ def _bound(found: Assessment) -> str:
         "The Cramér-Rao bound is the least error with which any method can infer a label from such spectra. The median "
         "ratio is the median of abs(residual) / bound over the stars, over 0.6745: 1 for normal errors at the bound. "
         f"In thirds of the S/N: rms / bound, and the median ratio. {escape(found.about.get('bound', ''))}.",
-        f'<div class="beside">{_figure(charts.over_bound(found), "rms of the residuals over rms of the bound")}'
-        f"{_table(head, rows)}</div>",
+        _panels([(charts.over_bound(found), "rms of the residuals over rms of the bound")]),
+        _table(head, rows),
     )
 
 

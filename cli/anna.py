@@ -9,7 +9,7 @@ import click
 
 from anna_onnx import __version__
 
-from .group import Group, progress_bar
+from .group import Group, printable, progress_bar
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -332,6 +332,37 @@ def test(
         evaluation.store_trends(result, Path(model))
         click.echo(f"residual trends stored in {model}")
     click.echo(str(report))
+
+
+@main.command()
+@click.argument("model")
+@click.argument("files", nargs=-1, required=True)
+@click.option("-o", "--template", type=click.Path(dir_okay=False), help="File to write the measured S/N template to.")
+@click.option("--grid", help="Grid to compare with: a file, or 'default'.  [default: the model's]")
+@click.option("--most", type=click.IntRange(1), default=200, show_default=True, help="Spectra to look at.")
+@click.option("--resolution", type=click.FloatRange(1, min_open=True), help="Resolving power of the spectra.")
+@click.option("--medium", type=click.Choice(["air", "vacuum"]), help="Medium of the wavelengths.")
+@click.option("--frame", type=click.Choice(["topocentric", "barycentric", "rest"]), help="Frame of the wavelengths.")
+@click.option("--hdu", help="FITS extension to read, by number or name.")
+@click.option("--wave-unit", help="Unit of the wavelengths, such as nm.")
+@click.option("--columns", help="Columns of wavelength, flux and error, such as wave,flux,err.")
+@click.option("--merge-orders", is_flag=True, help="Merge echelle orders into one spectrum.")
+def doctor(model: str, files: tuple[str, ...], **options: Any) -> None:
+    """Say whether the spectra in FILES are like those that MODEL was trained on, and what would have to change.
+
+    Measures S/N, resolving power, continuum, velocities, coverage and unknown
+    features, and prints them with an [augmentation] block for a training that fits.
+
+    \b
+    anna doctor model.onnx night/*.fits
+    anna doctor model.onnx night/*.fits -o night.template
+    """
+    from anna_onnx import prescription
+    from anna_onnx.bundle import Bundle, find_model
+
+    with progress_bar("measuring") as progress:
+        found = prescription.consult(Bundle.load(find_model(model)), files, progress=progress, **options)
+    click.echo(printable(str(found)))
 
 
 @main.command()

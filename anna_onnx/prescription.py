@@ -1,0 +1,324 @@
+"""Prescription: what was measured of spectra beside what a model was trained with, and what would have to change."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anna_onnx import config
+from anna_onnx.bundle import Bundle
+from anna_onnx.doctor import Deviation, Measured, examine
+from anna_onnx.origin import instrument_of, settings_of, template_of
+from anna_onnx.pipeline import expand
+from anna_onnx.snrtemplate import write_template
+
+FloatArray = NDArray[np.float64]
+Range = tuple[float, float]
+TEMPLATE_TOLERANCE = 0.1  # rms of the ratio of two S/N templates
+RESOLUTION_TOLERANCE = 0.05
+MASKED = 0.02  # of the continuum: a deviation as strong as this is worth a mask
+LARGEST_MASK = 0.15  # of the pixels
+LISTED = 8
+MANY_FLAGGED = 0.1
+# Bands of the Earth's atmosphere, Å in air: water, and oxygen at 6300, 6900 and 7600 Å.
+TELLURIC = (
+    (5880, 6000), (6275, 6320), (6460, 6600), (6867, 6960), (7160, 7350), (7590, 7720), (8120, 8360), (8930, 9850),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A line of the table.
+
+    Attributes
+    ----------
+    what, found, trained, advice : str
+    """
+
+    what: str
+    found: str
+    trained: str
+    advice: str = "–"
+
+
+@dataclass(frozen=True, eq=False)
+class Prescription:
+    """What to know before a model is used on these spectra, and what to train with for them.
+
+    Attributes
+    ----------
+    findings : tuple of Finding
+    changes : dict of str to object
+        Keys of ``[augmentation]`` and the values that they should have.
+    trained : config.Augmentation
+        What the model was trained with.
+    notes : tuple of str
+        How it was measured.
+    """
+
+    findings: tuple[Finding, ...]
+    changes: dict[str, Any]
+    trained: config.Augmentation
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([self.table(), "", *self.notes, "", self.block()])
+
+    def table(self) -> str:
+        """Return the findings as a table for the terminal."""
+        rows = [("", "found", "trained with", "what to change")]
+        rows += [dataclasses.astuple(one) for one in self.findings]
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]).rstrip() for row in rows)
+
+    def block(self) -> str:
+        """Return the table ``[augmentation]`` of a parameter file for spectra like these."""
+        default = config.Augmentation()
+        kept = {
+            item.name: value
+            for item in dataclasses.fields(config.Augmentation)
+            if (value := getattr(self.trained, item.name)) != getattr(default, item.name)
+        }
+        lines = [_line(name, value) for name, value in kept.items() if name not in self.changes]
+        for name, value in self.changes.items():
+            before = f"was {_line(name, kept[name]).split(' = ', 1)[1]}" if name in kept else "new"
+            lines.append(f"{_line(name, value)}  # {before}")
+        return "\n".join(["[augmentation]", *lines])
+
+
+def _line(name: str, value: Any) -> str:
+    return config.dumps({name: _plain(value)}).strip()
+
+
+def _plain(value: Any) -> Any:
+    """Return tuples as the lists of TOML."""
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def consult(bundle: Bundle, files: Sequence[str], template: str | None = None, **options: Any) -> Prescription:
+    """Examine spectra, write their S/N template if asked to, and say what would have to change.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    files : sequence of str
+        ``@list.txt`` stands for a list of files.
+    template : str, optional
+        File to write the S/N template to.
+    **options
+        See `anna_onnx.doctor.examine`.
+    """
+    measured = examine(bundle, list(expand(files)), **options)
+    if template is not None:
+        comment = f"measured by anna doctor from {measured.n} spectra, median S/N {np.median(measured.snr):.0f}"
+        write_template(template, bundle.sidecar.grid, measured.template, comment)
+    return prescribe(bundle, measured, template)
+
+
+def prescribe(bundle: Bundle, measured: Measured, template: str | None = None) -> Prescription:
+    """Compare what was measured of spectra with what a model was trained with.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    measured : Measured
+    template : str, optional
+        File in which the measured S/N template is.
+    """
+    settings = settings_of(bundle)
+    trained = config.Augmentation() if settings is None else settings.augmentation
+    parts = (
+        _snr(bundle, measured, trained),
+        _template(bundle, measured, trained, template),
+        _resolution(bundle, measured),
+        _continuum("offset", measured.offset, trained.continuum_offset),
+        _continuum("slope", measured.slope, trained.continuum_slope),
+        _velocity(bundle, measured, trained),
+        _coverage(bundle, measured),
+        _missing(measured, trained),
+        _deviations(bundle, measured, trained),
+        _flagged(measured),
+    )
+    changes = {name: value for _, change in parts for name, value in change.items()}
+    if "snr_template" in changes:
+        changes.setdefault("snr", _snr_range(measured))
+        changes["legacy_noise"] = False
+    known = {name: value for name, value in changes.items() if getattr(trained, name) != value}
+    return Prescription(tuple(finding for finding, _ in parts), known, trained, _notes(measured))
+
+
+Part = tuple[Finding, dict[str, Any]]
+
+
+def _snr(bundle: Bundle, measured: Measured, trained: config.Augmentation) -> Part:
+    low, high = _percentiles(measured.snr)
+    found = f"{low:.0f} to {high:.0f}, median {np.median(measured.snr):.0f}"
+    if measured.noise_ratio is not None:
+        found += f"; noise {measured.noise_ratio:.2f} × the errors given"
+    if trained.snr is None:
+        return Finding("S/N of a pixel", found, "no noise added", "–"), {}
+    usual = float(np.median(template_of(bundle)))
+    own = trained.snr[0] * usual, trained.snr[1] * usual
+    if own[0] <= 1.05 * low and own[1] >= 0.95 * high:
+        return Finding("S/N of a pixel", found, _span(own, "{:.0f}")), {}
+    wanted = _snr_range(measured)
+    change = {"snr": (_digits(min(wanted[0], own[0]) / usual), _digits(max(wanted[1], own[1]) / usual, up=True))}
+    return Finding("S/N of a pixel", found, _span(own, "{:.0f}"), "snr"), change
+
+
+def _snr_range(measured: Measured) -> Range:
+    """Return a range of S/N that holds nearly all spectra, with a margin."""
+    low, high = np.percentile(measured.snr, [2, 98])
+    return _digits(0.9 * low), _digits(1.1 * high, up=True)
+
+
+def _digits(value: float, up: bool = False) -> float:
+    """Round to two digits, down or up."""
+    step = 10.0 ** (np.floor(np.log10(value)) - 1)
+    return float(f"{(np.ceil(value / step) if up else np.floor(value / step)) * step:.6g}")
+
+
+def _template(bundle: Bundle, measured: Measured, trained: config.Augmentation, name: str | None) -> Part:
+    low, high = np.percentile(measured.template, [5, 95])
+    own = template_of(bundle)
+    own = own / np.median(own)
+    ratio = measured.template / own
+    off = float(np.std(np.log(ratio / np.median(ratio))))
+    found = f"{low:.2f} to {high:.2f} of the median"
+    if trained.snr is None:
+        return Finding("S/N along the spectrum", found, "no noise added"), {}
+    kind = "flat" if np.ptp(own) == 0 else "a template"
+    if off <= TEMPLATE_TOLERANCE:
+        return Finding("S/N along the spectrum", found, f"{kind}, {off:.0%} off"), {}
+    advice = "snr_template" if name else "snr_template, which -o writes"
+    return Finding("S/N along the spectrum", found, f"{kind}, {off:.0%} off", advice), _given(snr_template=name)
+
+
+def _given(**change: Any) -> dict[str, Any]:
+    return {name: value for name, value in change.items() if value is not None}
+
+
+def _resolution(bundle: Bundle, measured: Measured) -> Part:
+    instrument = instrument_of(bundle)
+    middle = float(bundle.sidecar.grid.wavelength.mean())
+    own = None
+    if instrument is not None:
+        own = instrument.get("resolution") or middle / instrument["fwhm"]
+    trained = "not stated" if own is None else f"R {own:.0f}"
+    if measured.resolution is None:
+        return Finding("resolving power", "not measured", trained), {}
+    found = f"R {measured.resolution:.0f} or more"
+    if own is None or abs(measured.resolution / own - 1) <= RESOLUTION_TOLERANCE:
+        return Finding("resolving power", found, trained), {}
+    if measured.resolution > own:
+        return Finding("resolving power", found, trained, "infer with --resolution, which degrades them"), {}
+    change = {"resolution": (_digits(0.95 * measured.resolution), round(own, 1)), "spectrum_resolution": round(own, 1)}
+    return Finding("resolving power", found, trained, "resolution, unless the stars rotate"), change
+
+
+def _continuum(name: str, values: FloatArray, own: Range | None) -> Part:
+    low, high = _percentiles(values)
+    found, what = f"{low:+.3f} to {high:+.3f}", f"continuum {name}"
+    had = own or (0.0, 0.0)
+    if low >= had[0] - 0.002 and high <= had[1] + 0.002:
+        return Finding(what, found, _span(own, "{:+.3g}")), {}
+    change = (min(had[0], np.floor(200 * low) / 200), max(had[1], np.ceil(200 * high) / 200))
+    return Finding(what, found, _span(own, "{:+.3g}"), f"continuum_{name}"), {f"continuum_{name}": _floats(change)}
+
+
+def _velocity(bundle: Bundle, measured: Measured, trained: config.Augmentation) -> Part:
+    known = measured.velocity[np.isfinite(measured.velocity)]
+    own = bundle.sidecar.preparation.velocity_range
+    if not known.size:
+        return Finding("radial velocity", "not measured", _span(own, "{:.0f}", " km/s")), {}
+    low, high = float(known.min()), float(known.max())
+    found = f"{low:.1f} to {high:.1f} km/s"
+    if len(known) < measured.n:
+        found += f", {measured.n - len(known)} not measured"
+    had, more = own or (0.0, 0.0), trained.radial_velocity or (0.0, 0.0)
+    if low >= had[0] - 2 and high <= had[1] + 2:
+        return Finding("radial velocity", found, _span(own, "{:.0f}", " km/s")), {}
+    # What the training adds comes on top of the velocities that the training spectra have.
+    change = more[0] + min(0.0, np.floor(low - had[0])), more[1] + max(0.0, np.ceil(high - had[1]))
+    advice = "radial_velocity, or remove it: --rv"
+    return Finding("radial velocity", found, _span(own, "{:.0f}", " km/s"), advice), {
+        "radial_velocity": _floats(change)
+    }
+
+
+def _coverage(bundle: Bundle, measured: Measured) -> Part:
+    low, least = float(measured.coverage.min()), bundle.sidecar.preparation.min_coverage
+    found, trained = f"{low:.1%} to {measured.coverage.max():.1%}", f"{least:.0%} or more"
+    if low >= least:
+        return Finding("coverage", found, trained), {}
+    return Finding("coverage", found, trained, "coverage"), {"coverage": (float(np.floor(20 * low) / 20), 1.0)}
+
+
+def _missing(measured: Measured, trained: config.Augmentation) -> Part:
+    high = float(np.percentile(measured.missing, 95))
+    own = max((limits[1] for limits in (trained.missing_pixels, trained.gaps) if limits), default=0.0)
+    found = f"up to {measured.missing.max():.1%}"
+    if high <= own + 0.005:
+        return Finding("missing pixels", found, f"up to {own:.1%}"), {}
+    change = {"missing_pixels": (0.0, float(np.ceil(100 * high) / 100))}
+    return Finding("missing pixels", found, f"up to {own:.1%}", "missing_pixels"), change
+
+
+def _deviations(bundle: Bundle, measured: Measured, trained: config.Augmentation) -> Part:
+    if not measured.deviations:
+        return Finding("unknown features", "none that many spectra share", "–"), {}
+    found = f"{len(measured.deviations)}, {measured.deviations[0].depth:+.1%} the strongest"
+    wavelength = bundle.sidecar.grid.wavelength
+    step = float(np.diff(wavelength).max())
+    strong = sorted((one.first - step, one.last + step) for one in measured.deviations if abs(one.depth) >= MASKED)
+    masked = sum(float(((wavelength >= a) & (wavelength <= b)).mean()) for a, b in strong)
+    if not strong or masked > LARGEST_MASK:
+        return Finding("unknown features", found, "–", "nothing simple: see below"), {}
+    mask = (*trained.mask, *((round(a, 2), round(b, 2)) for a, b in strong))
+    return Finding("unknown features", found, "–", "mask, or find out what they are: see below"), {"mask": mask}
+
+
+def describe(one: Deviation) -> str:
+    """Return a few words on a deviation."""
+    kind = "absorption" if one.depth < 0 else "emission"
+    air = any(one.first < last and one.last > first for first, last in TELLURIC)
+    return f"{one.first:.1f}-{one.last:.1f} Å {one.depth:+.1%} ({'telluric?' if air else kind})"
+
+
+def _flagged(measured: Measured) -> Part:
+    found = f"unlike_training {measured.unlike:.0%}, outside_labels {measured.outside:.0%}"
+    advice = (
+        "other stars than trained on: no augmentation helps" if max(measured.unlike, measured.outside) > 0.1 else "–"
+    )
+    return Finding("flags", found, "1 %", advice), {}
+
+
+def _notes(measured: Measured) -> tuple[str, ...]:
+    lacks = f", {measured.failed} more could not be used" if measured.failed else ""
+    shown = "; ".join(describe(one) for one in measured.deviations[:LISTED])
+    features = f"In many spectra, but in no training spectrum: {shown}" if shown else ""
+    notes = (
+        f"{measured.n} spectra{lacks}; compared with {measured.reference}. Ranges are the 5th to the 95th percentile.",
+        "S/N: from second differences of what the model's training spectra cannot make, per pixel of the model. "
+        "Resolving power: a fit of the line width without rotation; that of the sharpest spectra counts.",
+        features,
+    )
+    return tuple(note for note in notes if note)
+
+
+def _percentiles(values: FloatArray) -> Range:
+    low, high = np.percentile(values[np.isfinite(values)], [5, 95]) if np.isfinite(values).any() else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def _span(limits: Range | None, form: str, unit: str = "") -> str:
+    return "none" if limits is None else f"{form.format(limits[0])} to {form.format(limits[1])}{unit}"
+
+
+def _floats(limits: tuple[Any, Any]) -> Range:
+    return round(float(limits[0]), 4), round(float(limits[1]), 4)
