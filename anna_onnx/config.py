@@ -108,6 +108,9 @@ class Data:
     fwhm: float | None = option(None, "with grid: width of the instrumental profile in Angstrom", not_negative)
     resolution: float | None = option(None, "with grid: resolving power of the instrument, instead of fwhm", positive)
     radial_velocity: Range = option((0.0, 0.0), "with grid: range of the radial velocity in km/s", ordered)
+    radial_velocity_column: str | None = option(
+        None, "with train: column of aux with the radial velocities in km/s (default: rv); of a .bin perhaps dummy"
+    )
     memory: float = option(
         4.0, "gigabytes of spectra that may be held in memory; a larger set is memory-mapped", positive
     )

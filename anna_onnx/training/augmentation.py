@@ -299,7 +299,7 @@ class Pixels:
         Small numbers, so that float32 is as good at pixel 100 000 as at pixel 1.
         """
         log_factor = torch.atanh(velocity / -SPEED_OF_LIGHT)
-        if self.linear_step is None:
+        if self.log_step is not None and self.linear_step is None:
             return log_factor / self.log_step, torch.zeros_like(log_factor)
         stretch = log_factor.expm1()
         return stretch * self.origin, stretch

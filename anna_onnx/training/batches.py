@@ -102,6 +102,13 @@ class FileSource:
         Name of a label to draw evenly over its range.
     label_errors : bool
         Weigh each label by its error, see `weigh`.
+    velocity_column : str, optional
+        Of ``aux``, with radial velocities in km/s; without it rv, where every set has one.
+
+    Raises
+    ------
+    TrainingError
+        If a set lacks a column that is asked for.
     """
 
     def __init__(
@@ -114,6 +121,7 @@ class FileSource:
         device: torch.device | None = None,
         balance: str | None = None,
         label_errors: bool = False,
+        velocity_column: str | None = None,
     ) -> None:
         self.seed = seed
         self.rows = rows
@@ -137,8 +145,8 @@ class FileSource:
         self._balance = _even_weights(scaled, labels, balance)
         self._orders: dict[int, Tensor] = {}
         self._wavelength = sets[0].grid.wavelength
-        known = all("rv" in part.aux for part in sets)
-        self._rv = np.concatenate([part.aux["rv"] for part in sets])[rows] if known else None
+        velocity = _velocities(sets, velocity_column)
+        self._velocity = None if velocity is None else velocity[rows]
 
     def __len__(self) -> int:
         return self.n
@@ -167,13 +175,13 @@ class FileSource:
         return Drawn(self._read_flux(rows).to(self.device), scaled, weight, read)
 
     def at_rest(self, n: int) -> Tensor:
-        """Return the first n spectra, shifted back by the velocities of aux/rv where the training set has them."""
+        """Return the first n spectra, shifted back by their velocities where the training set has them."""
         flux = self.take(torch.arange(min(n, self.n))).flux
-        if self._rv is None:
+        if self._velocity is None:
             return flux
-        rv = torch.as_tensor(self._rv[: len(flux)], dtype=torch.float32, device=flux.device)
-        pixels = Pixels(torch.as_tensor(self._wavelength), flux.device, float(rv.abs().max()))
-        return pixels.shift(flux, -rv)
+        velocity = torch.as_tensor(self._velocity[: len(flux)], dtype=torch.float32, device=flux.device)
+        pixels = Pixels(torch.as_tensor(self._wavelength), flux.device, float(velocity.abs().max()))
+        return pixels.shift(flux, -velocity)
 
     def _read_flux(self, rows: NDArray[np.int64]) -> Tensor:
         """Read the flux of rows, NaN where the training set masks it."""
@@ -411,6 +419,19 @@ def split_by_star(
     n_star = int(np.searchsorted(spectra, n_validation)) + 1 if n_validation else 0
     validates = np.isin(star, shuffled[:n_star])
     return np.flatnonzero(~validates), np.flatnonzero(validates)
+
+
+def _velocities(sets: Sequence[TrainingSet], column: str | None) -> NDArray[np.float64] | None:
+    """Return the radial velocities of all spectra, km/s, 0 where one is not known; None where there are none."""
+    name = column or "rv"
+    missing = next((part for part in sets if name not in part.aux), None)
+    if missing is None:
+        velocity = np.concatenate([np.asarray(part.aux[name], dtype=np.float64) for part in sets])
+        return np.where(np.isfinite(velocity), velocity, 0.0)
+    if column is None:
+        return None
+    has = ", ".join(missing.aux) or "nothing"
+    raise TrainingError(f"{missing.path}: no aux/{column}, which data.radial_velocity_column names; aux holds {has}")
 
 
 def _even_weights(scaled: NDArray[np.float64], labels: Sequence[Label], name: str | None) -> Tensor | None:

@@ -125,7 +125,8 @@ def _task_from_files(settings: config.Config, device: torch.device) -> Task:
     if not len(rows):
         raise TrainingError(f"{files['train']}: {n} spectra, too few to split off {data.validation_size}")
     source = FileSource(
-        sets, rows, labels, settings.seed, data.memory * 1e9, device, data.balance, data.label_errors
+        sets, rows, labels, settings.seed, data.memory * 1e9, device, data.balance, data.label_errors,
+        data.radial_velocity_column,
     )  # fmt: skip
     augmentation = load_augmentation(settings, grid, device)
     validation = None

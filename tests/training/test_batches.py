@@ -115,6 +115,28 @@ def test_the_split_depends_on_the_seed_only():
     assert first == again != other
 
 
+@pytest.mark.parametrize(("column", "asked"), [("rv", None), ("dummy", "dummy")])
+def test_spectra_are_brought_to_rest_by_the_column_of_velocities(tmp_path, make_set, column, asked):
+    labels = np.tile([4500.0, 3.0], (3, 1))
+    rest = make_set(tmp_path / "rest.h5", labels=labels)
+    grid = open_training_set(rest).grid
+    depth = 1 - open_training_set(rest).flux[0]
+    velocity = np.array([-60.0, np.nan, 60.0])
+    moved = [
+        1 - np.interp(grid.wavelength / (1 + v / 299792.458), grid.wavelength, depth) for v in np.nan_to_num(velocity)
+    ]
+    source = source_of(make_set(tmp_path / "a.h5", labels=labels, flux=np.array(moved), aux={column: velocity}),
+                       velocity_column=asked)  # fmt: skip
+    back = source.at_rest(3)[:, 8:-8].numpy()
+    assert back == pytest.approx(np.tile(1 - depth[8:-8], (3, 1)), abs=0.03)
+    assert np.abs(np.array(moved)[0, 8:-8] - 1 + depth[8:-8]).max() > 0.2
+
+
+def test_a_column_of_velocities_that_is_not_there_is_named(tmp_path, make_set):
+    with pytest.raises(TrainingError, match=r"no aux/dummy, which data\.radial_velocity_column names"):
+        source_of(make_set(tmp_path / "a.h5"), velocity_column="dummy")
+
+
 def test_balance_draws_a_label_evenly(tmp_path, make_set, toy_labels):
     labels = toy_labels(4000)
     labels[:, 0] = 3000 + 3000 * np.random.default_rng(2).beta(5, 2, 4000)  # mostly hot
