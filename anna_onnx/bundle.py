@@ -1,7 +1,7 @@
 """The bundle: a network and all that is needed to use it, in one e-mailed file.
 
 ``model.onnx`` is the network. Its sidecar ``model.h5`` holds the wavelength
-grid, labels, preparation, calibration, novelty, self-test and provenance. The
+grid, labels, preparation, calibration, what is familiar, self-test and provenance. The
 sidecar's bytes also ride inside ``model.onnx``, base64 in ``metadata_props``
 under the key ``anna_sidecar``, so that a lone ``model.onnx`` infers.
 
@@ -29,9 +29,11 @@ from numpy.typing import NDArray
 
 from anna_onnx import wire
 from anna_onnx.calibration import Calibration, Trends
+from anna_onnx.emulator import Emulator
 from anna_onnx.errors import AnnaError, BundleError, SidecarMismatchError, VersionError
 from anna_onnx.files import replacing
 from anna_onnx.guard import bounded_memory
+from anna_onnx.hull import Hull
 from anna_onnx.labels import Label
 from anna_onnx.network import check_network, split_metadata
 from anna_onnx.novelty import Novelty
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from astropy.table import QTable
 
 FORMAT = "anna-sidecar"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 METADATA_KEY = b"anna_sidecar"
 MAX_NETWORK = 200_000_000  # bytes: twenty e-mails
 MAX_SIDECAR = 50_000_000
@@ -85,6 +87,8 @@ class Sidecar:
     calibration : Calibration or None
     trends : Trends or None
     novelty : Novelty or None
+    emulator : Emulator or None
+    hull : Hull or None
     selftest : SelfTest or None
     provenance : mapping
         Anything that JSON can hold: parameters, hashes, versions, metrics, date.
@@ -97,6 +101,8 @@ class Sidecar:
     calibration: Calibration | None = None
     trends: Trends | None = None
     novelty: Novelty | None = None
+    emulator: Emulator | None = None
+    hull: Hull | None = None
     selftest: SelfTest | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
@@ -181,6 +187,10 @@ class Sidecar:
             shapes["trends"] = self.trends.coefficients.shape[:1], (n_label,)
         if self.novelty is not None:
             shapes["novelty"] = self.novelty.mean.shape, (n_pixel,)
+        if self.emulator is not None:
+            shapes["emulator"] = (self.emulator.mean.size, self.emulator.n_label), (n_pixel, n_label)
+        if self.hull is not None and self.hull.n_label > n_label:
+            raise BundleError(f"hull of {self.hull.n_label} labels, there are {n_label}")
         if (test := self.selftest) is not None:
             shapes["selftest flux"] = test.flux.shape, (len(test.flux), n_pixel)
             shapes["selftest labels"] = test.labels.shape, (len(test.flux), n_label)
@@ -194,6 +204,8 @@ _PARTS: Mapping[str, type[Any]] = {
     "calibration": Calibration,
     "trends": Trends,
     "novelty": Novelty,
+    "emulator": Emulator,
+    "hull": Hull,
     "selftest": SelfTest,
 }
 

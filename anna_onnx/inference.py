@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from anna_onnx.flags import Flag
 from anna_onnx.labels import scale, unscale
 from anna_onnx.preparation import PreparedBlock, PrepareOptions
 from anna_onnx.readers import ReadOptions
+from anna_onnx.recognition import Recognizer, Verdict
 from anna_onnx.results import Rows, as_qtable, join
 from anna_onnx.session import Session as Session
 from anna_onnx.session import usable_cores
@@ -85,6 +86,7 @@ class Inference:
         self.threads = self.options.threads or usable_cores()
         # Threads that each take a block of their own beat threads that share one.
         self._session = Session(bundle, self.options.device, threads=1)
+        self._recognizer = Recognizer(bundle.sidecar)
 
     def run(self, blocks: Iterable[Block | Failure]) -> Iterator[Rows]:
         """Infer blocks in their order, several at a time, while the next ones are read.
@@ -131,7 +133,10 @@ class Inference:
         values, sigma = self._session.run(prepared.flux)
         values[~covered], sigma[~covered] = np.nan, np.nan
         errors = half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA)
-        flags = self._flags(prepared, values, errors, covered)
+        verdict = self._judge(block, prepared, values, errors)
+        flags = prepared.flags.copy()
+        flags[covered & verdict.outside] |= Flag.outside_labels
+        flags[covered & verdict.unlike] |= Flag.unlike_training
         if self.options.correct_trends and sidecar.trends is not None:
             values = unscale(sidecar.trends.correct(scale(values, sidecar.labels)), sidecar.labels)
         level = self.options.level
@@ -146,7 +151,7 @@ class Inference:
             snr=prepared.snr,
             coverage=prepared.coverage,
             flags=flags,
-            messages=_messages(block.notes, prepared.notes),
+            messages=_messages(block.notes, prepared.notes, verdict.reasons),
             lo=None if width is None else values - width,
             hi=None if width is None else values + width,
             rv=prepared.rv if self.options.prepare.rv is not None else None,
@@ -169,19 +174,13 @@ class Inference:
             template=None if sidecar.novelty is None else sidecar.novelty.mean,
         )
 
-    def _flags(
-        self, prepared: PreparedBlock, values: FloatArray, errors: FloatArray, covered: NDArray[np.bool_]
-    ) -> NDArray[np.int64]:
-        sidecar = self.bundle.sidecar
-        flags = prepared.flags.copy()
-        # Half of the stars at the edge come out beyond it: only more than the error counts. An old model has none.
-        margin = np.nan_to_num(errors)
-        inside = (scale(values + margin, sidecar.labels) >= 0) & (scale(values - margin, sidecar.labels) <= 1)
-        # A value that is no number is outside too.
-        flags[covered & ~inside.all(axis=1)] |= Flag.outside_labels
-        if sidecar.novelty is not None:
-            flags[covered & (sidecar.novelty.score(prepared.flux) > 1)] |= Flag.unlike_training
-        return flags
+    def _judge(self, block: Block, prepared: PreparedBlock, values: FloatArray, errors: FloatArray) -> Verdict:
+        """Return whether spectra and labels are like those of the training set."""
+        at_rest = np.full(len(block), block.setting.frame == "rest")
+        # A measured velocity says nothing of whether the wavelengths are right.
+        if prepared.rv is not None and self.options.prepare.rv != "auto":
+            at_rest |= np.isfinite(prepared.rv)
+        return self._recognizer.judge(prepared.flux, values, errors, at_rest)
 
     def _unreadable(self, failure: Failure) -> Rows:
         nothing = np.full((1, len(self.bundle.sidecar.labels)), np.nan)
@@ -203,13 +202,18 @@ class Inference:
         )
 
 
-def _messages(read: Sequence[tuple[str, ...]], prepared: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return the notes of the reader and of the preparation, one text a spectrum; most share theirs."""
+def _messages(
+    read: Sequence[tuple[str, ...]], prepared: Sequence[tuple[str, ...]], own: Mapping[int, str]
+) -> list[str]:
+    """Return the notes of reader and preparation, one text a spectrum, most share theirs; some rows have one more."""
     texts: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
     for both in zip(read, prepared, strict=True):
         if both not in texts:
             texts[both] = "; ".join((*both[0], *both[1]))
-    return [texts[both] for both in zip(read, prepared, strict=True)]
+    messages = [texts[both] for both in zip(read, prepared, strict=True)]
+    for row, reason in own.items():
+        messages[row] = "; ".join(filter(None, (messages[row], reason)))
+    return messages
 
 
 def infer(bundle: Bundle, spectra: Iterable[Spectrum], options: InferOptions | None = None) -> Iterator[Rows]:

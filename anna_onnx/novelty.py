@@ -19,6 +19,7 @@ from anna_onnx.errors import BundleError
 
 FloatArray = NDArray[np.float64]
 ORTHONORMAL = 1e-5
+ROUNDS, TINY = 4, 1e-30
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +77,29 @@ class Novelty:
             squares = _squares(centered) - _squares(centered @ components.T)
             return np.asarray(np.sqrt(np.maximum(squares, 0) / mean.size))
         known = np.where(valid, flux - mean, np.float32(0))
-        inside = (known @ components.T) @ components
-        # Missing pixels are filled with what the subspace expects there, which needs a few rounds.
-        for _ in range(5):
-            inside = (np.where(valid, known, inside) @ components.T) @ components
+        inside = self._fit(known, valid) @ components
         squares = _squares(np.where(valid, known - inside, np.float32(0)))
         return np.asarray(np.sqrt(squares / np.maximum(valid.sum(axis=1), 1)))
+
+    def _fit(self, known: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Return the amounts of the components that fit the valid pixels best, shape (n, n_component).
+
+        By conjugate gradients (Hestenes & Stiefel 1952), which end after one round for
+        each missing pixel, and are near long before.
+        """
+        _, components = self._compact
+        target = known @ components.T
+        amounts = np.zeros_like(target)
+        rest = direction = target
+        size = _squares(rest)
+        for _ in range(ROUNDS):
+            image = np.where(valid, direction @ components, np.float32(0)) @ components.T
+            step = size / np.maximum(np.einsum("ij,ij->i", direction, image), TINY)
+            amounts = amounts + step.astype(np.float32)[:, None] * direction
+            rest = rest - step.astype(np.float32)[:, None] * image
+            before, size = size, _squares(rest)
+            direction = rest + (size / np.maximum(before, TINY)).astype(np.float32)[:, None] * direction
+        return np.asarray(amounts)
 
     @cached_property
     def _compact(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

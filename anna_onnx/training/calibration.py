@@ -1,27 +1,14 @@
-"""Fitting what the sidecar holds: calibration, residual trends, and what clean spectra look like."""
+"""Fitting what the sidecar holds of errors: their calibration and residual trends."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from anna_onnx import config
 from anna_onnx.calibration import ONE_SIGMA, Calibration, Trends
-from anna_onnx.novelty import Novelty, pixel_noise
-from anna_onnx.resampling import Grid
-from anna_onnx.training.augmentation import Augmentation
-from anna_onnx.training.batches import CALIBRATION, generator
 
 FloatArray = NDArray[np.float64]
 LEVELS = (0.1, 0.3, 0.5, ONE_SIGMA, 0.8, 0.9, 0.95, 0.99)
-NOVELTY_SNR = (10, 20, 40, 80, 160, 320, 1000)
-FALSE_ALARM = 0.01
-MAX_COMPONENTS = 128
 
 
 def fit_calibration(error: FloatArray, sigma: FloatArray, snr: FloatArray, per_bin: int = 400) -> Calibration:
@@ -103,52 +90,3 @@ def _best_order(x: FloatArray, y: FloatArray, max_order: int, n_fold: int) -> in
 
 def _polyfit(x: FloatArray, y: FloatArray, order: int) -> FloatArray:
     return np.asarray(np.polynomial.polynomial.polyfit(x, y, order), dtype=np.float64)
-
-
-def fit_novelty(
-    flux: Tensor, settings: config.Augmentation, grid: Grid, resolve: Callable[[str], object], seed: int
-) -> Novelty:
-    """Learn the subspace of clean spectra, and what they leave outside of it at every noise.
-
-    Parameters
-    ----------
-    flux : Tensor, shape (n, n_pixel)
-        Spectra as in the training set, before augmentation. Half make the
-        subspace, half the thresholds.
-    settings : config.Augmentation
-        That of the training; its noise and losses are replaced.
-    grid, resolve, seed
-        See `Augmentation`.
-    """
-    clean = dataclasses.replace(
-        settings, snr=None, snr_template=None, file_noise=False, residuals=None, cosmic_rays=None,
-        missing_pixels=None, gaps=None, coverage=None,
-    )  # fmt: skip
-    half = len(flux) // 2
-    random = generator(torch.device("cpu"), seed, CALIBRATION, 1)
-    basis = _without_gaps(Augmentation(clean, grid, resolve)(flux[:half], random).flux)
-    mean = basis.mean(dim=0)
-    torch.manual_seed(random.initial_seed())
-    n_component = min(MAX_COMPONENTS, half // 4, grid.n_pixel // 4)
-    _, _, directions = torch.svd_lowrank(basis - mean, q=n_component, niter=3)
-    components = directions.T.contiguous().numpy()  # (component, pixel)
-    novelty = Novelty(mean.double().numpy(), components, np.ones(1), np.ones(1), FALSE_ALARM)
-    noise, remainder = [], []
-    for snr in sorted(NOVELTY_SNR, reverse=True):
-        noisy = dataclasses.replace(clean, snr=(snr, snr), snr_template=settings.snr_template)
-        spectra = Augmentation(noisy, grid, resolve)(flux[half:], random).flux.numpy()
-        noise.append(pixel_noise(spectra))
-        remainder.append(novelty.remainder(spectra))
-    level = np.maximum.accumulate([np.median(values) for values in noise]) + 1e-9 * np.arange(len(noise))
-    usual = np.maximum.accumulate([np.median(values) for values in remainder])
-    # A spectrum is judged by the noise that its own pixels show, which scatters: the margin must cover that.
-    margin = [
-        np.quantile(left / np.interp(seen, level, usual), 1 - FALSE_ALARM)
-        for seen, left in zip(noise, remainder, strict=True)
-    ]
-    return dataclasses.replace(novelty, noise=level, threshold=usual * margin)
-
-
-def _without_gaps(flux: Tensor) -> Tensor:
-    """Fill missing pixels, such as those that a velocity shift brings in at the ends, with the mean."""
-    return torch.where(flux.isnan(), flux.nanmean(dim=0), flux)

@@ -31,9 +31,10 @@ from anna_onnx.resampling import Grid
 from anna_onnx.session import Session
 from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.batches import CALIBRATION
-from anna_onnx.training.calibration import fit_calibration, fit_novelty
+from anna_onnx.training.calibration import fit_calibration
 from anna_onnx.training.checkpoint import RunDirectory
 from anna_onnx.training.crossfit import cross_fitted_coverage
+from anna_onnx.training.familiarity import learn_familiar
 from anna_onnx.training.network import Network
 from anna_onnx.training.precision import PRECISIONS, Precision, shorten, store
 from anna_onnx.training.task import (
@@ -51,6 +52,7 @@ OPSET, IR_VERSION = 18, 8
 PARITY = 1e-5  # of a label's range
 BATCHES = (1, 2, 90)
 N_CALIBRATION = 4000  # spectra
+LAYERS = {"aligned": "width", "anna": "fc1", "compact": "dense", "starnet": "fc1"}  # the largest of each network
 EMAIL = 10e6  # bytes that mail servers let through
 
 
@@ -118,14 +120,14 @@ def export(
     bundle = dataclasses.replace(full, network=store(full.network, precision))
     inferred = infer_examples(bundle, examples, spectra.grid)
     effect = inferred.compare(infer_examples(full, examples, spectra.grid), labels) if precision != "float32" else {}
-    flux = torch.from_numpy(np.array(spectra.flux[:N_CALIBRATION], dtype=np.float32))
-    novelty = fit_novelty(flux, settings.augmentation, spectra.grid, settings.resolve, settings.seed)
     sidecar = dataclasses.replace(
         sidecar,
         calibration=fit_calibration(inferred.error, inferred.sigma, inferred.block.snr),
-        novelty=novelty if precision == "float32" else shorten(novelty),
         selftest=make_selftest(bundle, examples),
     )
+    novelty, emulator, hull = learn_familiar(settings, dataclasses.replace(bundle, sidecar=sidecar), spectra)
+    novelty = novelty if precision == "float32" else shorten(novelty)
+    sidecar = dataclasses.replace(sidecar, novelty=novelty, emulator=emulator, hull=hull)
     bundle = dataclasses.replace(bundle, sidecar=sidecar)
     provenance = describe_provenance(run, settings, info, known_as, bundle, inferred, augmentation.template)
     provenance["precision"] = {"stored": precision, **({"effect": effect} if effect else {})}
@@ -169,7 +171,7 @@ def describe_size(path: Path, full: bytes, precision: Precision, settings: confi
         carried = len(base64.b64encode(path.with_suffix(".h5").read_bytes()))
         smaller = PRECISIONS[PRECISIONS.index(precision) + 1 :]
         sizes = [f"--precision {name}: about {(len(store(full, name)) + carried) / 1e6:.1f} MB" for name in smaller]
-        layers = "[network] dense" if settings.network.architecture == "compact" else "[network] fc1"
+        layers = f"[network] {LAYERS[settings.network.architecture]}"
         sizes.append(f"a smaller {layers} (and train again) shrinks it most")
         lines.append(f"more than {EMAIL / 1e6:.0f} MB may be too large for an e-mail; {'; '.join(sizes)}")
     return lines
