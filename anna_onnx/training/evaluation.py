@@ -189,8 +189,8 @@ def _bound_of(
     progress: Progress,
 ) -> tuple[FloatArray, str]:
     """Return the bounds, shape (n, n_label), and of what they are."""
-    grid = grid_of(found.bundle, options.grid)
-    instrument = instrument_of(found.bundle, options.fwhm, options.resolution)
+    grid = grid_of(found.bundle, options.grid or _grid_beside(spectra))
+    instrument = instrument_of(found.bundle, options.fwhm, options.resolution) or _instrument_of(spectra)
     if instrument is None:
         raise GridError("nothing says how sharp the spectra are: give --fwhm or --resolution")
     snr, template = _snr_of(examples, augmentation)
@@ -211,6 +211,18 @@ def _bound_of(
     what = ", ".join(f"{name} {value:g}" for name, value in instrument.items())
     source = f"{grid.path.name}, {what}; radial velocity, continuum offset and the other labels unknown"
     return np.stack([bounds[canonical(label.name)] for label in found.labels], axis=1), source
+
+
+def _grid_beside(spectra: TrainingSet) -> str | None:
+    """Return the grid that a simulated set was drawn from, if it is in the folder of the set."""
+    name = spectra.attrs.get("grid")
+    beside = spectra.path.parent / str(name)
+    return str(beside) if name and beside.is_file() else None
+
+
+def _instrument_of(spectra: TrainingSet) -> dict[str, float] | None:
+    """Return the instrument of a simulated set."""
+    return next(({name: float(spectra.attrs[name])} for name in ("fwhm", "resolution") if name in spectra.attrs), None)
 
 
 def _snr_of(examples: Examples, augmentation: Augmentation | None) -> tuple[FloatArray, FloatArray | None]:
