@@ -217,7 +217,9 @@ class Augmentation:
     )
     scattered_light: Range | None = option(None, "range of scattered light, as a fraction of the continuum", ordered)
     imperfect: float = option(
-        1.0, "share of the spectra with errors of lines and profile, scattered light and waves at all", probability
+        1.0,
+        "share of the spectra with errors of lines and profile, scattered light, waves, noise that is not white",
+        probability,
     )
     radial_velocity: Range | None = option(None, "range of a Doppler shift in km/s", ordered)
     vsini: Range | None = option(None, "range of an additional rotation in km/s", ordered)

@@ -118,9 +118,10 @@ class Augmentation:
         """
         draw = Draw(generator, flux.shape[0], self.device)
         flux = self.move_and_blur(flux, draw)
-        flux = self.imperfections.apply(flux, draw)
+        imperfect = draw.random((draw.n, 1)) < self.settings.imperfect if self.settings.imperfect < 1 else None
+        flux = self.imperfections.apply(flux, draw, imperfect)
         flux = self.misplace_continuum(flux, draw)
-        flux, snr = self.add_noise(flux, draw, sigma)
+        flux, snr = self.add_noise(flux, draw, sigma, imperfect)
         flux = self.hit_by_cosmic_rays(flux, draw)
         return Augmented(self.lose_pixels(flux, draw), snr)
 
@@ -152,7 +153,9 @@ class Augmentation:
             return flux
         return flux + error if s.continuum_mode == "additive" else flux * (1 + error)
 
-    def add_noise(self, flux: Tensor, draw: Draw, sigma: Tensor | None) -> tuple[Tensor, Tensor]:
+    def add_noise(
+        self, flux: Tensor, draw: Draw, sigma: Tensor | None, imperfect: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Add Gaussian noise at a random S/N, from the file's errors, or from real residual spectra.
 
         The manual says that the S/N is multiplied by the template; the old code multiplied the
@@ -162,7 +165,7 @@ class Augmentation:
         variance = torch.zeros(flux.shape[0], device=self.device)
         if s.snr:
             level = 1 / (draw.log_uniform(s.snr) if s.snr_spacing == "log" else draw.uniform(s.snr))
-            noise = self._noise(flux.shape, draw)
+            noise = self._noise(flux.shape, draw, imperfect)
             if self.relative_noise is not None:
                 noise *= self.relative_noise
             # One pass over the batch where products and sums would be three, and into memory that is at hand.
@@ -179,20 +182,21 @@ class Augmentation:
             variance = variance + chosen.var(dim=1)
         return flux, variance.rsqrt()
 
-    def _noise(self, shape: torch.Size, draw: Draw) -> Tensor:
+    def _noise(self, shape: torch.Size, draw: Draw, imperfect: Tensor | None) -> Tensor:
         """Draw noise of unit variance; of neighbouring pixels correlated, and with outliers, where the settings ask."""
         s = self.settings
+        share = 1.0 if imperfect is None else imperfect.float()
         if s.noise_correlation is None:
             noise = draw.normal(shape)
         else:
             # n[i] + k n[i + 1], divided by sqrt(1 + k^2), has the correlation k / (1 + k^2).
-            correlation = draw.uniform(s.noise_correlation)[:, None].clamp(1e-3, 0.499)
+            correlation = (share * draw.uniform(s.noise_correlation)[:, None]).clamp(1e-3, 0.499)
             k = (1 - (1 - 4 * correlation**2).sqrt()) / (2 * correlation)
             white = draw.normal(torch.Size((shape[0], shape[1] + 1)))
             noise = (white[:, :-1] + k * white[:, 1:]) / (1 + k**2).sqrt()
         if s.noise_outliers:
-            share = draw.uniform(s.noise_outliers)[:, None]
-            noise = noise * (1 + (OUTLIER - 1) * (draw.random(shape) < share))
+            wild = draw.random(shape) < share * draw.uniform(s.noise_outliers)[:, None]
+            noise = noise * (1 + (OUTLIER - 1) * wild)
         return noise
 
     def hit_by_cosmic_rays(self, flux: Tensor, draw: Draw) -> Tensor:

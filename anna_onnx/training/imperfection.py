@@ -41,13 +41,18 @@ class Imperfections:
         self.range = float((wavelength[-1] - wavelength[0]) / settings.line_width)  # line widths
         self.place = ((wavelength - wavelength[0]) / (wavelength[-1] - wavelength[0])).float().to(device)
 
-    def apply(self, flux: Tensor, draw: Draw) -> Tensor:
-        """Return spectra of shape (batch, n_pixel), before noise, with all that the settings ask for."""
-        imperfect = self._spoil(flux, draw)
-        if self.settings.imperfect == 1 or imperfect is flux:
-            return imperfect
-        chosen = draw.random((draw.n, 1)) < self.settings.imperfect
-        return torch.where(chosen, imperfect, flux)
+    def apply(self, flux: Tensor, draw: Draw, imperfect: Tensor | None = None) -> Tensor:
+        """Return spectra, before noise, with all that the settings ask for.
+
+        Parameters
+        ----------
+        flux : Tensor, shape (batch, n_pixel)
+        draw : Draw
+        imperfect : Tensor of bool, shape (batch, 1), optional
+            Which of them get it; all by default.
+        """
+        spoilt = self._spoil(flux, draw)
+        return spoilt if imperfect is None or spoilt is flux else torch.where(imperfect, spoilt, flux)
 
     def _spoil(self, flux: Tensor, draw: Draw) -> Tensor:
         s = self.settings

@@ -115,3 +115,13 @@ def test_only_the_asked_share_of_spectra_is_imperfect():
     changed = (flux != 0.5).any(dim=1)
     assert float(changed.double().mean()) == pytest.approx(0.3, abs=0.03)
     assert (flux != 0.5).all(dim=1).equal(changed)
+
+
+def test_the_others_have_white_noise():
+    flux = augment(
+        spectra(0.5, 3000), snr=(100.0, 100.0), noise_correlation=(0.5, 0.5), scattered_light=(0.2, 0.2), imperfect=0.5
+    )
+    imperfect = flux.mean(dim=1) > 0.55
+    for chosen, expected in ((imperfect, 0.5), (~imperfect, 0.0)):
+        noise = flux[chosen] - flux[chosen].mean(dim=1, keepdim=True)
+        assert float((noise[:, 1:] * noise[:, :-1]).mean() / noise.var()) == pytest.approx(expected, abs=0.01)
