@@ -418,14 +418,17 @@ def _stack(part: Part, options: ReadOptions) -> _Stack | None:
 def _hdf5_stack(part: Part, options: ReadOptions) -> _Stack | None:
     import h5py
 
+    from anna_onnx.readers.hdf5 import check_chunks, check_training_set
     from anna_onnx.readers.units import to_angstrom
 
+    check_training_set(part.file)
     with h5py.File(part.file, "r", locking=False) as file:
         if file.attrs.get("format") != "anna-trainingset":
             return None
         stored, flux = file["wavelength"], file["flux"]
         if stored.ndim != 1 or flux.ndim != 2 or flux.shape[1] != stored.size or stored.nbytes > 8 * PIXELS:
             return None
+        check_chunks(part.file, stored, flux, *(file[name] for name in ("sigma", "mask") if name in file))
         unit = str(stored.attrs.get("units", "Angstrom"))
         wavelength, notes = to_angstrom(stored[:].astype(np.float64), unit, options.wave_unit, part.file)
         medium, frame = str(stored.attrs.get("medium", "unknown")), str(file.attrs.get("frame", "unknown"))

@@ -1,7 +1,7 @@
 """Spectra files of any flavour.
 
 A file is recognised by its content, never by its name, and unpacked when it
-is gzip. Each family of layouts has a module; see ``docs/readers.md`` for
+is gzip, bzip2, or a zip archive of one file. Each family of layouts has a module; see ``docs/readers.md`` for
 what is read and what is assumed.
 """
 

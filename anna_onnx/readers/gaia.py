@@ -1,5 +1,8 @@
 """Gaia RVS mean spectra: one wavelength grid, in vacuum, shifted to the rest frame of the star.
 
+The bulk files of the archive, ``RvsMeanSpectrum_*.csv.gz``, are ECSV with one star a line, its fluxes and their
+errors in brackets. They are read a line at a time, since astropy takes 20 times their size in memory.
+
 References
 ----------
 Gaia DR3 documentation, table ``rvs_mean_spectrum``: 846-870 nm in steps of 0.01 nm.
@@ -7,16 +10,25 @@ Gaia DR3 documentation, table ``rvs_mean_spectrum``: 846-870 nm in steps of 0.01
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from anna_onnx.spectrum import FloatArray
+from anna_onnx.errors import ReadError
+from anna_onnx.spectrum import FloatArray, Source, Spectrum
 
+from .assembly import assemble
 from .columns import Column, values_of
 from .facts import Facts
+from .options import ReadOptions
 
 N_PIXEL = 2401
+_HEAD = 1 << 16  # bytes that the header of a bulk file may have
+_ARRAY = re.compile(r"^\s*[\[({](.*)[\])}]\s*$", re.S)
 
 
 def grid() -> FloatArray:
@@ -43,3 +55,52 @@ def recognize(wavelength: FloatArray, facts: Facts) -> Facts:
         return facts
     known = facts.known(medium="vacuum", frame="rest", resolution=facts.resolution or 11500.0)
     return known.noted("Gaia RVS mean spectrum: vacuum, rest frame, R = 11500")
+
+
+def is_bulk(data: Any) -> bool:
+    """Return whether a text is a table of stars whose fluxes stand in brackets."""
+    lines = bytes(data[:_HEAD]).decode("latin-1").splitlines()
+    table = [line for line in lines if line.strip() and not line.startswith("#")][:2]
+    if len(table) < 2:
+        return False
+    names = table[0].replace('"', "").split(",")
+    return {"source_id", "flux", "flux_error"} <= set(names) and any(mark in table[1] for mark in "[({")
+
+
+def read_bulk(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
+    """Read the stars of a bulk file, one after the other.
+
+    Raises
+    ------
+    ReadError
+        If a line does not hold 2401 fluxes and as many errors.
+    """
+    raw = data if hasattr(data, "readline") else io.BytesIO(data)
+    lines = (line.decode("latin-1") for line in iter(raw.readline, b"") if line.strip() and not line.startswith(b"#"))
+    wavelength = 10.0 * grid()
+    try:
+        for row, star in enumerate(csv.DictReader(lines)):
+            flux, error = (_numbers(star[name], f"{path} row {row}, {name}") for name in ("flux", "flux_error"))
+            facts = recognize(wavelength, Facts(id=star["source_id"] or ""))
+            yield assemble(wavelength, flux, facts, Source(path, row=row), options, sigma=error)
+    except csv.Error as error:
+        raise ReadError(f"{path}: not readable as CSV ({error})") from error
+
+
+def _numbers(cell: str | None, where: str) -> FloatArray:
+    """Return the numbers of a cell in brackets; null and other words are NaN."""
+    inside = _ARRAY.match(cell or "")
+    fields = inside[1].split(",") if inside else []
+    if len(fields) != N_PIXEL:
+        raise ReadError(f"{where}: {len(fields)} numbers, needed {N_PIXEL}")
+    try:
+        return np.array(fields, dtype=np.float64)
+    except ValueError:
+        return np.array([_number(field) for field in fields])
+
+
+def _number(field: str) -> float:
+    try:
+        return float(field)
+    except ValueError:
+        return np.nan

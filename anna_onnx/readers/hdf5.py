@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
+from functools import lru_cache
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +22,18 @@ from .units import to_angstrom
 
 FORMAT = "anna-trainingset"
 _HEAPS_BEFORE = 16 << 20  # bytes; a heap of attributes stands near the beginning
-_TRIAL_SECONDS = 30
+_MAX_CHUNK = 256 << 20  # bytes, unpacked as a whole however little of it is asked for
+_TRIAL_SECONDS = 30  # on a busy machine; of the processor it has five
 _TRIAL = """
-import io, sys, h5py
+import io, sys
+try:
+    import resource
+except ImportError:
+    pass  # Windows
+else:
+    resource.setrlimit(resource.RLIMIT_CPU, (5, 5))
+    resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+import h5py
 source = io.BytesIO(sys.stdin.buffer.read()) if sys.argv[1] == "-" else sys.argv[1]
 with h5py.File(source, "r", locking=False) as file:
     dict(file.attrs)
@@ -48,8 +62,7 @@ def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
 
     import h5py
 
-    _check_heaps(path, data)
-    _try_elsewhere(path, data)
+    check(path, data)
     try:
         with h5py.File(io.BytesIO(data) if isinstance(data, bytes) else path, "r", locking=False) as file:
             found = file.attrs.get("format")
@@ -62,6 +75,69 @@ def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
         raise ReadError(f"{path}: damaged HDF5 ({reason})") from error
 
 
+def check(path: str, data: Any) -> None:
+    """Refuse a damaged file that libhdf5 would crash on, never end with, or take the memory for.
+
+    Parameters
+    ----------
+    path : str
+    data : bytes or mmap
+
+    Raises
+    ------
+    ReadError
+    """
+    _check_length(path, data)
+    _check_heaps(path, data)
+    _try_elsewhere(path, data)
+
+
+def check_training_set(path: str) -> None:
+    """Do the same for a file on the disk, once as long as it does not change.
+
+    Raises
+    ------
+    ReadError, OSError
+    """
+    status = Path(path).stat()
+    _check_once(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _check_once(path: str, size: int, changed: int) -> None:
+    with Path(path).open("rb") as file, mmap(file.fileno(), size, access=ACCESS_READ) as data:
+        _check_length(path, data)
+        _check_heaps(path, data)
+    _try_elsewhere(path, None)
+
+
+def _check_length(path: str, data: Any) -> None:
+    """Refuse a file that its superblock says to be longer (HDF5 File Format Specification II.A)."""
+    version = data[8] if len(data) > 64 else None
+    if version in (0, 1):
+        at, width = 24 + 4 * version + 2 * data[13], data[13]
+    elif version in (2, 3):
+        at, width = 12 + 2 * data[9], data[9]
+    else:
+        raise ReadError(f"{path}: damaged HDF5 ({len(data)} bytes, superblock of version {version})")
+    end = int.from_bytes(data[at : at + width], "little")
+    if end > len(data):
+        raise ReadError(f"{path}: damaged HDF5 (cut short: {len(data)} bytes of {end})")
+
+
+def check_chunks(path: str, *datasets: Any) -> None:
+    """Refuse chunks that take much memory to unpack.
+
+    Raises
+    ------
+    ReadError
+    """
+    for dataset in datasets:
+        size = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+        if size > _MAX_CHUNK:
+            raise ReadError(f"{path}: HDF5 chunks of {size >> 20} MB, more than {_MAX_CHUNK >> 20} MB")
+
+
 def _try_elsewhere(path: str, data: Any) -> None:
     """Open the file in another process first: libhdf5 crashes on some damaged files."""
     import subprocess
@@ -70,7 +146,14 @@ def _try_elsewhere(path: str, data: Any) -> None:
     whole = data if isinstance(data, bytes) else None
     trial = [sys.executable, "-c", _TRIAL, "-" if whole else path]
     try:
-        done = subprocess.run(trial, input=whole, capture_output=True, timeout=_TRIAL_SECONDS, check=False)
+        done = subprocess.run(
+            trial,
+            input=whole,
+            capture_output=True,
+            timeout=_TRIAL_SECONDS,
+            check=False,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a thread has a buffer of its own
+        )
     except subprocess.TimeoutExpired:
         raise ReadError(f"{path}: damaged HDF5 (libhdf5 does not end on it)") from None
     if done.returncode:
@@ -98,11 +181,12 @@ def _rows(path: str, file: Any, options: ReadOptions) -> Iterator[Spectrum]:
     stored, flux = file["wavelength"], file["flux"]
     if stored.ndim != 1 or flux.ndim != 2 or flux.shape[1] != stored.shape[0] or stored.shape[0] > 1e7:
         raise ReadError(f"{path}: flux of shape {flux.shape} on wavelengths of shape {stored.shape}")
+    others = {name: file[name] for name in ("sigma", "mask") if name in file}
+    check_chunks(path, stored, flux, *others.values())
     wavelength, notes = to_angstrom(
         stored[:].astype(np.float64), str(stored.attrs.get("units", "Angstrom")), options.wave_unit, path
     )
     facts = _facts(stored, file).noted(*notes)
-    others = {name: file[name] for name in ("sigma", "mask") if name in file}
     if any(dataset.shape != flux.shape for dataset in others.values()):
         raise ReadError(f"{path}: sigma or mask differ from flux in shape")
     n, step = flux.shape[0], max(1, _BLOCK // max(1, flux.shape[1]))

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ MAX_UNPACKED = 256 << 20
 MAPPED = 4 << 20  # larger files are memory-mapped
 # A pipe must not block, and Windows must not change line ends.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-GZIP = b"\x1f\x8b"
+PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"PK\x03\x04": "zip"}
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
 # In the order asked; the generic layouts come last.
@@ -37,6 +37,7 @@ FITS_FAMILIES = (
     "galah",
     "harps",
     "crires",
+    "espadons",
     "spextool",
     "planes",
     "tables",
@@ -82,7 +83,7 @@ def _open(path: str, options: ReadOptions) -> Iterator[Spectrum]:
 
 
 def load(path: str) -> Any:
-    """Return the bytes of a file, unpacked when it is gzip.
+    """Return the bytes of a file, unpacked when it is gzip, bzip2, or a zip archive of one file.
 
     Returns
     -------
@@ -104,23 +105,46 @@ def load(path: str) -> Any:
         raise ReadError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if not data:
         raise ReadError(f"{path}: the file is empty")
-    return _unpack(path, data) if data[:2] == GZIP else data
+    kind = next((kind for mark, kind in PACKED.items() if data[: len(mark)] == mark), None)
+    return data if kind is None else _unpack(path, data, kind)
 
 
-def _unpack(path: str, data: Any) -> bytes:
-    """Unpack gzip, but no bomb."""
-    import gzip
+def _unpack(path: str, data: Any, kind: str) -> bytes:
+    """Unpack a compressed file, but no bomb."""
+    import lzma
 
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-            unpacked = file.read(MAX_UNPACKED + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ReadError(f"{path}: damaged gzip ({error})") from error
+        with _stream(path, io.BytesIO(data), kind) as file:
+            unpacked: bytes = file.read(MAX_UNPACKED + 1)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, RuntimeError) as error:
+        raise ReadError(f"{path}: damaged {kind} ({error})") from error
     if len(unpacked) > MAX_UNPACKED:
         raise ReadError(f"{path}: unpacks to more than {MAX_UNPACKED >> 20} MB")
     if not unpacked:
         raise ReadError(f"{path}: the file is empty")
     return unpacked
+
+
+def _stream(path: str, packed: io.BytesIO, kind: str) -> IO[bytes] | io.BufferedIOBase:
+    """Return what is inside as it would be read from a file of its own."""
+    if kind == "gzip":
+        import gzip
+
+        return gzip.GzipFile(fileobj=packed)
+    if kind == "bzip2":
+        import bz2
+
+        return bz2.BZ2File(packed)
+    import zipfile
+
+    try:
+        archive = zipfile.ZipFile(packed)
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        if len(members) != 1:
+            raise ReadError(f"{path}: a zip archive of {len(members)} files, needed one: unpack it first")
+        return archive.open(members[0])
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise ReadError(f"{path}: damaged zip ({error})") from error
 
 
 def _open_fits(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,11 @@ from numpy.typing import NDArray
 from anna_onnx.errors import NoWavelengthError, ReadError
 from anna_onnx.spectrum import Source, Spectrum
 
-from .assembly import assemble
+from . import espadons, gaia
 from .columns import Column, understand
 from .facts import Facts, from_headers, iraf_medium, medium_in
 from .fits import CARD, Header
 from .options import ReadOptions
-from .orders import as_asked
 from .tables import read_columns
 from .units import angstroms_per
 
@@ -62,6 +60,8 @@ def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
     NoWavelengthError, ReadError
         If it is no text, or its columns are not understood.
     """
+    if gaia.is_bulk(data):
+        return gaia.read_bulk(path, data, options)
     text = _decode(path, data)
     if text.startswith("# %ECSV"):
         from . import votable
@@ -235,22 +235,7 @@ def _units(fields: Sequence[str] | None) -> list[str]:
 
 
 def _libre_esprit(path: str, layout: _Layout, numbers: NDArray[np.float64], options: ReadOptions) -> Iterator[Spectrum]:
-    """Read the .s files of ESPaDOnS and NARVAL: nm, intensity, (Stokes V, N1, N2,) error.
-
-    References
-    ----------
-    Donati et al. 1997, MNRAS 291, 658 (Libre-ESpRIT).
-    """
+    """Read the .s files of ESPaDOnS and NARVAL: nm, intensity, (Stokes V, N1, N2,) error."""
     name = layout.head[0].strip("* \t\r").removeprefix("Reduced spectrum of").strip(" '\"")
-    notes = ("Libre-Esprit: nm, air, heliocentric",)
-    facts = Facts("air", "barycentric", name, notes)
-    wavelength, flux = numbers[0] * 10.0, numbers[1]
     sigma = numbers[-1] if layout.n_column > 2 else None
-    whole = slice(None)
-    cuts = [0, *(np.flatnonzero(np.diff(wavelength) <= 0) + 1), wavelength.size]
-    orders = [slice(a, b) for a, b in pairwise(cuts) if b - a > 1] if options.merge_orders else [whole]
-    pieces = (
-        assemble(wavelength[s], flux[s], facts, Source(path), options, sigma=None if sigma is None else sigma[s])
-        for s in orders
-    )
-    return as_asked(pieces, options)
+    return espadons.orders(numbers[0], numbers[1], sigma, Facts(id=name), Source(path), options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -334,6 +336,44 @@ def test_gaia_rvs_in_bulk_has_no_wavelength_column(tmp_path):
     spectra = read_spectra(write_hdus(tmp_path / "a", hdu))
     assert [spectrum.id for spectrum in spectra] == ["0", "1", "2"]
     assert spectra[2].wavelength[[0, -1]] == pytest.approx([8460, 8700])
+
+
+def test_the_bulk_files_of_gaia_rvs_are_read_a_star_at_a_time(tmp_path):
+    head = "# %ECSV 1.0\n# ---\n# delimiter: ','\n# datatype:\n# - {name: source_id, datatype: int64}\n"
+    flux = [",".join(["null", *(f"{0.9 + i / 10:.1f}" for _ in range(2400))]) for i in range(3)]
+    stars = "".join(f'{7 + i},1.5,"[{flux[i]}]","[{",".join(["0.01"] * 2401)}]"\n' for i in range(3))
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress((head + "source_id,ra,flux,flux_error\n" + stars).encode()))
+    spectra = read_spectra(tmp_path / "a.csv.gz")
+    assert [(star.id, star.source.row, star.medium, star.frame) for star in spectra] == [
+        (str(7 + i), i, "vacuum", "rest") for i in range(3)
+    ]
+    assert [star.flux[1] for star in spectra] == pytest.approx([0.9, 1.0, 1.1])
+    assert spectra[0].wavelength[[0, -1]] == pytest.approx([8460, 8700])
+    assert bad_pixels(spectra[0]) == [0]
+    (tmp_path / "short").write_text(f'{head}source_id,flux,flux_error\n7,"[1,2]","[1,1]"\n', encoding="utf-8")
+    with pytest.raises(ReadError, match="2 numbers, needed 2401"):
+        read_spectra(tmp_path / "short")
+
+
+@pytest.mark.parametrize(("n_row", "error_row"), [(12, 2), (24, 5)])
+@pytest.mark.parametrize("named", [True, False])
+def test_espadons_images_are_tables_of_orders_in_nm(tmp_path, n_row, error_row, named):
+    wave = np.concatenate([WAVE, WAVE + 10.25]) / 10
+    rows = np.zeros((n_row, 2 * N))
+    rows[:: n_row // 4] = wave * 1.0001  # the other tables
+    rows[0], rows[1], rows[error_row] = wave, np.tile(FLUX, 2), 0.01
+    cards = {"INSTRUME": "ESPaDOnS", "OBJECT": "HD 1"}
+    if named:
+        third = ["ErrorBar"] if n_row == 12 else ["Stokes", "CheckN1", "CheckN2", "ErrorBar"]
+        names = ["Wavelength", "Intensity", *third] * 4
+        cards |= {f"COL{i}": name for i, name in enumerate(names, 1)}
+    (tmp_path / "a").write_bytes(image_bytes(rows, cards))
+    (star,) = read_spectra(tmp_path / "a")
+    assert (star.id, star.medium, star.frame, star.n_pixel) == ("HD 1", "air", "barycentric", 2 * N)
+    assert star.wavelength[0] == pytest.approx(WAVE[0], rel=1e-12)
+    np.testing.assert_allclose(star.sigma, 0.01)
+    (merged,) = read_spectra(tmp_path / "a", merge_orders=True)
+    assert N < merged.n_pixel < 2 * N
 
 
 def test_ispec_tables_are_in_nm(tmp_path):

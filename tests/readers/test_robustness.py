@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
 import os
 import time
+import zipfile
+from functools import partial
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
+from anna_onnx.blocks import Failure, Part, read_blocks
 from anna_onnx.errors import AnnaError, ReadError
 from anna_onnx.readers import ReadOptions, read_spectra
 from tests.readers.files import card, multispec_bytes
@@ -31,10 +38,79 @@ def test_a_missing_file_a_folder_and_a_pipe_are_refused(tmp_path):
             read_spectra(tmp_path / name)
 
 
-def test_a_gzip_bomb_is_not_unpacked(tmp_path):
-    (tmp_path / "a").write_bytes(gzip.compress(b"\0" * (300 << 20), compresslevel=1))
-    with pytest.raises(ReadError, match="256 MB"):
+def zipped(*contents: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("folder/", b"")
+        for number, content in enumerate(contents):
+            archive.writestr(f"folder/{number}", content)
+    return buffer.getvalue()
+
+
+PACK = {"gzip": partial(gzip.compress, compresslevel=1), "bzip2": partial(bz2.compress, compresslevel=1), "zip": zipped}
+LINES = b"".join(b"%d 1.0\n" % wavelength for wavelength in range(5000, 5010))
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_a_compressed_file_is_read_whatever_its_name(tmp_path, kind):
+    (tmp_path / "a.txt").write_bytes(PACK[kind](LINES))
+    (spectrum,) = read_spectra(tmp_path / "a.txt")
+    assert spectrum.n_pixel == 10
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_a_bomb_is_not_unpacked(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("anna_onnx.readers.registry.MAX_UNPACKED", 2 << 20)
+    (tmp_path / "a").write_bytes(PACK[kind](b"\0" * (3 << 20)))
+    with pytest.raises(ReadError, match="more than 2 MB"):
         read_spectra(tmp_path / "a")
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_a_damaged_compressed_file_is_refused(tmp_path, kind):
+    packed = PACK[kind](LINES * 100)
+    for damaged in (packed[: len(packed) // 2], packed[:4] + b"\xff" * 40 + packed[44:]):
+        (tmp_path / "a").write_bytes(damaged)
+        with pytest.raises(ReadError, match=kind):
+            read_spectra(tmp_path / "a")
+
+
+def test_of_an_archive_of_several_files_none_is_chosen(tmp_path):
+    (tmp_path / "a.zip").write_bytes(zipped(LINES, LINES))
+    with pytest.raises(ReadError, match="2 files, needed one"):
+        read_spectra(tmp_path / "a.zip")
+
+
+def write_set(path: Path, **more: object) -> None:
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = "anna-trainingset"
+        file["wavelength"] = np.arange(5000.0, 5010)
+        file.create_dataset("flux", data=np.ones((3, 10), "f4"), **more)
+
+
+def test_damaged_hdf5_is_refused_before_it_is_opened(tmp_path):
+    write_set(tmp_path / "a.h5")
+    whole = (tmp_path / "a.h5").read_bytes()
+    assert len(read_spectra(tmp_path / "a.h5")) == 3
+    for damaged, why in (
+        (whole[:-1], "cut short"),
+        (whole[:8] + b"\t" + whole[9:], "superblock"),
+        (whole[:40], "40"),
+    ):
+        (tmp_path / "a.h5").write_bytes(damaged)
+        with pytest.raises(ReadError, match=why):
+            read_spectra(tmp_path / "a.h5")
+        (item,) = read_blocks([Part(str(tmp_path / "a.h5"))], ReadOptions())
+        assert isinstance(item, Failure)
+
+
+def test_hdf5_in_huge_chunks_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("anna_onnx.readers.hdf5._MAX_CHUNK", 1 << 18)
+    write_set(tmp_path / "a.h5", chunks=(1 << 17, 1), maxshape=(None, 10), compression="gzip")
+    with pytest.raises(ReadError, match="HDF5 chunks of"):
+        read_spectra(tmp_path / "a.h5")
+    (item,) = read_blocks([Part(str(tmp_path / "a.h5"))], ReadOptions())
+    assert isinstance(item, Failure)
 
 
 @pytest.mark.parametrize(
