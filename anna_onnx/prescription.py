@@ -14,13 +14,14 @@ from anna_onnx import config
 from anna_onnx.bundle import Bundle
 from anna_onnx.doctor import Deviation, Measured, examine
 from anna_onnx.origin import instrument_of, settings_of, template_of
-from anna_onnx.pipeline import expand
+from anna_onnx.files import expand
 from anna_onnx.snrtemplate import write_template
 
 FloatArray = NDArray[np.float64]
 Range = tuple[float, float]
-TEMPLATE_TOLERANCE = 0.1  # rms of the ratio of two S/N templates
+TEMPLATE_TOLERANCE = 0.05  # rms of the ratio of two S/N templates
 RESOLUTION_TOLERANCE = 0.05
+CONTINUUM_TOLERANCE = 0.003  # as good as it is measured
 MASKED = 0.02  # of the continuum: a deviation as strong as this is worth a mask
 LARGEST_MASK = 0.15  # of the pixels
 LISTED = 8
@@ -225,7 +226,7 @@ def _continuum(name: str, values: FloatArray, own: Range | None) -> Part:
     low, high = _percentiles(values)
     found, what = f"{low:+.3f} to {high:+.3f}", f"continuum {name}"
     had = own or (0.0, 0.0)
-    if low >= had[0] - 0.002 and high <= had[1] + 0.002:
+    if low >= had[0] - CONTINUUM_TOLERANCE and high <= had[1] + CONTINUUM_TOLERANCE:
         return Finding(what, found, _span(own, "{:+.3g}")), {}
     change = (min(had[0], np.floor(200 * low) / 200), max(had[1], np.ceil(200 * high) / 200))
     return Finding(what, found, _span(own, "{:+.3g}"), f"continuum_{name}"), {f"continuum_{name}": _floats(change)}

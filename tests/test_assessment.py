@@ -132,6 +132,24 @@ def test_the_rate_of_each_flag_is_told(page):
     assert "<td>low_snr</td><td>9</td><td>1.0%</td>" in page
 
 
+def test_a_report_is_written_of_what_little_is_known(found):
+    """Three spectra, one of a star of unknown gravity, with missing pixels, without a bound."""
+    pytest.importorskip("matplotlib")
+    from anna_onnx import charts
+    from anna_onnx.report import report
+
+    few = {
+        name: getattr(found, name)[:3].copy()
+        for name in ("id", "flux", "true", "values", "sigma", "snr", "measured_snr", "flags")
+    }
+    few["true"][1, 1] = np.nan
+    few["flux"][0, 10:30] = np.nan
+    with charts.style():
+        page = report(dataclasses.replace(found, **few, bound=None, about={}))
+    assert "The Cramér-Rao bound was not asked for" in page
+    assert page.count("<h3>") == 2 + 3 + 3  # labels, intervals, spectra
+
+
 def test_running_medians_follow_a_straight_line():
     pytest.importorskip("matplotlib")
     from anna_onnx.charts import binned
