@@ -1,11 +1,14 @@
-"""Files that appear under their name only when they are complete."""
+"""Files that appear under their name only when they are complete, and lists of files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from anna_onnx.errors import AnnaError
 
 
 @contextmanager
@@ -24,3 +27,29 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, complete or not at all, with the same bytes on every system."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def expand(files: Iterable[str]) -> Iterator[str]:
+    """Yield file names, those in lists included.
+
+    Parameters
+    ----------
+    files : iterable of str
+        ``-`` stands for a list on standard input, ``@list.txt`` for one in a file.
+
+    Raises
+    ------
+    AnnaError
+        If a list cannot be read.
+    """
+    for file in files:
+        if file == "-":
+            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        elif file.startswith("@"):
+            try:
+                lines = Path(file[1:]).read_text(encoding="utf-8-sig").splitlines()  # editors of Windows write a mark
+            except (OSError, UnicodeDecodeError) as error:
+                raise AnnaError(f"{file[1:]}: not a list of files ({error})") from error
+            yield from (line for line in lines if line.strip())
+        else:
+            yield file

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from anna_onnx._version import __version__
 from anna_onnx.continuum import Normalization
 from anna_onnx.errors import AnnaError, TrainingSetError
+from anna_onnx.files import expand
 from anna_onnx.flags import Flag, names
 from anna_onnx.labels import KNOWN, Label, canonical, nearest
 from anna_onnx.preparation import Preparation, Prepared, PrepareOptions
@@ -151,7 +152,9 @@ def pack_files(
 
     Parameters
     ----------
-    labels, files, output, report : path-like
+    labels, output, report : path-like
+    files : sequence of path-like
+        ``-`` stands for a list of files on standard input, ``@list.txt`` for one in a file.
     wavelength : str, optional
         Grid, as ``first:last:step`` or a file.
     grid_medium : {'air', 'vacuum'}
@@ -186,7 +189,7 @@ def pack_files(
     velocity, rv_column = _parse_rv(rv)
     return pack(
         read_labels(labels, names.split(",") if names else None, key),
-        files,
+        list(expand(str(file) for file in files)),
         output,
         preparation,
         options=PrepareOptions(rv=velocity, normalize=True if continuum else None),

@@ -14,12 +14,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal, cast
 
 from anna_onnx.blocks import Part, count_rows, read_blocks
 from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.errors import AnnaError, ResultError
+from anna_onnx.files import expand as expand
 from anna_onnx.flags import Flag
 from anna_onnx.inference import Inference, InferOptions, model_info
 from anna_onnx.preparation import PrepareOptions
@@ -162,21 +162,6 @@ def _explain(inference: Inference, parts: Sequence[Part], directory: str, most: 
     from anna_onnx.explanation import explain_parts
 
     return explain_parts(inference, parts, directory, most, report).text
-
-
-def expand(files: Iterable[str]) -> Iterator[str]:
-    """Yield file names, those in lists included."""
-    for file in files:
-        if file == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-        elif file.startswith("@"):
-            try:
-                lines = Path(file[1:]).read_text(encoding="utf-8-sig").splitlines()  # editors of Windows write a mark
-            except (OSError, UnicodeDecodeError) as error:
-                raise AnnaError(f"{file[1:]}: not a list of files ({error})") from error
-            yield from (line for line in lines if line.strip())
-        else:
-            yield file
 
 
 def cut(parts: Iterable[Part]) -> Iterator[list[Part]]:

@@ -184,6 +184,8 @@ def pack(labels: str, files: tuple[str, ...], output: str, report: str | None, *
     \b
     anna pack labels.csv spectra/*.fits -o train.h5 --wavelength 6625:6825:0.2
     anna pack labels.csv spectra/*.fits -o train.h5 --like model.onnx --rv vhelio
+    find . -name '*.fits' | anna pack labels.csv - -o train.h5 --like model.onnx
+    anna pack labels.csv @night.txt -o train.h5 --like model.onnx
     """
     from anna_onnx import packing
 

@@ -250,6 +250,19 @@ def test_the_command_packs_and_says_what_it_did(folder: Path) -> None:
     assert len((folder / "train.h5.csv").read_text(encoding="utf-8").splitlines()) == 4
 
 
+@pytest.mark.parametrize("listed", ["@list.txt", "-"])
+def test_the_command_takes_a_list_of_files(folder: Path, listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = table(folder)
+    files = "".join(f"{folder / name}.txt\n" for name in STARS)
+    (folder / "list.txt").write_text(files, encoding="utf-8")
+    monkeypatch.chdir(folder)
+    output = str(folder / "train.h5")
+    command = ["pack", str(labels), listed, "-o", output, "--wavelength", "5000:5050:0.2"]
+    result = CliRunner().invoke(main, command, input=files)
+    assert result.exit_code == 0, result.output
+    assert len(TrainingSet.open(output)) == len(STARS)
+
+
 def test_the_command_needs_wavelengths_from_somewhere(folder: Path) -> None:
     result = CliRunner().invoke(main, ["pack", str(table(folder)), "x.txt", "-o", str(folder / "train.h5")])
     assert result.exit_code == 1
