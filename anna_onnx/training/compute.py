@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -50,6 +51,15 @@ def choose(settings: config.Config, say: Callable[[str], None]) -> Compute:
     measured = ", ".join(f"{one} {1e3 * value:.2f} ms" for one, value in seconds.items())
     say(f"chosen: {best} (a step takes: {measured})")
     return best
+
+
+def compiled(forward: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """Compile a forward pass with torch.compile; on CUDA as graphs, each launched at once.
+
+    The kernels of a small network take less time than starting them one by one does.
+    All batches of a stage have one shape, as such graphs ask for.
+    """
+    return torch.compile(forward, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
 
 
 def candidates(settings: config.Run) -> list[Compute]:

@@ -124,7 +124,7 @@ class Trainer:
             self._restore()
         self.forward: Callable[[Tensor], tuple[Tensor, Tensor | None]] = process.share(self.network)
         if settings.run.compile:
-            self.forward = torch.compile(self.forward)
+            self.forward = compute.compiled(self.forward, self.device)
         self.stopwatch = Stopwatch(self.device, tracing=settings.run.trace)
         self.scaler = torch.amp.GradScaler(
             self.device.type, init_scale=self.state.loss_scale, enabled=precision == torch.float16

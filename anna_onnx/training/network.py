@@ -7,11 +7,12 @@ by one trunk for each member of the ensemble. New layouts register in `TRUNKS`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from anna_onnx import config
@@ -48,10 +49,34 @@ class Network(nn.Module):
 
     def forward(self, flux: Tensor) -> tuple[Tensor, Tensor | None]:
         x = self.inputs(flux)
-        out = torch.stack([member(x) for member in self.members])  # (member, batch, n_out)
+        # Starting a kernel for each member is what limits small networks on a GPU; processors gain nothing.
+        together = self.training and x.is_cuda and len(self.members) > 1 and not torch.compiler.is_compiling()
+        out = self.ask_together(x) if together else self.ask_in_turn(x)
         if not self.uncertainty:
             return out, None
         return out[..., : self.n_label], out[..., self.n_label :].clamp(*LOG_SIGMA_RANGE)
+
+    def ask_in_turn(self, x: Tensor) -> Tensor:
+        """Return what each member makes of the inputs, shape (member, batch, n_out)."""
+        return torch.stack([member(x) for member in self.members])
+
+    def ask_together(self, x: Tensor) -> Tensor:
+        """Return the same as `ask_in_turn`, from one graph in which the members' weights are stacked."""
+        first = self.members[0]
+        weights = _stacked([dict(member.named_parameters()) for member in self.members])
+        buffers = [dict(member.named_buffers()) for member in self.members]
+        memory = _stacked(buffers)
+
+        def ask(weights: dict[str, Tensor], memory: dict[str, Tensor]) -> Tensor:
+            result: Tensor = functional_call(first, (weights, memory), (x,))
+            return result
+
+        out: Tensor = vmap(ask, randomness="different")(weights, memory)
+        with torch.no_grad():  # running means, which training changes
+            for i, buffer in enumerate(buffers):
+                for name, values in buffer.items():
+                    values.copy_(memory[name][i])
+        return out
 
     def combine(self, flux: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return mean and sigma of the scaled labels, shape (batch, n_label), over the members.
@@ -91,6 +116,10 @@ class Network(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 1.0 - keep
+
+
+def _stacked(tables: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([table[name] for table in tables]) for name in tables[0]}
 
 
 def spread_of(flux: Tensor) -> tuple[Tensor, Tensor]:

@@ -114,6 +114,21 @@ def test_members_differ_and_the_answer_is_their_mean():
     assert network.combine(flux)[0].detach().numpy() == pytest.approx(each.mean(0).detach().numpy(), abs=1e-6)
 
 
+@pytest.mark.parametrize("architecture", SIZES)
+def test_members_asked_together_answer_and_learn_as_they_do_in_turn(architecture):
+    networks = [build(architecture, members=3).train() for _ in range(2)]
+    flux = 1 + 0.1 * torch.randn(6, 101)
+    answers = []
+    for network, ask in zip(networks, ("ask_in_turn", "ask_together"), strict=True):
+        answers.append(getattr(network, ask)(network.inputs(flux)))
+        answers[-1].square().sum().backward()
+    assert torch.allclose(*answers, atol=1e-6)
+    for one, other in zip(*(network.parameters() for network in networks), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-6 + 1e-5 * float(one.grad.abs().max()))
+    for one, other in zip(*(network.buffers() for network in networks), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
 def test_sigma_of_an_ensemble_is_that_of_the_mixture():
     network = build(members=3, uncertainty=True)
     flux = torch.rand(5, 101)

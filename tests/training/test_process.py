@@ -86,6 +86,14 @@ def test_where_there_is_a_choice_the_fastest_is_measured_and_said(toy, monkeypat
     assert said == ["chosen: cpu float32 (a step takes: cpu bfloat16 2.00 ms, cpu float32 1.00 ms)"]
 
 
+@pytest.mark.parametrize(("device", "mode"), [("cpu", None), ("cuda", "reduce-overhead")])
+def test_on_cuda_the_network_is_compiled_into_graphs(monkeypatch, device, mode):
+    asked = {}
+    monkeypatch.setattr(torch, "compile", lambda forward, **options: asked.update(options))
+    compute.compiled(torch.nn.Linear(2, 2), torch.device(device))
+    assert asked == {"dynamic": False, "mode": mode}
+
+
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_measuring_leaves_the_random_numbers_alone(toy, precision):
     torch.manual_seed(1)
