@@ -29,7 +29,7 @@ SMALL, WIDE = (4.2, 2.7), (9.6, 2.2)  # inches
 # Of fixed margins: to measure the texts for a layout takes longer than to draw them.
 MARGINS = {
     SMALL: {"left": 0.17, "right": 0.97, "bottom": 0.17, "top": 0.9},
-    WIDE: {"left": 0.075, "right": 0.99, "bottom": 0.21, "top": 0.88},
+    WIDE: {"left": 0.075, "right": 0.975, "bottom": 0.21, "top": 0.88},
 }
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 N_BIN = 12

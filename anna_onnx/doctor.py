@@ -29,7 +29,7 @@ from anna_onnx.origin import grid_of, instrument_of
 from anna_onnx.preparation import PrepareOptions
 from anna_onnx.progress import Progress, silent
 from anna_onnx.readers import ReadOptions
-from anna_onnx.resampling import FWHM
+from anna_onnx.resampling import FWHM, pixel_width
 from anna_onnx.session import Session
 from anna_onnx.synthesis import SpectralGrid, Synthesizer
 from anna_onnx.velocity import measure_rv
@@ -37,7 +37,7 @@ from anna_onnx.velocity import measure_rv
 FloatArray = NDArray[np.float64]
 MOST = 200
 """Spectra of a sample that are looked at."""
-WIDTHS = np.geomspace(0.5, 2.0, 9)
+WIDTHS = np.geomspace(0.5, 4.0, 13)
 """Line widths that are tried, in those of the training."""
 N_BIN, PER_BIN = 40, 3000
 """Places along the spectrum at which the noise is measured, at most, and how many pixels of all spectra make one:
@@ -45,7 +45,11 @@ their median is good to 3 %."""
 SIGNIFICANT, NOTABLE = 5.0, 0.01
 """A deviation that many spectra share must exceed so many standard errors, and so much of the continuum."""
 _MAD = 1.4826  # standard deviation of a normal variable over its median absolute deviation
-_REACH = 3.5  # Å of the grid that the widest profile needs beside the pixels, for each Å of the trained width
+_REACH = 7  # widths of the trained profile that the grid needs beside the pixels
+FEWEST = 5
+"""Spectra that must show a deviation before it is taken for more than one star's."""
+CLEAR = 25.0
+"""By how much a line width must lower chi square below that of the worst to count."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class Sample:
     flags : array of int64, shape (n,)
     failed : int
         Files or spectra that could not be read or share no wavelengths with the model.
+    coarseness : float
+        Usual width of the files' pixels, in that of the model's.
     """
 
     flux: NDArray[np.float32]
@@ -85,6 +91,7 @@ class Sample:
     values: FloatArray
     flags: NDArray[np.int64]
     failed: int
+    coarseness: float
 
     def __len__(self) -> int:
         return len(self.flux)
@@ -113,8 +120,9 @@ class Measured:
         Fraction of the grid from the first to the last good pixel, and what lacks in between.
     deviations : tuple of Deviation
         The strongest first.
-    unlike, outside : float
-        Fraction of the spectra with the flags unlike_training and outside_labels.
+    unlike, outside, unnormalized : float
+        Fraction of the spectra with the flags unlike_training, outside_labels and not_normalized. Where most have
+        the last, all were divided by a fitted continuum before they were measured.
     reference : str
         What the spectra were compared with.
     """
@@ -133,6 +141,7 @@ class Measured:
     deviations: tuple[Deviation, ...]
     unlike: float
     outside: float
+    unnormalized: float
     reference: str
 
 
@@ -167,8 +176,13 @@ def examine(
     AnnaError
         If no spectrum could be used, or the grid that was asked for does not fit.
     """
-    options = InferOptions(prepare=PrepareOptions(resolution=resolution), read=ReadOptions(**read))  # type: ignore[arg-type]  # checked there
+    reading = ReadOptions(**read)  # type: ignore[arg-type]  # checked there
+    options = InferOptions(prepare=PrepareOptions(resolution=resolution), read=reading)
     sample = gather(Inference(bundle, options), files, most)
+    unnormalized = float((sample.flags & Flag.not_normalized.value > 0).mean())
+    if unnormalized > 0.5:
+        divided = dataclasses.replace(options, prepare=PrepareOptions(normalize=True, resolution=resolution))
+        sample = gather(Inference(bundle, divided), files, most)
     reference = _Reference(bundle, sample, grid, progress)
     flux = sample.flux - reference.continuum
     novelty = bundle.sidecar.novelty
@@ -176,7 +190,7 @@ def examine(
         left, directions = flux - reference.fitted, np.zeros((0, flux.shape[1]))
     else:
         left, directions = _outside(flux, novelty.mean, novelty.components)
-    snr, template = measure_noise(left, directions)
+    snr, template = measure_noise(left, directions, sample.coarseness)
     stated = None
     if sample.sigma is not None:
         stated = float(np.nanmedian(1 / (snr[:, None] * template) / sample.sigma))
@@ -196,6 +210,7 @@ def examine(
         deviations=find_deviations(left, snr, template, bundle.sidecar.grid.wavelength),
         unlike=float((sample.flags & Flag.unlike_training.value > 0).mean()),
         outside=float((sample.flags & Flag.outside_labels.value > 0).mean()),
+        unnormalized=unnormalized,
         reference=reference.name,
     )
 
@@ -208,7 +223,8 @@ def gather(inference: Inference, files: Iterable[str | os.PathLike[str]], most: 
     AnnaError
         If none could be used; the message says why for the first.
     """
-    flux, sigma, values, flags, why = [], [], [], [], []
+    flux, sigma, values, flags, coarseness, why = [], [], [], [], [], []
+    pixels = inference.bundle.sidecar.grid.wavelength
     for block in read_blocks((Part(os.fspath(file)) for file in files), inference.options.read):
         rows = inference.rows(block)
         if isinstance(block, Failure):
@@ -221,6 +237,9 @@ def gather(inference: Inference, files: Iterable[str | os.PathLike[str]], most: 
         sigma.append(None if prepared.sigma is None else prepared.sigma[good])
         values.append(rows.values[good])
         flags.append(rows.flags[good])
+        coarseness.append(
+            pixel_width(block.setting.wavelength, *pixels[[0, -1]]) / pixel_width(pixels, *pixels[[0, -1]])
+        )
         if sum(map(len, flux)) >= most:
             break
     if not sum(map(len, flux)):
@@ -232,17 +251,18 @@ def gather(inference: Inference, files: Iterable[str | os.PathLike[str]], most: 
         np.concatenate(values)[:most],
         np.concatenate(flags)[:most],
         len(why),
+        float(np.median(coarseness)),
     )
 
 
 # --- noise and coverage ---------------------------------------------------------------
 
 
-def measure_noise(left: FloatArray, directions: FloatArray) -> tuple[FloatArray, FloatArray]:
+def measure_noise(left: FloatArray, directions: FloatArray, coarseness: float = 1.0) -> tuple[FloatArray, FloatArray]:
     """Measure the signal-to-noise ratio of spectra and how it goes along them.
 
-    From second differences over five pixels (Stoehr et al. 2008, ASP Conf. Ser. 394, 505) of what is left when the
-    lines are taken out; what is wider than a few pixels, such as lines that were not taken out wholly, drops out too.
+    From second differences, of pixels i - 2, i and i + 2 (Stoehr et al. 2008, ASP Conf. Ser. 394, 505), of what is left
+    when the lines are taken out; what is wider than that, such as lines that were not taken out wholly, drops out too.
 
     Parameters
     ----------
@@ -250,6 +270,9 @@ def measure_noise(left: FloatArray, directions: FloatArray) -> tuple[FloatArray,
         In units of the continuum, NaN where a pixel is not valid.
     directions : array, shape (n_component, n_pixel)
         Orthonormal directions that were taken out, and some of the noise with them.
+    coarseness : float
+        Width of the pixels as they came; where they were interpolated onto finer ones, neighbours share
+        their noise, and pixels that are farther apart are compared.
 
     Returns
     -------
@@ -258,13 +281,15 @@ def measure_noise(left: FloatArray, directions: FloatArray) -> tuple[FloatArray,
         Relative S/N, its median 1.
     """
     n_pixel = left.shape[1]
-    difference = np.abs(_second_difference(left)) / np.sqrt(1 - (_second_difference(directions) ** 2).sum(axis=0))
-    pixel = np.arange(2, n_pixel - 2)
+    reach = min(2 * max(1, int(np.ceil(coarseness - 0.2))), (n_pixel - 1) // 2)
+    kept = 1 - (_second_difference(directions, reach) ** 2).sum(axis=0)
+    difference = np.abs(_second_difference(left, reach)) / np.sqrt(np.maximum(kept, 0.01))
+    pixel = np.arange(reach, n_pixel - reach)
     bins = np.array_split(np.arange(pixel.size), int(np.clip(difference.size // PER_BIN, 1, min(N_BIN, pixel.size))))
     center = np.array([pixel[part].mean() for part in bins])
     template = np.ones(n_pixel)
     for _ in range(3):
-        snr = 1 / (_MAD * _median(difference * template[2:-2], axis=1))
+        snr = 1 / (_MAD * _median(difference * template[reach:-reach], axis=1))
         scaled = difference * snr[:, None]
         noise = np.array([_MAD * _median(scaled[:, part].ravel(), axis=0) for part in bins])
         known = np.isfinite(noise) & (noise > 0)
@@ -273,9 +298,9 @@ def measure_noise(left: FloatArray, directions: FloatArray) -> tuple[FloatArray,
     return snr, template
 
 
-def _second_difference(rows: FloatArray) -> FloatArray:
-    """Return the second difference over five pixels, of white noise as large as the noise itself."""
-    return np.asarray((2 * rows[:, 2:-2] - rows[:, :-4] - rows[:, 4:]) / np.sqrt(6))
+def _second_difference(rows: FloatArray, reach: int) -> FloatArray:
+    """Return the second difference of pixels that are `reach` apart, of white noise as large as the noise itself."""
+    return np.asarray((2 * rows[:, reach:-reach] - rows[:, : -2 * reach] - rows[:, 2 * reach :]) / np.sqrt(6))
 
 
 def _median(values: FloatArray, axis: int) -> FloatArray:
@@ -325,6 +350,8 @@ def find_deviations(
         See `measure_noise`.
     wavelength : array, shape (n_pixel,)
     """
+    if len(left) < FEWEST:
+        return ()
     usual = _median(left, axis=0)
     usual -= _median(usual, axis=0)
     error = 1.2533 / (np.median(snr) * template * np.sqrt(np.maximum(np.isfinite(left).sum(axis=0), 1)))
@@ -434,9 +461,10 @@ class _Reference:
 
 
 def sharpest_width(misfit: FloatArray, n_pixel: NDArray[np.intp]) -> float | None:
-    """Return the line width of the sharpest spectra, in that of the training; None when no spectrum shows any.
+    """Return the line width of the sharpest spectra, in that of the training; None when no spectrum shows any clearly.
 
-    The weighted mean of the spectra within three errors of the 16th percentile: rotation only widens.
+    The weighted mean of the spectra within three errors of the 16th percentile: rotation only widens. The first or
+    last of `WIDTHS` where the lines of most are sharper or wider than that.
 
     Parameters
     ----------
@@ -446,11 +474,14 @@ def sharpest_width(misfit: FloatArray, n_pixel: NDArray[np.intp]) -> float | Non
         Good pixels of each spectrum.
     """
     step = float(np.log(WIDTHS[1] / WIDTHS[0]))
+    clear = n_pixel * (misfit.max(axis=1) / misfit.min(axis=1) - 1) > CLEAR
+    misfit, n_pixel = misfit[clear], n_pixel[clear]
     best = misfit.argmin(axis=1)
-    inner = (best > 0) & (best < len(WIDTHS) - 1)
-    rows = np.flatnonzero(inner)
-    if not rows.size:
+    rows = np.flatnonzero((best > 0) & (best < len(WIDTHS) - 1))
+    if not best.size:
         return None
+    if rows.size < best.size / 2:
+        return float(WIDTHS[0] if (best == 0).sum() > (best > 0).sum() else WIDTHS[-1])
     left, middle, right = (misfit[rows, best[rows] + shift] for shift in (-1, 0, 1))
     curvature = left - 2 * middle + right
     log_width = np.log(WIDTHS[best[rows]]) + 0.5 * step * (left - right) / curvature
@@ -481,5 +512,5 @@ def _broadened(sharp: Synthesizer, trained: float, width: float) -> Synthesizer:
 def _fastest(spectra: SpectralGrid, bundle: Bundle, trained: float) -> float:
     """Return the largest velocity, km/s, for which the grid reaches far enough beside the pixels."""
     own, needed = spectra.wavelength, bundle.sidecar.grid.wavelength
-    room = min(needed[0] - own[0], own[-1] - needed[-1]) - _REACH * WIDTHS[-1] * needed[-1] / trained
+    room = min(needed[0] - own[0], own[-1] - needed[-1]) - _REACH * needed[-1] / trained
     return float(max(room / needed[-1] * C_KMS, 0.0))

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from anna_onnx import config
 from anna_onnx.bundle import Bundle
-from anna_onnx.doctor import Deviation, Measured, examine
+from anna_onnx.doctor import FEWEST, WIDTHS, Deviation, Measured, examine
 from anna_onnx.origin import instrument_of, settings_of, template_of
-from anna_onnx.files import expand
+from anna_onnx.pipeline import expand
 from anna_onnx.snrtemplate import write_template
 
 FloatArray = NDArray[np.float64]
@@ -22,6 +22,7 @@ Range = tuple[float, float]
 TEMPLATE_TOLERANCE = 0.05  # rms of the ratio of two S/N templates
 RESOLUTION_TOLERANCE = 0.05
 CONTINUUM_TOLERANCE = 0.003  # as good as it is measured
+LARGEST_CONTINUUM = 0.1  # error that it makes sense to train for
 MASKED = 0.02  # of the continuum: a deviation as strong as this is worth a mask
 LARGEST_MASK = 0.15  # of the pixels
 LISTED = 8
@@ -134,6 +135,7 @@ def prescribe(bundle: Bundle, measured: Measured, template: str | None = None) -
     settings = settings_of(bundle)
     trained = config.Augmentation() if settings is None else settings.augmentation
     parts = (
+        _normalization(measured),
         _snr(bundle, measured, trained),
         _template(bundle, measured, trained, template),
         _resolution(bundle, measured),
@@ -154,6 +156,13 @@ def prescribe(bundle: Bundle, measured: Measured, template: str | None = None) -
 
 
 Part = tuple[Finding, dict[str, Any]]
+
+
+def _normalization(measured: Measured) -> Part:
+    found = f"{1 - measured.unnormalized:.0%} divided by it"
+    if measured.unnormalized <= 0.5:
+        return Finding("continuum", found, "100%"), {}
+    return Finding("continuum", found, "100%", "infer with --normalize, as was done here"), {}
 
 
 def _snr(bundle: Bundle, measured: Measured, trained: config.Augmentation) -> Part:
@@ -185,6 +194,8 @@ def _digits(value: float, up: bool = False) -> float:
 
 
 def _template(bundle: Bundle, measured: Measured, trained: config.Augmentation, name: str | None) -> Part:
+    if np.ptp(measured.template) == 0:
+        return Finding("S/N along the spectrum", "not measured: too few pixels", "–"), {}
     low, high = np.percentile(measured.template, [5, 95])
     own = template_of(bundle)
     own = own / np.median(own)
@@ -213,7 +224,8 @@ def _resolution(bundle: Bundle, measured: Measured) -> Part:
     trained = "not stated" if own is None else f"R {own:.0f}"
     if measured.resolution is None:
         return Finding("resolving power", "not measured", trained), {}
-    found = f"R {measured.resolution:.0f} or more"
+    widest = own is not None and measured.resolution <= 1.01 * own / WIDTHS[-1]
+    found = f"R {measured.resolution:.0f} or {'less' if widest else 'more'}"
     if own is None or abs(measured.resolution / own - 1) <= RESOLUTION_TOLERANCE:
         return Finding("resolving power", found, trained), {}
     if measured.resolution > own:
@@ -228,6 +240,8 @@ def _continuum(name: str, values: FloatArray, own: Range | None) -> Part:
     had = own or (0.0, 0.0)
     if low >= had[0] - CONTINUUM_TOLERANCE and high <= had[1] + CONTINUUM_TOLERANCE:
         return Finding(what, found, _span(own, "{:+.3g}")), {}
+    if max(-low, high) > LARGEST_CONTINUUM:
+        return Finding(what, found, _span(own, "{:+.3g}"), "nothing: normalise better"), {}
     change = (min(had[0], np.floor(200 * low) / 200), max(had[1], np.ceil(200 * high) / 200))
     return Finding(what, found, _span(own, "{:+.3g}"), f"continuum_{name}"), {f"continuum_{name}": _floats(change)}
 
@@ -271,6 +285,8 @@ def _missing(measured: Measured, trained: config.Augmentation) -> Part:
 
 
 def _deviations(bundle: Bundle, measured: Measured, trained: config.Augmentation) -> Part:
+    if measured.n < FEWEST:
+        return Finding("unknown features", f"not looked for: fewer than {FEWEST} spectra", "–"), {}
     if not measured.deviations:
         return Finding("unknown features", "none that many spectra share", "–"), {}
     found = f"{len(measured.deviations)}, {measured.deviations[0].depth:+.1%} the strongest"

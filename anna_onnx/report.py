@@ -226,8 +226,10 @@ def _residuals_of(found: Assessment, i: int, label: Label) -> str:
         (charts.residuals(x, found.error[:, i], xlabel, ylabel), f"residual of {label.name} against {xlabel}")
         for x, xlabel in [*against, (found.snr, "S/N")]
     ]
+    straight = not np.any(found.trends.coefficients[i] - np.eye(1, found.trends.coefficients.shape[1], 1))
+    trend = "no trend that cross-validation confirms" if straight else "before and after the trend is taken out"
     figures += [
-        (charts.trend(found, i), f"{label.name} before and after the trend is taken out"),
+        (charts.trend(found, i), f"{label.name}, {trend}"),
         (charts.pulls(found, i), f"{label.name} in units of the stated error"),
     ]
     return f"<h3>{escape(label.name)}</h3>{_panels(figures)}{_table_of_thirds(found, i, label)}"

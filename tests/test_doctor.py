@@ -252,8 +252,32 @@ def test_the_sharpest_of_parabolas_is_found_where_others_are_wider():
     assert sharpest_width(misfit, np.full(40, 1e6, dtype=int)) == pytest.approx(0.9, rel=1e-3)
 
 
-def test_spectra_whose_width_is_beyond_all_that_were_tried_say_nothing():
-    assert sharpest_width(np.tile(WIDTHS, (5, 1)), np.full(5, 1000)) is None
+def test_a_width_beyond_all_that_were_tried_is_a_limit_and_one_that_does_not_matter_none():
+    assert sharpest_width(np.tile(WIDTHS, (5, 1)), np.full(5, 1000)) == WIDTHS[0]
+    assert sharpest_width(np.tile(1 / WIDTHS, (5, 1)), np.full(5, 1000)) == WIDTHS[-1]
+    assert sharpest_width(np.ones((5, WIDTHS.size)), np.full(5, 1000)) is None
+
+
+def test_noise_of_coarse_pixels_is_found_on_finer_ones():
+    coarse = np.random.default_rng(5).normal(0, 0.02, (300, 101))
+    fine = np.stack([np.interp(np.arange(401), 4 * np.arange(101), row) for row in coarse])
+    snr, _ = measure_noise(fine, np.zeros((0, 401)), coarseness=4)
+    # Linear interpolation leaves 2/3 of the variance in the mean.
+    assert np.median(snr) == pytest.approx(50 * np.sqrt(1.5), rel=0.1)
+
+
+def test_spectra_in_counts_are_normalised_before_they_are_measured(bundle, tmp_path):
+    found = examined(bundle, tmp_path, 3000 * noisy(stars(20, seed=2)[0]))
+    assert found.unnormalized == 1
+    assert np.median(found.snr) == pytest.approx(80, rel=0.1)
+    finding = prescribe(bundle, found).findings[0]
+    assert finding.advice.startswith("infer with --normalize")
+
+
+def test_a_feature_of_a_few_spectra_is_not_taken_for_one_of_many(bundle, tmp_path):
+    found = examined(bundle, tmp_path, noisy(stars(3, seed=6)[0]))
+    assert found.deviations == ()
+    assert "fewer than 5 spectra" in str(prescribe(bundle, found))
 
 
 def test_noise_alone_deviates_nowhere():
