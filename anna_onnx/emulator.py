@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anna_onnx.errors import BundleError
+from anna_onnx.novelty import pixel_noise
 from anna_onnx.shifting import Shifter
 
 FloatArray = NDArray[np.float64]
@@ -48,6 +49,8 @@ class Fit:
     ----------
     velocity : array
         km/s
+    pixel_noise : array
+        Noise of a pixel, from what is left of its neighbours.
     noise : array
         Rms of a pixel outside the space of the emulated spectra.
     misfit : array
@@ -59,6 +62,7 @@ class Fit:
     """
 
     velocity: FloatArray
+    pixel_noise: FloatArray
     noise: FloatArray
     misfit: FloatArray
     lines: FloatArray
@@ -195,6 +199,7 @@ class Emulator:
         low, high = velocities or (self.velocity_low, self.velocity_high)
         velocity = shifter.measure(_lines_only(flux), lines, low - KNOWN_TO, high + KNOWN_TO)
         left = flux - shifter.shift(model, velocity)
+        scatter = pixel_noise(left)
         share = np.maximum(np.isfinite(left).mean(axis=1), 1 / self.mean.size)
         known = np.nan_to_num(left, copy=False)
         inside = shifter.shift(known, -velocity, beyond=0) @ self._components.T  # (spectrum, component)
@@ -207,6 +212,7 @@ class Emulator:
         weight = np.maximum(np.einsum("nk,nk->n", wider, of_its_own), 1e-12)
         return Fit(
             velocity=velocity,
+            pixel_noise=scatter,
             noise=allowed.noise,
             misfit=np.sqrt((rest[:, :TEST_COMPONENTS] ** 2).mean(axis=1) / share),
             lines=np.sqrt(_squares(lines) / self.mean.size),

@@ -180,6 +180,8 @@ class Inference:
         # A measured velocity says nothing of whether the wavelengths are right.
         if prepared.rv is not None and self.options.prepare.rv != "auto":
             at_rest |= np.isfinite(prepared.rv)
+        # And training spectra in another frame do not tell where lines are at rest.
+        at_rest &= self.bundle.sidecar.preparation.frame == "rest"
         return self._recognizer.judge(prepared.flux, values, errors, at_rest)
 
     def _unreadable(self, failure: Failure) -> Rows:

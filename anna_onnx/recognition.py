@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx.bundle import Sidecar
-from anna_onnx.emulator import KNOWN_TO, Emulator, Fit
+from anna_onnx.emulator import KNOWN_TO
 from anna_onnx.labels import scale
 from anna_onnx.medium import C_KMS, refractive_index
 from anna_onnx.shifting import Shifter
@@ -67,23 +67,30 @@ class Recognizer:
             Whether the lines are said to be at rest.
         """
         scaled, margin = scale(values, self._sidecar.labels), np.nan_to_num(errors) / self._span
-        outside, unlike = self._outside(scaled, margin), np.zeros(len(flux), dtype=bool)
+        unlike = np.zeros(len(flux), dtype=bool)
         reasons: dict[int, str] = {}
-        if (novelty := self._sidecar.novelty) is not None:
-            unlike = novelty.score(flux) > 1
-        if (emulator := self._sidecar.emulator) is not None:
-            for known in (True, False):
-                for rows in _pieces(np.flatnonzero(at_rest == known)):
-                    given = flux[rows], scaled[rows], margin[rows]
-                    fit = emulator.compare(*given, self._shifter, AT_REST if known else None)
-                    beyond = emulator.score(fit) > 1
-                    unlike[rows] |= beyond
-                    if known and beyond.any():
-                        free = emulator.compare(
-                            flux[rows[beyond]], scaled[rows[beyond]], margin[rows[beyond]], self._shifter
-                        )
-                        reasons |= dict(zip(rows[beyond].tolist(), self._reasons(emulator, free), strict=True))
-        return Verdict(outside, unlike, {row: reason for row, reason in reasons.items() if reason})
+        for group, velocities in ((at_rest, AT_REST), (~at_rest, None)):
+            for rows in _pieces(np.flatnonzero(group)):
+                unlike[rows], _ = self._compare(flux[rows], scaled[rows], margin[rows], velocities)
+        for rows in _pieces(np.flatnonzero(at_rest & unlike)):
+            still, velocity = self._compare(flux[rows], scaled[rows], margin[rows], None)
+            displaced = ~still & (np.abs(velocity) > KNOWN_TO)
+            reasons |= {int(row): self._reason(v) for row, v in zip(rows[displaced], velocity[displaced], strict=True)}
+        return Verdict(self._outside(scaled, margin), unlike, reasons)
+
+    def _compare(
+        self, flux: Image, scaled: FloatArray, margin: FloatArray, velocities: tuple[float, float] | None
+    ) -> tuple[BoolArray, FloatArray]:
+        """Return whether spectra are unlike those of the training at some velocities, and the velocity of each."""
+        novelty, emulator = self._sidecar.novelty, self._sidecar.emulator
+        if emulator is None:
+            score = np.zeros(len(flux)) if novelty is None else novelty.score(flux)
+            return ~(score <= 1), np.zeros(len(flux))
+        fit = emulator.compare(flux, scaled, margin, self._shifter, velocities)
+        score = emulator.score(fit)
+        if novelty is not None:
+            score = np.maximum(score, novelty.score(flux, fit.pixel_noise))
+        return ~(score <= 1), fit.velocity
 
     def _outside(self, scaled: FloatArray, margin: FloatArray) -> BoolArray:
         """Return whether labels lie outside the training set by more than a margin.
@@ -96,18 +103,13 @@ class Recognizer:
             outside |= self._sidecar.hull.outside(scaled, margin)
         return np.asarray(outside)
 
-    def _reasons(self, emulator: Emulator, fit: Fit) -> list[str]:
-        """Say of spectra that do not fit at rest, but do at a velocity, which it is."""
-        center = self._sidecar.grid.wavelength.mean()
-        between = C_KMS * (refractive_index(center) - 1)
-        displaced = (emulator.score(fit) <= 1) & (np.abs(fit.velocity) > KNOWN_TO)
-        return [
-            f"lines {velocity:+.0f} km/s from where they are at rest (air taken as vacuum, or the reverse: "
-            f"{between:.0f} km/s)"
-            if moved
-            else ""
-            for velocity, moved in zip(fit.velocity, displaced, strict=True)
-        ]
+    def _reason(self, velocity: float) -> str:
+        """Say of a spectrum that fits at a velocity, but not at rest where it should be, which it is."""
+        between = C_KMS * (refractive_index(self._sidecar.grid.wavelength.mean()) - 1)
+        return (
+            f"its lines are {velocity:+.0f} km/s from where they are at rest"
+            f" (vacuum taken as air, or the reverse, makes {between:.0f})"
+        )
 
 
 def _pieces(rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:

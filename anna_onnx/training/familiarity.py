@@ -202,9 +202,11 @@ def set_thresholds(
     noise, left = [], []
     for snr in sorted(levels, reverse=True):
         flux = draw(snr)
-        tests = [(pixel_noise(flux), novelty.remainder(flux))]
-        if emulator is not None:
+        if emulator is None:
+            tests = [(pixel_noise(flux), novelty.remainder(flux))]
+        else:
             fit = emulator.compare(flux, *infer(flux), shifter)
+            tests = [(fit.pixel_noise, novelty.remainder(flux))]
             tests += [(fit.noise, emulator.misfit(fit)), (fit.noise, emulator.blur(fit))]
         noise.append([level for level, _ in tests])
         left.append([value for _, value in tests])
