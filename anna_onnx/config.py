@@ -146,6 +146,9 @@ class Aligned:
         (-120.0, 120.0), "velocities to search in km/s, some more than the training set's", ordered
     )
     velocity_step: float = option(5.0, "between the velocities of the templates, less than a line is wide", positive)
+    ignore: tuple[Range, ...] = option(
+        (), "regions at rest, in Angstrom, not to look at, such as lines that the grid lacks", regions
+    )
     width: int = option(512, "units of the first dense layer", positive)
     hidden: int = option(512, "units within a residual block", positive)
     blocks: int = option(2, "residual blocks", positive)

@@ -20,6 +20,7 @@ from anna_onnx.medium import C_KMS as SPEED_OF_LIGHT
 
 LOG_SIGMA_RANGE = (-7.0, 3.0)
 STRETCH = 16  # pixels
+NEVER_SEEN = 1e9  # spread of a pixel that the dense layers are to see as the mean
 SCORE_DROP = 3.0  # between templates of neighbouring velocities
 
 
@@ -237,6 +238,7 @@ class AlignedTrunk(nn.Module):
         super().__init__()
         low, high = sizes.velocities
         velocity = torch.linspace(low, high, 1 + max(1, round((high - low) / sizes.velocity_step)))
+        self.ignore = sizes.ignore
         self.register_buffer("velocity", velocity)  # km/s
         self.register_buffer("per_kms", torch.zeros(n_pixel))  # pixels that 1 km/s shifts
         self.register_buffer("mean", torch.zeros(n_pixel))  # of flux - 1, at rest
@@ -258,6 +260,8 @@ class AlignedTrunk(nn.Module):
         self.per_kms.copy_(per_kms)
         self.mean.copy_(mean - 1)
         self.spread.copy_(spread)
+        for low, high in self.ignore:
+            self.spread[(wavelength >= low) & (wavelength <= high)] = NEVER_SEEN
         lines = (self.mean - self.mean.mean()).expand(len(self.velocity), -1)
         missing = torch.zeros_like(lines)
         # Shifted the other way: from rest to each velocity.

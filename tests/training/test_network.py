@@ -221,3 +221,17 @@ def test_what_the_aligned_network_sees_does_not_jump_where_a_shift_passes_a_whol
     below, above = (trunk._shift(flux, torch.zeros_like(flux), torch.tensor([whole + d])) for d in (-1e-3, 1e-3))
     assert float((below[0] - above[0]).abs().max()) < 1e-3
     assert float((below[1] - above[1]).abs().max()) < 1e-3
+
+
+def test_the_aligned_network_does_not_look_at_regions_to_ignore_whatever_the_velocity():
+    torch.manual_seed(1)
+    sizes = config.Aligned(ignore=((6704.0, 6706.0),))
+    network = Network(1001, 2, config.Network(architecture="aligned", sizes=sizes)).eval()
+    network.fit(stars([0.0]), stars([0.0]), WAVELENGTH)
+    torch.nn.init.normal_(network.members[0].last.weight)
+    flux = stars([60.0])
+    moved = 6705.0 * (1 + 60 / 299792.458)
+    with_line = flux - 0.02 * torch.exp(-0.5 * ((WAVELENGTH - moved) / 0.15) ** 2).float()
+    elsewhere = flux - 0.02 * torch.exp(-0.5 * ((WAVELENGTH - moved - 5) / 0.15) ** 2).float()
+    change = [float((network(other)[0] - network(flux)[0]).detach().abs().max()) for other in (with_line, elsewhere)]
+    assert change[0] < 0.1 * change[1]  # the velocity may see it
