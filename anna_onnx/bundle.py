@@ -32,7 +32,7 @@ from anna_onnx.calibration import Calibration, Trends
 from anna_onnx.emulator import Emulator
 from anna_onnx.errors import AnnaError, BundleError, SidecarMismatchError, VersionError
 from anna_onnx.files import replacing
-from anna_onnx.guard import bounded_memory
+from anna_onnx.guard import bounded_memory, check_heaps
 from anna_onnx.hull import Hull
 from anna_onnx.labels import Label
 from anna_onnx.network import check_network, split_metadata
@@ -147,7 +147,7 @@ class Sidecar:
         import h5py
 
         try:
-            _check_heaps(content)
+            check_heaps(content)
             # Compressed data may unpack to any size, whatever the header says.
             with bounded_memory(len(content)), h5py.File(io.BytesIO(content), "r") as file:
                 sidecar = _read_sidecar(file, where)
@@ -309,21 +309,6 @@ class _Reader:
         if self._left < 0:
             raise BundleError(f"{name} of shape {found.shape} would take too much memory")
         return found
-
-
-def _check_heaps(content: bytes) -> None:
-    """Refuse a damaged global heap (HDF5 File Format Specification III.E), over which libhdf5 never ends."""
-    at = -1
-    while (at := content.find(b"GCOL", at + 1)) >= 0:
-        position, end = at + 16, min(at + int.from_bytes(content[at + 8 : at + 16], "little"), len(content))
-        while position + 16 <= end:
-            index = int.from_bytes(content[position : position + 2], "little")
-            used = int.from_bytes(content[position + 8 : position + 16], "little")
-            if index == 0 and used < 16:
-                raise BundleError(f"a global heap with free space of {used} bytes")
-            if index == 0:
-                break  # the rest is free
-            position += 16 + -(-used // 8) * 8
 
 
 def _attribute(holder: Any, name: str) -> str:

@@ -1,4 +1,4 @@
-"""A guard against files from strangers: what they may cost in memory."""
+"""A guard against files from strangers: what they may cost in memory and time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 SPARE = 300 << 20  # bytes
 STACK = 10 << 20  # bytes, of a thread of onnxruntime
@@ -45,3 +46,29 @@ def bounded_memory(size: int) -> Iterator[None]:
 def _data_size(page: int) -> int:
     """Return the bytes of private writable memory that this process has."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5]) * page
+
+
+def check_heaps(data: Any, before: int | None = None) -> None:
+    """Refuse a damaged global heap (HDF5 File Format Specification III.E), over which libhdf5 never ends.
+
+    Parameters
+    ----------
+    data : bytes or mmap
+        An HDF5 file.
+    before : int, optional
+        Where to stop looking for heaps.
+
+    Raises
+    ------
+    ValueError
+    """
+    at = -1
+    while (at := data.find(b"GCOL", at + 1, len(data) if before is None else before)) >= 0:
+        position, end = at + 16, at + int.from_bytes(data[at + 8 : at + 16], "little")
+        while position + 16 <= min(end, len(data)):
+            index = int.from_bytes(data[position : position + 2], "little")
+            used = int.from_bytes(data[position + 8 : position + 16], "little")
+            if used > end - position or (index == 0 and used < 16):
+                raise ValueError(f"a global heap with a piece of {used} bytes")
+            # Free space counts its own header; behind it libhdf5 goes on.
+            position += used if index == 0 else 16 + -(-used // 8) * 8

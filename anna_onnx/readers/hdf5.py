@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from anna_onnx.errors import ReadError
+from anna_onnx.guard import check_heaps
 from anna_onnx.spectrum import Source, Spectrum
 
 from .assembly import assemble
@@ -87,8 +88,7 @@ def check(path: str, data: Any) -> None:
     ------
     ReadError
     """
-    _check_length(path, data)
-    _check_heaps(path, data)
+    _check_structure(path, data)
     _try_elsewhere(path, data)
 
 
@@ -106,13 +106,12 @@ def check_training_set(path: str) -> None:
 @lru_cache(maxsize=1024)
 def _check_once(path: str, size: int, changed: int) -> None:
     with Path(path).open("rb") as file, mmap(file.fileno(), size, access=ACCESS_READ) as data:
-        _check_length(path, data)
-        _check_heaps(path, data)
+        _check_structure(path, data)
     _try_elsewhere(path, None)
 
 
-def _check_length(path: str, data: Any) -> None:
-    """Refuse a file that its superblock says to be longer (HDF5 File Format Specification II.A)."""
+def _check_structure(path: str, data: Any) -> None:
+    """Refuse damaged heaps, and a file that is shorter than its superblock says (HDF5 File Format Spec. II.A)."""
     version = data[8] if len(data) > 64 else None
     if version in (0, 1):
         at, width = 24 + 4 * version + 2 * data[13], data[13]
@@ -123,6 +122,10 @@ def _check_length(path: str, data: Any) -> None:
     end = int.from_bytes(data[at : at + width], "little")
     if end > len(data):
         raise ReadError(f"{path}: damaged HDF5 (cut short: {len(data)} bytes of {end})")
+    try:
+        check_heaps(data, _HEAPS_BEFORE)
+    except ValueError as error:
+        raise ReadError(f"{path}: damaged HDF5 ({error})") from error
 
 
 def check_chunks(path: str, *datasets: Any) -> None:
@@ -159,22 +162,6 @@ def _try_elsewhere(path: str, data: Any) -> None:
     if done.returncode:
         reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["libhdf5 crashes on it"])[-1]
         raise ReadError(f"{path}: damaged HDF5 ({reason[:200]})")
-
-
-def _check_heaps(path: str, data: Any) -> None:
-    """Refuse a damaged global heap (HDF5 File Format Specification III.E), over which libhdf5 never ends."""
-    at = -1
-    while (at := data.find(b"GCOL", at + 1, _HEAPS_BEFORE)) >= 0:
-        size = int.from_bytes(data[at + 8 : at + 16], "little")
-        position, end = at + 16, min(at + size, len(data))
-        while position + 16 <= end:
-            index = int.from_bytes(data[position : position + 2], "little")
-            used = int.from_bytes(data[position + 8 : position + 16], "little")
-            if index == 0 and used < 16:
-                raise ReadError(f"{path}: damaged HDF5 (a global heap with free space of {used} bytes)")
-            if index == 0:
-                break  # the rest is free
-            position += 16 + -(-used // 8) * 8
 
 
 def _rows(path: str, file: Any, options: ReadOptions) -> Iterator[Spectrum]:

@@ -104,6 +104,22 @@ def test_damaged_hdf5_is_refused_before_it_is_opened(tmp_path):
         assert isinstance(item, Failure)
 
 
+@pytest.mark.parametrize("size", [0, 8, 200, 1 << 40])
+def test_a_heap_over_which_libhdf5_would_never_end_is_refused(tmp_path, size):
+    write_set(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["id"] = ["alpha", "beta", "gamma"]  # texts of any length stand in a global heap
+    content = bytearray((tmp_path / "a.h5").read_bytes())
+    heap = content.index(b"GCOL")
+    free = heap + 16
+    while content[free : free + 2] != b"\0\0":  # the pieces before the free space
+        free += 16 + -(-int.from_bytes(content[free + 8 : free + 16], "little") // 8) * 8
+    content[free + 8 : free + 16] = size.to_bytes(8, "little")
+    (tmp_path / "a.h5").write_bytes(content)
+    with pytest.raises(ReadError, match="global heap"):
+        read_spectra(tmp_path / "a.h5")
+
+
 def test_hdf5_in_huge_chunks_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("anna_onnx.readers.hdf5._MAX_CHUNK", 1 << 18)
     write_set(tmp_path / "a.h5", chunks=(1 << 17, 1), maxshape=(None, 10), compression="gzip")
