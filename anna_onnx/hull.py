@@ -73,10 +73,10 @@ class Hull:
         """
         n_cell = self.filled.shape[-1]
         # What lies beyond a range is told by the range.
-        low, high = (
-            np.clip(np.nan_to_num(edge) * n_cell, 0, n_cell - 1).astype(int)
-            for edge in (scaled - errors, scaled + errors)
-        )
+        with np.errstate(invalid="ignore"):
+            edges = scaled - errors, scaled + errors
+        inside = (np.clip(np.nan_to_num(edge), 0, 1) for edge in edges)
+        low, high = (np.minimum((edge * n_cell).astype(int), n_cell - 1) for edge in inside)
         outside = np.zeros(len(scaled), dtype=bool)
         for (i, j), filled in zip(self.pairs.astype(int), self.filled, strict=True):
             # Filled cells in a rectangle are a difference of sums from the corner.

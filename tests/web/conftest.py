@@ -19,6 +19,8 @@ import pytest
 from anna_onnx.bundle import Bundle, SelfTest, Sidecar, write
 from anna_onnx.calibration import Calibration
 from anna_onnx.continuum import Normalization
+from anna_onnx.emulator import Emulator
+from anna_onnx.hull import Hull
 from anna_onnx.labels import Label
 from anna_onnx.novelty import Novelty
 from anna_onnx.preparation import Preparation
@@ -97,6 +99,36 @@ def make_novelty(grid: Grid) -> Novelty:
     )
 
 
+def make_emulator(grid: Grid) -> Emulator:
+    """Return an emulator of smooth spectra with random weights, whose thresholds a solar spectrum is near."""
+    random = np.random.default_rng(3)
+    n_component, n_hidden = 20, 12
+    return Emulator(
+        mean=np.full(grid.n_pixel, 0.98),
+        components=make_novelty(grid).components[:n_component].astype(np.float16),
+        input_weight=random.normal(0, 1, (n_hidden, len(LABELS))),
+        input_bias=random.normal(0, 1, n_hidden),
+        hidden_weight=random.normal(0, 0.3, (n_hidden, n_hidden)),
+        hidden_bias=random.normal(0, 1, n_hidden),
+        output_weight=random.normal(0, 0.05, (n_component, n_hidden)),
+        output_bias=random.normal(0, 0.1, n_component),
+        noise=np.array([0.001, 0.01, 0.1]),
+        misfit_threshold=np.array([1.0, 2.0, 4.0]),
+        blur_threshold=np.array([3.0, 2.0, 1.0]),
+        line_error=0.05,
+        blur_error=0.4,
+        velocity_low=-100.0,
+        velocity_high=100.0,
+    )
+
+
+def make_hull() -> Hull:
+    """Return a hull without cool dwarfs."""
+    filled = np.ones((1, 10, 10))
+    filled[0, :5, 6:] = 0
+    return Hull(np.array([[0.0, 1.0]]), filled)
+
+
 def make_model(folder: Path, name: str) -> Path:
     """Write a model with one of the preparations, and return its file."""
     preparation = PREPARATIONS[name]
@@ -110,6 +142,8 @@ def make_model(folder: Path, name: str) -> Path:
         preparation,
         calibration=Calibration(levels, np.array([20.0, 60.0, 150.0, 300.0]), factors, 1000),
         novelty=make_novelty(grid),
+        emulator=make_emulator(grid) if name == "plain" else None,
+        hull=make_hull() if name == "plain" else None,
         provenance={"name": name, "date": "2026-01-01", "versions": {"anna-onnx": "0"}},
     )
     flux = random.normal(0.97, 0.02, (4, grid.n_pixel)).astype(np.float32)

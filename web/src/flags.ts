@@ -23,7 +23,7 @@ export const MEANING: Record<FlagName, string> = {
   bad_pixels: "Many pixels inside the covered range are bad.",
   low_snr: "The signal-to-noise ratio is below the training set's.",
   low_resolution: "The resolving power is below the training set's.",
-  outside_labels: "A label lies outside the training set by more than its error.",
+  outside_labels: "The labels lie outside the training set by more than their errors.",
   unlike_training: "The spectrum looks like nothing in the training set.",
   medium_unknown: "Nothing says whether the wavelengths are in air or vacuum.",
   frame_unknown: "Nothing says in which frame the wavelengths are.",

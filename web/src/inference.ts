@@ -3,9 +3,9 @@
 import { FLAG } from "./flags.ts";
 import type { Calibration, Model } from "./model.ts";
 import { BATCH, type Network } from "./network.ts";
-import { noveltyScore } from "./novelty.ts";
 import { interpolate } from "./numeric.ts";
 import { prepare, type Prepared, type PrepareOptions } from "./preparation.ts";
+import { judge } from "./recognition.ts";
 import type { Source, Spectrum } from "./spectrum.ts";
 
 /** A measured S/N may come out as zero or below. */
@@ -41,21 +41,29 @@ export async function* infer(
     prepared.forEach((one, i) => flux.set(one.flux, i * nPixel));
     const { labels, sigma } = await network.run(flux);
     const n = model.labels.length;
-    yield batch.map((spectrum, i) =>
-      makeRow(model, spectrum, prepared[i], labels.subarray(i * n, (i + 1) * n), sigma.subarray(i * n, (i + 1) * n)),
-    );
+    yield batch.map((spectrum, i) => {
+      const [first, last] = [i * n, (i + 1) * n];
+      return makeRow(model, spectrum, prepared[i], options, labels.subarray(first, last), sigma.subarray(first, last));
+    });
   }
 }
 
-function makeRow(model: Model, spectrum: Spectrum, prepared: Prepared, labels: Float32Array, sigma: Float32Array): Row {
+function makeRow(
+  model: Model,
+  spectrum: Spectrum,
+  prepared: Prepared,
+  options: PrepareOptions,
+  labels: Float32Array,
+  sigma: Float32Array,
+): Row {
   const covered = prepared.coverage > 0;
   const values = Float64Array.from(labels, (value) => (covered ? value : NaN));
   const factors = errorFactors(model.calibration, prepared.snr);
   let flags = prepared.flags;
   const errors = Float64Array.from(sigma, (value, i) => (covered ? value * factors[i] : NaN));
-  if (covered && values.some((value, i) => isOutside(value, errors[i], model.labels[i]))) flags |= FLAG.outside_labels;
-  if (covered && model.novelty !== null && noveltyScore(model.novelty, prepared.flux) > 1)
-    flags |= FLAG.unlike_training;
+  const verdict = covered ? judge(model, prepared.flux, values, errors, isAtRest(model, spectrum, options)) : null;
+  if (verdict?.outside) flags |= FLAG.outside_labels;
+  if (verdict?.unlike) flags |= FLAG.unlike_training;
   return {
     source: spectrum.source,
     id: spectrum.id,
@@ -64,16 +72,14 @@ function makeRow(model: Model, spectrum: Spectrum, prepared: Prepared, labels: F
     snr: prepared.snr,
     coverage: prepared.coverage,
     flags,
-    message: [...spectrum.notes, ...prepared.notes].join("; "),
+    message: [...spectrum.notes, ...prepared.notes, verdict?.reason].filter(Boolean).join("; "),
     flux: prepared.flux,
   };
 }
 
-function isOutside(value: number, error: number, { low, high }: { low: number; high: number }): boolean {
-  // Half of the stars at the edge come out beyond it: only more than the error counts. An old model has none.
-  const margin = Number.isNaN(error) ? 0 : error;
-  // A value that is no number is outside too.
-  return !(value + margin >= low && value - margin <= high);
+/** Whether the lines of a spectrum are said to be at rest, and those of the training were. */
+function isAtRest(model: Model, spectrum: Spectrum, options: PrepareOptions): boolean {
+  return model.preparation.frame === "rest" && (spectrum.frame === "rest" || options.rv !== null);
 }
 
 /** Return the factors on sigma at a S/N; where it is not known the middle bin counts. */

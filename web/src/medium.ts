@@ -3,7 +3,7 @@
 import type { Medium } from "./spectrum.ts";
 
 /** Speed of light, km/s. */
-const C_KMS = 299792.458;
+export const C_KMS = 299792.458;
 
 /** Return the refractive index of standard air (Ciddor 1996, Applied Optics 35, 1566, eq. 1). */
 export function refractiveIndex(vacuum: number): number {

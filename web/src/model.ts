@@ -1,7 +1,9 @@
 /** The model: the sidecar of the bundle as JSON, and the network. Written by `anna_onnx.page`. */
 
 import type { Normalization } from "./continuum.ts";
+import type { Emulator } from "./emulator.ts";
 import type { Novelty } from "./novelty.ts";
+import type { Hull } from "./recognition.ts";
 import type { Frame } from "./spectrum.ts";
 
 /** One quantity that the network infers. */
@@ -45,6 +47,8 @@ export interface Model {
   readonly preparation: Preparation;
   readonly calibration: Calibration;
   readonly novelty: Novelty | null;
+  readonly emulator: Emulator | null;
+  readonly hull: Hull | null;
   readonly selftest: SelfTest | null;
   readonly about: About;
 }
@@ -72,7 +76,7 @@ export interface PageFiles {
 
 /** Return the model that the page carries. */
 export function readModel(raw: PageFiles["model"]): Model {
-  const { calibration, grid, novelty, selftest } = raw;
+  const { calibration, emulator, grid, novelty, selftest } = raw;
   return {
     ...(raw as Model),
     grid: { wavelength: float64(grid.wavelength), medium: grid.medium },
@@ -85,6 +89,18 @@ export function readModel(raw: PageFiles["model"]): Model {
       components: float32(novelty.components),
       noise: Float64Array.from(novelty.noise),
       threshold: Float64Array.from(novelty.threshold),
+    },
+    emulator: emulator && {
+      ...emulator,
+      mean: float64(emulator.mean),
+      components: float32(emulator.components),
+      layers: emulator.layers.map((layer: Record<string, string>) => ({
+        weight: float32(layer.weight),
+        bias: float32(layer.bias),
+      })),
+      noise: Float64Array.from(emulator.noise),
+      misfit_threshold: Float64Array.from(emulator.misfit_threshold),
+      blur_threshold: Float64Array.from(emulator.blur_threshold),
     },
     selftest: selftest && { flux: float32(selftest.flux), labels: float32(selftest.labels) },
   };

@@ -2,6 +2,9 @@
 
 import { interpolate, median, sum } from "./numeric.ts";
 
+const ROUNDS = 4;
+const TINY = 1e-30;
+
 /** The subspace of the training spectra and the remainders that clean spectra leave. */
 export interface Novelty {
   /** Mean training spectrum, shape (pixel,). */
@@ -13,8 +16,8 @@ export interface Novelty {
 }
 
 /** Return remainder / threshold; above 1 a spectrum is unlike the training set. */
-export function noveltyScore(novelty: Novelty, flux: Float32Array): number {
-  return remainder(novelty, flux) / interpolate(pixelNoise(flux), novelty.noise, novelty.threshold);
+export function noveltyScore(novelty: Novelty, flux: Float32Array, noise = pixelNoise(flux)): number {
+  return remainder(novelty, flux) / interpolate(noise, novelty.noise, novelty.threshold);
 }
 
 /** Return the combination of training spectra that comes nearest to a spectrum. */
@@ -31,12 +34,35 @@ export function nearestKnown({ mean, components }: Novelty, flux: Float32Array):
     }
     return projected;
   };
-  let projected = project(centered);
-  if (valid.includes(0))
-    // Missing pixels are filled with what the subspace expects there, which needs a few rounds.
-    for (let round = 0; round < 5; round++)
-      projected = project(centered.map((value, i) => (valid[i] ? value : projected[i])));
-  return projected.map((value, i) => value + mean[i]);
+  const whole = !valid.includes(0);
+  const nearest = whole ? project(centered) : fitValid(project, centered, valid);
+  return nearest.map((value, i) => value + mean[i]);
+}
+
+/** Return what fits the valid pixels best, by conjugate gradients in the space of the components. */
+function fitValid(
+  project: (values: Float64Array) => Float64Array,
+  known: Float64Array,
+  valid: Float32Array,
+): Float64Array {
+  const fit = new Float64Array(known.length);
+  let rest = project(known);
+  let direction = rest;
+  let size = product(rest, rest);
+  for (let round = 0; round < ROUNDS; round++) {
+    const image = project(direction.map((value, i) => (valid[i] ? value : 0)));
+    const step = size / Math.max(product(direction, image), TINY);
+    for (let i = 0; i < fit.length; i++) fit[i] += step * direction[i];
+    rest = rest.map((value, i) => value - step * image[i]);
+    const before = size;
+    size = product(rest, rest);
+    direction = rest.map((value, i) => value + (size / Math.max(before, TINY)) * direction[i]);
+  }
+  return fit;
+}
+
+function product(one: Float64Array, other: Float64Array): number {
+  return sum(one.map((value, i) => value * other[i]));
 }
 
 /** Return the rms of what lies outside the subspace. */
@@ -50,7 +76,7 @@ function remainder(novelty: Novelty, flux: Float32Array): number {
  * Estimate the noise of a pixel from second differences (Stoehr et al. 2008, ASP Conf. Ser. 394, 505);
  * at most 512 pixels, evenly spread, are looked at.
  */
-function pixelNoise(flux: Float32Array): number {
+export function pixelNoise(flux: ArrayLike<number>): number {
   const step = Math.ceil(flux.length / 512);
   const difference: number[] = [];
   for (let i = 0; i + 4 < flux.length; i += step) {

@@ -1,0 +1,83 @@
+/** Is a spectrum, and are its labels, of the kind that a network was trained on? As `anna_onnx.recognition`. */
+
+import { compare, KNOWN_TO } from "./emulator.ts";
+import { C_KMS, refractiveIndex } from "./medium.ts";
+import type { Label, Model } from "./model.ts";
+import { noveltyScore } from "./novelty.ts";
+import { clamp, sum } from "./numeric.ts";
+import { Shifter } from "./shifting.ts";
+
+const AT_REST: readonly [number, number] = [0, 0];
+
+/** Pairs of labels of which the training stars fill a part only, in even cells of both. */
+export interface Hull {
+  readonly pairs: readonly (readonly [number, number])[];
+  /** 1 where there are training stars; shape (pair, cell, cell). */
+  readonly filled: readonly (readonly (readonly number[])[])[];
+}
+
+export interface Verdict {
+  readonly outside: boolean;
+  readonly unlike: boolean;
+  /** What seems wrong with a spectrum that is unlike; empty when there is no telling. */
+  readonly reason: string;
+}
+
+/** Judge a prepared spectrum; `atRest`: whether its lines are said to be at rest. */
+export function judge(
+  model: Model,
+  flux: Float32Array,
+  values: Float64Array,
+  errors: Float64Array,
+  atRest: boolean,
+): Verdict {
+  const scaled = values.map((value, i) => (value - model.labels[i].low) / span(model.labels[i]));
+  // An old model has no errors.
+  const margin = errors.map((error, i) => (Number.isNaN(error) ? 0 : error) / span(model.labels[i]));
+  const outside = isOutside(model.hull, scaled, margin);
+  const found = strangeness(model, flux, scaled, margin, atRest ? AT_REST : undefined);
+  const unlike = !(found.score <= 1);
+  let reason = "";
+  if (unlike && atRest) {
+    const free = strangeness(model, flux, scaled, margin);
+    if (free.score <= 1 && Math.abs(free.velocity) > KNOWN_TO) reason = displaced(model, free.velocity);
+  }
+  return { outside, unlike, reason };
+}
+
+function strangeness(
+  model: Model,
+  flux: Float32Array,
+  scaled: Float64Array,
+  margin: Float64Array,
+  velocities?: readonly [number, number],
+): { score: number; velocity: number } {
+  const { novelty, emulator } = model;
+  if (emulator === null) return { score: novelty === null ? 0 : noveltyScore(novelty, flux), velocity: 0 };
+  const fit = compare(emulator, flux, scaled, margin, new Shifter(model.grid.wavelength), velocities);
+  const score = novelty === null ? 0 : noveltyScore(novelty, flux, fit.pixelNoise);
+  return { score: Math.max(fit.score, score), velocity: fit.velocity };
+}
+
+function isOutside(hull: Hull | null, scaled: Float64Array, margin: Float64Array): boolean {
+  // Half of the stars at the edge come out beyond it: only more than the error counts. No number is outside too.
+  if (scaled.some((value, i) => !(value + margin[i] >= 0 && value - margin[i] <= 1))) return true;
+  if (hull === null) return false;
+  const nCell = hull.filled[0].length;
+  const cell = (value: number) => Math.floor(clamp(value * nCell, 0, nCell - 1));
+  return hull.pairs.some(([i, j], pair) => {
+    const rows = hull.filled[pair].slice(cell(scaled[i] - margin[i]), cell(scaled[i] + margin[i]) + 1);
+    return !rows.some((row) => sum(row.slice(cell(scaled[j] - margin[j]), cell(scaled[j] + margin[j]) + 1)) > 0);
+  });
+}
+
+function displaced({ grid }: Model, velocity: number): string {
+  const between = C_KMS * (refractiveIndex(sum(grid.wavelength) / grid.wavelength.length) - 1);
+  const signed = `${velocity < 0 ? "-" : "+"}${Math.abs(velocity).toFixed(0)}`;
+  const medium = `vacuum taken as air, or the reverse, makes ${between.toFixed(0)}`;
+  return `its lines are ${signed} km/s from where they are at rest (${medium})`;
+}
+
+function span({ low, high }: Label): number {
+  return high - low;
+}
