@@ -112,11 +112,13 @@ def load(path: str) -> Any:
 def _unpack(path: str, data: Any, kind: str) -> bytes:
     """Unpack a compressed file, but no bomb."""
     import lzma
+    import zipfile
 
+    damage = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ValueError, RuntimeError)
     try:
         with _stream(path, io.BytesIO(data), kind) as file:
             unpacked: bytes = file.read(MAX_UNPACKED + 1)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, RuntimeError) as error:
+    except damage as error:
         raise ReadError(f"{path}: damaged {kind} ({error})") from error
     if len(unpacked) > MAX_UNPACKED:
         raise ReadError(f"{path}: unpacks to more than {MAX_UNPACKED >> 20} MB")
@@ -137,14 +139,11 @@ def _stream(path: str, packed: io.BytesIO, kind: str) -> IO[bytes] | io.Buffered
         return bz2.BZ2File(packed)
     import zipfile
 
-    try:
-        archive = zipfile.ZipFile(packed)
-        members = [member for member in archive.infolist() if not member.is_dir()]
-        if len(members) != 1:
-            raise ReadError(f"{path}: a zip archive of {len(members)} files, needed one: unpack it first")
-        return archive.open(members[0])
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise ReadError(f"{path}: damaged zip ({error})") from error
+    archive = zipfile.ZipFile(packed)
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    if len(members) != 1:
+        raise ReadError(f"{path}: a zip archive of {len(members)} files, needed one: unpack it first")
+    return archive.open(members[0])
 
 
 def _open_fits(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:

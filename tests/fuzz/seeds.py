@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,6 +51,9 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         yield f"multispec{kind}", multispec_bytes(np.stack([FLUX, FLUX]).astype("f4"), [spec, spec], LTV1=0.0)
     yield "equispec", image_bytes(np.stack([FLUX, FLUX]), {**axis, "WAT0_001": "system=equispec", "APID1": "a"})
     yield "spextool", image_bytes(np.stack([WAVE / 1e4, FLUX, FLUX]), {"XUNITS": "um", "YUNITS": "x"})
+    names = {f"COL{i}": name for i, name in enumerate(["Wavelength", "Intensity", "ErrorBar"] * 4, 1)}
+    rows = np.tile(np.stack([WAVE / 10, FLUX, FLUX]), (4, 1))
+    yield "espadons", image_bytes(rows, {"INSTRUME": "ESPaDOnS", **names})
     sdss = {"COEFF0": 3.6, "COEFF1": 1e-4, "TELESCOP": "SDSS 2.5-M", "PLATEID": 7, "MJD": 8}
     yield "spspec", image_bytes(np.stack([FLUX, FLUX, FLUX, FLUX]).astype("f4"), {**sdss, "FIBERID": 9})
     yield "spplate", image_bytes(np.stack([FLUX, FLUX]).astype("f4"), sdss)
@@ -99,6 +104,13 @@ def _others() -> Iterator[tuple[str, bytes]]:
     head = "".join(f"{key:8}= {value:>20} /\n" for key, value in (("BITPIX", 8), ("NAXIS", 1), ("NAXIS1", 8), ("X", 1)))
     yield "wtextimage", (head + "END\n\n" + lines).encode()
     yield "gzip", gzip.compress(lines.encode())
+    yield "bzip2", bz2.compress(lines.encode())
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("star.txt", lines)
+    yield "zip", packed.getvalue()
+    cells = '"[' + ",".join(["1"] * 2401) + ']"'
+    yield "gaia", f"# %ECSV 1.0\nsource_id,flux,flux_error\n7,{cells},{cells}\n".encode()
     yield "anna", np.concatenate([[N, 1], WAVE, [1, 5000, 0], FLUX]).astype("<f8").tobytes()
     columns = Table({"wavelength": WAVE, "flux": FLUX})
     stream = io.StringIO()
