@@ -112,6 +112,11 @@ class Assessment:
         """The error after residual trends are taken out, shape (n, n_label)."""
         return unscale(self.trends.correct(scale(self.values, self.labels)), self.labels) - self.true
 
+    @property
+    def has_errors(self) -> bool:
+        """Whether the model states errors; one of the old program does not always."""
+        return bool(np.isfinite(self.sigma).any())
+
     def half_width(self, level: float) -> FloatArray:
         """Return the half width of the intervals of a level, shape (n, n_label)."""
         return half_width(self.bundle, self.sigma, self.measured_snr, level)
@@ -202,6 +207,11 @@ def rms(values: FloatArray) -> float:
     return float(np.sqrt(np.mean(known**2))) if known.size else np.nan
 
 
+def share(value: float) -> str:
+    """Return a fraction in per cent, a dash where it is not known."""
+    return f"{value:.1%}" if np.isfinite(value) else "–"
+
+
 def summary_text(found: Assessment) -> str:
     """Return the statistics as a table for the terminal."""
     columns = ("bias", "scatter", "robust", "rms")
@@ -209,7 +219,7 @@ def summary_text(found: Assessment) -> str:
     lines = [f"{head}{'detrended':>11}{'in 68 %':>9}"]
     lines += [
         f"{one.name:<10}{one.unit:<14}{one.bias:>10.3g}{one.scatter:>10.3g}{one.robust_scatter:>10.3g}"
-        f"{one.rms:>10.3g}{one.rms_corrected:>11.3g}{one.coverage:>9.1%}"
+        f"{one.rms:>10.3g}{one.rms_corrected:>11.3g}{share(one.coverage):>9}"
         for one in found.statistics
     ]
     return "\n".join(lines)

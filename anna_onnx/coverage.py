@@ -110,14 +110,15 @@ def measure_coverage(
     error : array, shape (n, n_label)
         Inferred minus true, NaN where the truth is not known.
     half_widths : array, shape (n_level, n, n_label)
-        Of the intervals.
+        Of the intervals, NaN where the model states no error.
     groups : mapping of str to array, shape (n,)
         What to sort the spectra by into thirds of equal number; NaN: in none.
     levels, labels : sequences
     star : array, shape (n,)
         Names of the stars; spectra of one star are no independent evidence.
     """
-    inside = np.where(np.isnan(error), np.nan, np.abs(error) <= half_widths)  # (level, spectrum, label)
+    unknown = np.isnan(error) | np.isnan(half_widths)
+    inside = np.where(unknown, np.nan, np.abs(error) <= half_widths)  # (level, spectrum, label)
     edges = np.array([_edges(values) for values in groups.values()])
     thirds = [
         [_mean(inside[:, (values > low) & (values <= high)]) for low, high in ((-np.inf, a), (a, b), (b, np.inf))]

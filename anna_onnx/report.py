@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx import charts
-from anna_onnx.assessment import Assessment, Statistics, rms
+from anna_onnx.assessment import Assessment, Statistics, rms, share
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.coverage import TOLERANCE, percent
 from anna_onnx.explanation import differentiate
@@ -148,10 +148,11 @@ def _cards(found: Assessment) -> str:
 
 def _card(one: Statistics) -> str:
     bound = f"<span>{one.over_bound:.2f} × the bound</span>" if np.isfinite(one.over_bound) else ""
+    holds = f"<span>68 % interval holds {share(one.coverage)}</span>" if np.isfinite(one.coverage) else ""
     return (
         f'<div class="card"><span class="name">{escape(one.name)}</span>'
         f"<b>{one.rms:.3g} <small>{escape(one.unit)}</small></b><span>rms</span>{bound}"
-        f"<span>68 % interval holds {one.coverage:.1%}</span></div>"
+        f"{holds}</div>"
     )
 
 
@@ -175,7 +176,7 @@ def _labels(found: Assessment) -> str:
             one.name,
             one.unit,
             *_numbers(one.bias, one.scatter, one.robust_scatter, one.rms, one.rms_corrected),
-            f"{one.coverage:.1%}",
+            share(one.coverage),
         ]
         for one in found.statistics
     ]
@@ -228,10 +229,9 @@ def _residuals_of(found: Assessment, i: int, label: Label) -> str:
     ]
     straight = not np.any(found.trends.coefficients[i] - np.eye(1, found.trends.coefficients.shape[1], 1))
     trend = "no trend that cross-validation confirms" if straight else "before and after the trend is taken out"
-    figures += [
-        (charts.trend(found, i), f"{label.name}, {trend}"),
-        (charts.pulls(found, i), f"{label.name} in units of the stated error"),
-    ]
+    figures.append((charts.trend(found, i), f"{label.name}, {trend}"))
+    if found.has_errors:
+        figures.append((charts.pulls(found, i), f"{label.name} in units of the stated error"))
     return f"<h3>{escape(label.name)}</h3>{_panels(figures)}{_table_of_thirds(found, i, label)}"
 
 
@@ -249,14 +249,16 @@ def _table_of_thirds(found: Assessment, i: int, label: Label) -> str:
     for name, chosen in [*found.snr_thirds, *own]:
         error = found.error[chosen, i]
         robust = 1.4826 * np.nanmedian(np.abs(error - np.nanmedian(error))) if np.isfinite(error).any() else np.nan
-        inside = (np.abs(error) <= width[chosen])[np.isfinite(error)]
+        inside = (np.abs(error) <= width[chosen])[np.isfinite(error) & np.isfinite(width[chosen])]
         numbers = _numbers(_mean(error), robust, rms(error), _mean(width[chosen]))
-        rows.append([name, str(int(chosen.sum())), *numbers, f"{_mean(inside):.1%}"])
+        rows.append([name, str(int(chosen.sum())), *numbers, share(_mean(inside))])
     head = ["", "spectra", "bias", "robust scatter", "rms", "mean error stated", "in 68 %"]
     return f"<details><summary>{escape(label.name)} in numbers</summary>{_table(head, rows)}</details>"
 
 
 def _coverage(found: Assessment) -> str:
+    if not found.has_errors:
+        return _section("coverage", "The model states no errors.")
     figures = [(charts.coverage(found), "all spectra, each label")]
     for i, label in enumerate(found.labels):
         figures += [
@@ -300,16 +302,17 @@ def _heat_cell(value: float, promised: float, first: bool) -> str:
     color = "0, 114, 178" if off > 0 else "230, 159, 0"
     alpha = min(0.85, 6 * (abs(off) - TOLERANCE) + 0.15) if abs(off) > TOLERANCE else 0.0
     tint = f' style="background: rgba({color}, {alpha:.2f})"' if alpha else ""
-    return f"<td{' class=first' if first else ''}{tint}>{100 * value:.1f}</td>"
+    text = f"{100 * value:.1f}" if np.isfinite(value) else "–"
+    return f"<td{' class=first' if first else ''}{tint}>{text}</td>"
 
 
 def _flags(found: Assessment) -> str:
     rate = {flag: float((found.flags & flag.value > 0).mean()) for flag in Flag}
     rows = [
-        f"<tr><td>{escape(str(flag.name))}</td><td>{int((found.flags & flag.value > 0).sum())}</td><td>{share:.1%}</td>"
-        f'<td style="text-align: left"><span class="bar" style="width: {12 * share:.2f}rem"></span></td></tr>'
-        for flag, share in rate.items()
-        if share
+        f"<tr><td>{escape(str(flag.name))}</td><td>{int((found.flags & flag.value > 0).sum())}</td><td>{portion:.1%}</td>"
+        f'<td style="text-align: left"><span class="bar" style="width: {12 * portion:.2f}rem"></span></td></tr>'
+        for flag, portion in rate.items()
+        if portion
     ]
     head = "<tr><th>flag</th><th>spectra</th><th>rate</th><th></th></tr>"
     table = f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'

@@ -150,6 +150,20 @@ def test_a_report_is_written_of_what_little_is_known(found):
     assert page.count("<h3>") == 2 + 3 + 3  # labels, intervals, spectra
 
 
+def test_a_model_without_errors_has_no_coverage_and_a_report_without_intervals(found):
+    pytest.importorskip("matplotlib")
+    from anna_onnx import charts
+    from anna_onnx.report import report
+
+    silent = dataclasses.replace(found, sigma=np.full_like(found.sigma, np.nan))
+    assert silent.coverage.warning() is None
+    assert summary_text(silent).splitlines()[1].endswith("–")
+    with charts.style():
+        page = report(silent)
+    assert "The model states no errors" in page
+    assert not re.search(r"\bnan\b", re.sub(r'src="[^"]*"', "", page))
+
+
 def test_running_medians_follow_a_straight_line():
     pytest.importorskip("matplotlib")
     from anna_onnx.charts import binned
