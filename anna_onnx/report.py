@@ -307,12 +307,12 @@ def _heat_cell(value: float, promised: float, first: bool) -> str:
 
 
 def _flags(found: Assessment) -> str:
-    rate = {flag: float((found.flags & flag.value > 0).mean()) for flag in Flag}
+    counts = {flag: int((found.flags & flag.value > 0).sum()) for flag in Flag}
     rows = [
-        f"<tr><td>{escape(str(flag.name))}</td><td>{int((found.flags & flag.value > 0).sum())}</td><td>{portion:.1%}</td>"
-        f'<td style="text-align: left"><span class="bar" style="width: {12 * portion:.2f}rem"></span></td></tr>'
-        for flag, portion in rate.items()
-        if portion
+        f"<tr><td>{escape(str(flag.name))}</td><td>{count}</td><td>{count / len(found):.1%}</td>"
+        f'<td class="wrap"><span class="bar" style="width: {12 * count / len(found):.2f}rem"></span></td></tr>'
+        for flag, count in counts.items()
+        if count
     ]
     head = "<tr><th>flag</th><th>spectra</th><th>rate</th><th></th></tr>"
     table = f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
