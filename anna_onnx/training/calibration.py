@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from anna_onnx.calibration import ONE_SIGMA, Calibration, Trends
 
@@ -34,6 +36,41 @@ def fit_calibration(error: FloatArray, sigma: FloatArray, snr: FloatArray, per_b
     factors = np.stack([_conformal_quantiles(ratio[rows]) for rows in bins])
     middle = np.array([np.median(snr[rows]) for rows in bins])
     return Calibration(np.array(LEVELS), middle, factors, len(error))
+
+
+def fit_factors(mean: Tensor, sigma: Tensor, true: Tensor, n_bin: int = 6, per_bin: int = 300) -> tuple[Tensor, Tensor]:
+    """Return by what sigma must be multiplied to hold 68 % of the truths, for low and for high labels too.
+
+    A network that is honest on average may be too timid in the middle of a label's range and too
+    bold at its ends. What is left to do as a function of the S/N is done by `fit_calibration`.
+
+    Parameters
+    ----------
+    mean, sigma, true : Tensor, shape (n, n_label)
+        Of the scaled labels; NaN where the truth is not known.
+    n_bin, per_bin : int
+        Bins of as many inferred values each, fewer where that would be less than `per_bin`.
+
+    Returns
+    -------
+    knots, factors : Tensor, shape (n_label, n_bin)
+        Median inferred label of each bin, strictly ascending, and the factor there; two knots at least.
+    """
+    n_bin = max(1, min(n_bin, len(mean) // per_bin))
+    knots = torch.empty(mean.shape[1], max(n_bin, 2))
+    factors = torch.ones_like(knots)
+    for i, (inferred, error, width) in enumerate(zip(mean.T, (mean - true).abs().T, sigma.T, strict=True)):
+        known = ~error.isnan()
+        bins = inferred[known].argsort().tensor_split(n_bin)
+        medians = [inferred[known][rows].median() if len(rows) else torch.tensor(0.0) for rows in bins]
+        ratios = [(error / width)[known][rows] for rows in bins]
+        found = [ratio.quantile(ONE_SIGMA) if len(ratio) else torch.tensor(1.0) for ratio in ratios]
+        if n_bin == 1:
+            medians, found = [torch.tensor(0.0), torch.tensor(1.0)], found * 2
+        apart = torch.arange(len(medians)) * 1e-4  # equal medians have no slope between them
+        knots[i] = torch.stack(medians) + apart
+        factors[i] = torch.stack(found).clamp(min=0.1, max=10)
+    return knots, factors
 
 
 def _conformal_quantiles(ratio: FloatArray) -> FloatArray:

@@ -31,7 +31,7 @@ from anna_onnx.resampling import Grid
 from anna_onnx.session import Session
 from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.batches import CALIBRATION
-from anna_onnx.training.calibration import fit_calibration
+from anna_onnx.training.calibration import fit_calibration, fit_factors
 from anna_onnx.training.checkpoint import RunDirectory
 from anna_onnx.training.crossfit import cross_fitted_coverage
 from anna_onnx.training.familiarity import learn_familiar
@@ -70,6 +70,9 @@ class Frozen(nn.Module):
     low: Tensor
     span: Tensor
     constant: Tensor
+    knots: Tensor
+    first: Tensor
+    slopes: Tensor
 
     def __init__(self, network: Network, labels: tuple[Label, ...], sigma: Tensor | None) -> None:
         super().__init__()
@@ -77,13 +80,28 @@ class Frozen(nn.Module):
         self.register_buffer("low", torch.tensor([label.low for label in labels]))
         self.register_buffer("span", torch.tensor([label.span for label in labels]))
         self.register_buffer("constant", torch.zeros(len(labels)) if sigma is None else sigma)
+        self.correct(torch.tensor([[0.0, 1.0]] * len(labels)), torch.ones(len(labels), 2))
+
+    def correct(self, knots: Tensor, factors: Tensor) -> None:
+        """Multiply sigma by a factor that goes with the inferred label, linearly between knots.
+
+        Parameters
+        ----------
+        knots, factors : Tensor, shape (n_label, n_knot)
+            Scaled labels, ascending, and the factors there.
+        """
+        self.register_buffer("knots", knots)
+        self.register_buffer("first", factors[:, 0])
+        self.register_buffer("slopes", factors.diff(dim=1) / knots.diff(dim=1))
 
     def forward(self, flux: Tensor) -> tuple[Tensor, Tensor]:
         mean, sigma = self.network.combine(flux)
         physical = mean * self.span + self.low
         if sigma is None:
             return physical, torch.zeros_like(mean) + self.constant
-        return physical, sigma * self.span
+        beyond = (mean.unsqueeze(-1) - self.knots[:, :-1]).clamp(min=0)  # (batch, n_label, n_knot - 1)
+        factor = self.first + (torch.minimum(beyond, self.knots.diff(dim=1)) * self.slopes).sum(dim=-1)
+        return physical, sigma * factor * self.span
 
 
 def export(
@@ -112,6 +130,8 @@ def export(
     augmentation = load_augmentation(settings, spectra.grid, torch.device("cpu"))
     examples = draw_examples(spectra, labels, augmentation, settings.seed)
     frozen = Frozen(network, labels, None if network.uncertainty else rms_of(network, examples, labels)).eval()
+    if network.uncertainty:
+        frozen.correct(*fit_factors(*combined(network, examples), examples.scaled))
     sidecar = Sidecar(labels=labels, preparation=describe_preparation(settings, spectra), provenance={})
     full = Bundle(path.stem, to_onnx(frozen, spectra.grid.n_pixel), sidecar)
     deviation = require_parity(frozen, full, examples, labels)
@@ -220,9 +240,17 @@ def draw_examples(spectra: TrainingSet, labels: tuple[Label, ...], augmentation:
 
 
 @torch.no_grad()
+def combined(network: Network, examples: Examples) -> tuple[Tensor, Tensor]:
+    """Return mean and sigma of the scaled labels, shape (n, n_label) each; sigma is 0 where the network has none."""
+    parts = [network.combine(flux) for flux in torch.split(examples.flux, 500)]
+    mean = torch.cat([part[0] for part in parts])
+    known = [part[1] for part in parts if part[1] is not None]
+    return mean, torch.cat(known) if known else torch.zeros_like(mean)
+
+
 def rms_of(network: Network, examples: Examples, labels: tuple[Label, ...]) -> Tensor:
     """Return the RMS error of each label in its unit."""
-    mean = torch.cat([network.combine(flux)[0] for flux in torch.split(examples.flux, 500)])
+    mean, _ = combined(network, examples)
     span = torch.tensor([label.span for label in labels])
     return (mean - examples.scaled).square().nanmean(dim=0).sqrt() * span
 

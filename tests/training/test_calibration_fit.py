@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="training needs the extra 'train'")
+torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
 
-from anna_onnx.calibration import ONE_SIGMA
-from anna_onnx.training.calibration import fit_calibration, fit_trends
+from anna_onnx.calibration import ONE_SIGMA  # noqa: E402  torch may be missing
+from anna_onnx.training.calibration import fit_calibration, fit_factors, fit_trends  # noqa: E402
 
 
 @pytest.fixture
@@ -58,3 +58,27 @@ def test_where_there_is_no_trend_none_is_invented(random):
     true = random.uniform(0, 1, (3000, 1))
     corrected = fit_trends(true, true).correct(true)
     np.testing.assert_allclose(corrected, true, atol=1e-9)
+
+
+def test_factors_undo_errors_that_are_wrong_by_a_function_of_the_label():
+    generator = torch.Generator().manual_seed(1)
+    true = torch.rand(60000, 2, generator=generator)
+    honest = torch.stack([0.02 + 0.04 * true[:, 0], torch.full((60000,), 0.03)], dim=1)
+    mean = true + honest * torch.randn(true.shape, generator=generator)
+    knots, factors = fit_factors(mean, torch.full_like(mean, 0.03), true)
+    assert knots.shape == factors.shape == (2, 6)
+    assert factors[0].numpy() == pytest.approx((0.02 + 0.04 * knots[0].clamp(0, 1)).numpy() / 0.03, rel=0.06)
+    assert factors[1].numpy() == pytest.approx(1.0, rel=0.06)
+
+
+def test_few_spectra_get_one_factor_for_all():
+    knots, factors = fit_factors(torch.rand(50, 1), torch.ones(50, 1), torch.rand(50, 1))
+    assert factors[0, 0] == factors[0, 1]
+    assert knots[0, 0] < knots[0, 1]
+
+
+def test_unknown_truths_do_not_count():
+    true = torch.linspace(0, 1, 4000)[:, None]
+    mean = true + 0.01
+    true[::2] = float("nan")
+    assert fit_factors(mean, torch.full_like(mean, 0.01), true)[1].numpy() == pytest.approx(1.0, rel=1e-3)
