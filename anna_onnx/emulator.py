@@ -37,6 +37,8 @@ KNOWN_TO = 10.0
 """How well a velocity that is said to be known is, km/s."""
 ROUNDS = 4
 """In which gaps are filled."""
+LARGEST = 100_000
+"""Hidden units, or numbers of the directions, that a spectrum may take."""
 HUGE = 100.0
 """Flux beyond which a pixel may be anything."""
 
@@ -126,6 +128,8 @@ class Emulator:
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape or 0 in shape:
                 raise BundleError(f"emulator: {name} of shape {getattr(self, name).shape}, needed {shape}")
+        if n_component > self.mean.size or max(n_hidden, n_component * (self.n_label + 3)) > LARGEST:
+            raise BundleError(f"emulator: {n_component} components, {n_hidden} hidden units, {self.n_label} labels")
         for item in fields(self):
             if not np.isfinite(getattr(self, item.name)).all():
                 raise BundleError(f"emulator: {item.name} must be finite")

@@ -36,6 +36,8 @@ class Hull:
         n_pair, n_cell = self.filled.shape[0], self.filled.shape[-1]
         if self.filled.shape != (n_pair, n_cell, n_cell) or self.pairs.shape != (n_pair, 2) or 0 in self.filled.shape:
             raise BundleError(f"hull: pairs of shape {self.pairs.shape}, cells of shape {self.filled.shape}")
+        if n_pair > MAX_PAIRS or n_cell > MAX_CELLS:
+            raise BundleError(f"hull: {n_pair} pairs of {n_cell} cells, at most {MAX_PAIRS} of {MAX_CELLS} are taken")
         if not (np.isin(self.filled, (0, 1)).all() and np.isin(self.pairs, np.arange(self.n_label)).all()):
             raise BundleError("hull: cells must be 0 or 1, and pairs places of labels")
 

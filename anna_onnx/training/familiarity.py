@@ -40,6 +40,8 @@ MAX_COMPONENTS = 128
 N_FIT, N_THRESHOLD = 6000, 2000  # spectra
 MAX_VALUES = 30_000_000  # of their pixels
 LEAST_STARS = 100  # with which an emulator is worth fitting
+IMPERFECT = 0.2
+"""Share of the spectra with the imperfections of the training that keep them when thresholds are set."""
 LEAST_LINE_ERROR = 0.05
 """Fraction of the lines by which any synthetic spectrum is wrong: that much is never called unlike training."""
 LEAST_BLUR_ERROR = 0.4
@@ -108,7 +110,12 @@ def learn_familiar(
 
     def draw(snr: float | None) -> Image:
         noise = None if snr is None else (snr, snr)
-        noisy = dataclasses.replace(clean, snr=noise, snr_template=settings.augmentation.snr_template)
+        noisy = dataclasses.replace(
+            clean,
+            snr=noise,
+            snr_template=settings.augmentation.snr_template,
+            imperfect=IMPERFECT * settings.augmentation.imperfect,
+        )
         return _interpolated(Augmentation(noisy, grid, settings.resolve)(others, random).flux, random).numpy()
 
     novelty, emulator = set_thresholds(novelty, emulator, levels, draw, _infer_with(bundle), grid)
