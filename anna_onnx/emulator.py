@@ -31,7 +31,7 @@ TEST_COMPONENTS = 16
 """Of the emulated spectra, those of most variance, in which a misfit is looked for."""
 LABEL_ERRORS = (0.003, 0.3)
 """Least and largest error of a scaled label that is allowed for."""
-CONTINUUM_ERROR = 0.02
+CONTINUUM_ERROR, CONTINUUM_ORDER = 0.02, 4
 LEAST_NOISE = 1e-4
 KNOWN_TO = 10.0
 """How well a velocity that is said to be known is, km/s."""
@@ -128,7 +128,7 @@ class Emulator:
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape or 0 in shape:
                 raise BundleError(f"emulator: {name} of shape {getattr(self, name).shape}, needed {shape}")
-        if n_component > self.mean.size or max(n_hidden, n_component * (self.n_label + 3)) > LARGEST:
+        if n_component > self.mean.size or max(n_hidden, n_component * (self.n_label + CONTINUUM_ORDER + 2)) > LARGEST:
             raise BundleError(f"emulator: {n_component} components, {n_hidden} hidden units, {self.n_label} labels")
         for item in fields(self):
             if not np.isfinite(getattr(self, item.name)).all():
@@ -227,7 +227,7 @@ class Emulator:
     def _directions(self, labels: Image, amounts: Image, errors: FloatArray) -> Image:
         """Return what errors of one sigma do to the components, shape (n, n_direction, n_component).
 
-        Those of the labels, one after the other, of the velocity by a pixel, and of the continuum's level and slope.
+        Those of the labels, one after the other, of the velocity by a pixel, and of the continuum.
         """
         n, n_label = labels.shape
         step = np.clip(np.nan_to_num(errors, nan=LABEL_ERRORS[1]), *LABEL_ERRORS).astype(np.float32)
@@ -235,7 +235,7 @@ class Emulator:
         changed = labels[:, None] + toward_middle[:, None] * np.eye(
             n_label, dtype=np.float32
         )  # (spectrum, changed, label)
-        directions = np.empty((n, n_label + 3, len(self.components)), dtype=np.float32)
+        directions = np.empty((n, n_label + CONTINUUM_ORDER + 2, len(self.components)), dtype=np.float32)
         directions[:, :n_label] = self.amounts(changed.reshape(-1, n_label)).reshape(n, n_label, -1) - amounts[:, None]
         directions[:, n_label] = amounts @ self._of_shift[1:] + self._of_shift[0]
         directions[:, n_label + 1 :] = CONTINUUM_ERROR * self._of_continuum
@@ -296,8 +296,9 @@ class Emulator:
 
     @cached_property
     def _of_continuum(self) -> Image:
-        """What a continuum that is higher by one, or by one at the red end and lower at the blue, does."""
-        return self._onto_components(np.stack([np.ones(self.mean.size), np.linspace(-1, 1, self.mean.size)]))
+        """What errors of the continuum do that are Legendre polynomials."""
+        position = np.linspace(-1, 1, self.mean.size)
+        return self._onto_components(np.polynomial.legendre.legvander(position, CONTINUUM_ORDER).T)
 
     @cached_property
     def _rows(self) -> FloatArray:

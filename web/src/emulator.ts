@@ -1,6 +1,6 @@
 /** What spectrum would the training set show for the labels inferred? The counterpart of `anna_onnx.emulator`. */
 
-import { clamp, interpolate, leastSquares, sum } from "./numeric.ts";
+import { clamp, interpolate, leastSquares, legendre, sum } from "./numeric.ts";
 import { pixelNoise } from "./novelty.ts";
 import type { Shifter } from "./shifting.ts";
 
@@ -8,6 +8,7 @@ const TEST_COMPONENTS = 16;
 const LEAST_ERROR = 0.003;
 const LARGEST_ERROR = 0.3;
 const CONTINUUM_ERROR = 0.02;
+const CONTINUUM_ORDER = 4;
 const LEAST_NOISE = 1e-4;
 /** How well a velocity that is said to be known is, km/s. */
 export const KNOWN_TO = 10;
@@ -111,9 +112,14 @@ function directionsOf(
     );
     return changed.map((value, k) => value - amounts[k]);
   });
-  const slope = model.map((_, i) => (2 * i) / last - 1);
-  const level = model.map(() => 1);
-  const continuum = [level, slope].map((values) => project(components, values).map((value) => CONTINUUM_ERROR * value));
+  const continuum = Array.from({ length: CONTINUUM_ORDER + 1 }, (_, order) => {
+    const series = new Float64Array(CONTINUUM_ORDER + 1);
+    series[order] = CONTINUUM_ERROR;
+    return project(
+      components,
+      model.map((_value, i) => legendre((2 * i) / last - 1, series)),
+    );
+  });
   return [...ofLabels, project(components, gradient(model)), ...continuum];
 }
 
