@@ -1,9 +1,13 @@
 """How fast ``anna-lite infer`` is, as ratios to what the pieces below it do alone.
 
-``fits_over_getdata``      2000 FITS files to a table, whole process, over the rate of astropy's getdata on them
-``bulk_over_onnxruntime``  100,000 spectra of one HDF5 file to a table, over bare onnxruntime on arrays in memory
+``fits_over_getdata``      2000 FITS files to a table, whole process, over the rate of astropy's getdata on them.
+                           It is the reading that is measured: the network is a small one, of the
+                           manual's architecture with random weights
+``bulk_over_onnxruntime``  100,000 spectra of one HDF5 file to a table, whole process, over bare onnxruntime on
+                           arrays in memory
+``model``                  whose network that was: ``--model``, the released one, or before there is one
+                           ``made``, the same as above
 ``peak_mb``                the most memory that any of the runs took, its processes together
-``model``                  whose network it was; ``made`` is of the manual's architecture, with random weights
 
     python benchmarks/infer.py --json
 """
@@ -38,7 +42,7 @@ LITE = [sys.executable, "-c", "from anna_onnx_cli.lite import run; run()"]
     "--model",
     type=click.Path(exists=True, path_type=Path),
     default=lambda: RELEASED if RELEASED.exists() else None,
-    help="Bundle (default: the released one, before there is one the manual's architecture with random weights).",
+    help="Bundle for bulk_over_onnxruntime (default: the released one, before there is one as for the files).",
 )
 @click.option("--files", default=2000, show_default=True)
 @click.option("--rows", default=100_000, show_default=True)
@@ -47,10 +51,10 @@ def main(as_json: bool, model: Path | None, files: int, rows: int, repeat: int) 
     """Measure inference at scale."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bundle = model or folder / "made.onnx"
-        if model is None:
-            make_model(bundle)
-        fits, fits_peak = measure_fits(folder, bundle, files, repeat)
+        made = folder / "made.onnx"
+        make_model(made)
+        bundle = model or made
+        fits, fits_peak = measure_fits(folder, made, files, repeat)
         bulk, bulk_peak = measure_bulk(folder, bundle, rows, repeat)
     found = {"model": bundle.stem, **fits, **bulk, "peak_mb": round(max(fits_peak, bulk_peak), 1)}
     found["cores"] = usable_cores()
