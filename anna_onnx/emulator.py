@@ -304,7 +304,7 @@ class Emulator:
     def _rows(self) -> FloatArray:
         return np.concatenate([self.mean[None], self.components.astype(np.float64)])
 
-    def _onto_components(self, rows: FloatArray) -> Image:
+    def _onto_components(self, rows: Stored) -> Image:
         return (rows @ self.components.T.astype(np.float64)).astype(np.float32)
 
 
