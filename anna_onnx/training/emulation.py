@@ -16,8 +16,6 @@ from anna_onnx.training.augmentation import Pixels
 FloatArray = NDArray[np.float64]
 MAX_COMPONENTS, HIDDEN = 40, 64
 STEPS, BATCH, LEARNING_RATE = 4000, 256, 6e-3
-COMPONENT_STEP = 2.0**-12
-"""In which components are rounded, to compress well: far below what the network leaves."""
 FILLS = 4
 """Rounds in which missing pixels are filled with what the components expect there."""
 
@@ -77,20 +75,20 @@ def fit_emulator(
     one = np.ones(1)
     return Emulator(
         mean=space.mean.double().numpy(),
-        components=_half((space.components / COMPONENT_STEP).round() * COMPONENT_STEP),
-        input_weight=_half(first.weight),
-        input_bias=_half(first.bias),
-        hidden_weight=_half(second.weight),
-        hidden_bias=_half(second.bias),
-        output_weight=_half(third.weight * scale),
-        output_bias=_half(third.bias * scale),
+        components=_numbers(space.components),
+        input_weight=_numbers(first.weight),
+        input_bias=_numbers(first.bias),
+        hidden_weight=_numbers(second.weight),
+        hidden_bias=_numbers(second.bias),
+        output_weight=_numbers(third.weight * scale),
+        output_bias=_numbers(third.bias * scale),
         noise=one, misfit_threshold=one, blur_threshold=one, line_error=0.0, blur_error=0.0,
         velocity_low=velocities[0], velocity_high=velocities[1],
     )  # fmt: skip
 
 
-def _half(values: Tensor) -> NDArray[np.float16]:
-    return np.asarray(values.detach().half().numpy())
+def _numbers(values: Tensor) -> NDArray[np.float32]:
+    return np.asarray(values.detach().numpy())
 
 
 def principal_components(flux: Tensor, n_component: int) -> Subspace:

@@ -146,7 +146,8 @@ def export(
         selftest=make_selftest(bundle, examples),
     )
     novelty, emulator, hull = learn_familiar(settings, dataclasses.replace(bundle, sidecar=sidecar), spectra)
-    novelty = novelty if precision == "float32" else shorten(novelty)
+    if precision != "float32":
+        novelty, emulator = shorten(novelty), None if emulator is None else shorten(emulator)
     sidecar = dataclasses.replace(sidecar, novelty=novelty, emulator=emulator, hull=hull)
     bundle = dataclasses.replace(bundle, sidecar=sidecar)
     provenance = describe_provenance(run, settings, info, known_as, bundle, inferred, augmentation.template)

@@ -35,9 +35,10 @@ Infer = Callable[[Image], tuple[FloatArray, FloatArray]]
 Draw = Callable[[float | None], Image]
 
 FALSE_ALARM = 0.01
+STRICT = 0.005  # set on a few thousand stars; of others, about twice as many are beyond
 NOVELTY_SNR = (10, 20, 40, 80, 160, 320, 1000)
 MAX_COMPONENTS = 128
-N_FIT, N_THRESHOLD = 6000, 2000  # spectra
+N_FIT, N_THRESHOLD = 6000, 4000  # spectra
 MAX_VALUES = 30_000_000  # of their pixels
 LEAST_STARS = 100  # with which an emulator is worth fitting
 IMPERFECT = 0.2
@@ -188,7 +189,7 @@ def fit_novelty(flux: Tensor, augmentation: Augmentation, seed: int) -> Novelty:
 def set_thresholds(
     novelty: Novelty, emulator: Emulator | None, levels: Sequence[float], draw: Draw, infer: Infer, grid: Grid
 ) -> tuple[Novelty, Emulator | None]:
-    """Set thresholds of which the fraction `FALSE_ALARM` of clean spectra exceeds any, at every noise.
+    """Set thresholds of which the fraction `STRICT` of clean spectra exceeds any, at every noise.
 
     Parameters
     ----------
@@ -226,8 +227,8 @@ def set_thresholds(
     return novelty, emulator
 
 
-def joint_thresholds(noise: FloatArray, left: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return noise levels and thresholds, of which the fraction `FALSE_ALARM` of spectra exceeds any.
+def joint_thresholds(noise: FloatArray, left: FloatArray, beyond: float = STRICT) -> tuple[FloatArray, FloatArray]:
+    """Return noise levels and thresholds, of which the fraction `beyond` of spectra exceeds any.
 
     Parameters
     ----------
@@ -239,14 +240,14 @@ def joint_thresholds(noise: FloatArray, left: FloatArray) -> tuple[FloatArray, F
     level, threshold : arrays, shape (n_level, n_test)
     """
     level = np.maximum.accumulate(np.median(noise, axis=2)) + 1e-9 * np.arange(len(noise))[:, None]
-    usual = np.maximum(np.quantile(left, 1 - FALSE_ALARM, axis=2), 1e-6)
+    usual = np.maximum(np.quantile(left, 1 - beyond, axis=2), 1e-6)
     # A spectrum is judged at the noise that its own pixels show, which scatters.
     ratio = np.empty_like(left)
     for i, j in np.ndindex(level.shape):
         ratio[i, j] = left[i, j] / np.interp(noise[i, j], level[:, j], usual[:, j])
     # All tests are equally strict: how rare is each spectrum in the test where it is rarest?
     rarity = 1 - np.argsort(np.argsort(ratio, axis=2), axis=2) / ratio.shape[2]
-    strict = 1 - np.quantile(rarity.min(axis=1), FALSE_ALARM, axis=1)
+    strict = 1 - np.quantile(rarity.min(axis=1), beyond, axis=1)
     margin = [[np.quantile(of_test, p) for of_test in of_level] for of_level, p in zip(ratio, strict, strict=True)]
     return level, usual * np.array(margin)
 

@@ -146,7 +146,7 @@ def test_a_spectrum_with_gaps_is_judged_by_what_it_has(familiar):
 def test_thresholds_hold_for_all_tests_together():
     left = np.random.default_rng(15).lognormal(0, [[[0.1]], [[1.0]]], (2, 2, 20000)).swapaxes(0, 1)
     noise = np.tile(np.array([0.01, 0.1])[:, None, None], (1, 2, 20000))
-    level, threshold = joint_thresholds(noise, left)
+    level, threshold = joint_thresholds(noise, left, FALSE_ALARM)
     assert level == pytest.approx(np.array([[0.01, 0.01], [0.1, 0.1]]))
     assert (left > threshold[:, :, None]).any(axis=1).mean(axis=1) == pytest.approx(FALSE_ALARM, rel=0.1)
     assert (left > threshold[:, :, None]).mean(axis=2) == pytest.approx(FALSE_ALARM / 2, rel=0.1)
