@@ -1,4 +1,4 @@
-"""The commented parameter file that ``anna init`` writes: our best recipe for the old network."""
+"""The commented parameter file that ``anna init`` writes: our best recipe for a training set."""
 
 from __future__ import annotations
 

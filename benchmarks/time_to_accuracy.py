@@ -4,7 +4,7 @@
 
 DATA holds train_5000.bin, valid_1000.bin and sn.robo.template. The recipe trains
 until the RMS of all five labels is below the old program's; the manual's tutorial
-recipe (15000 steps of the same network) takes turns with it, step by step, so that
+recipe (15000 steps of the old network) takes turns with it, step by step, so that
 a busy machine slows both alike. Its time is its median step times 15000; `--full`
 lets it run to its end instead.
 """
