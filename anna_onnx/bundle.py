@@ -265,8 +265,9 @@ class _Reader:
         for item in dataclasses.fields(kind):
             attributes = self._file[name].attrs
             if item.name in attributes:
-                if attributes.get_id(item.name).shape != ():
-                    raise BundleError(f"{name}/{item.name} is an array, needed a number")
+                stored = attributes.get_id(item.name)
+                if stored.shape != () or stored.dtype.kind not in "iuf":
+                    raise BundleError(f"{name}/{item.name} holds {stored.dtype} {stored.shape}, needed a number")
                 values[item.name] = attributes[item.name].item()
             else:
                 values[item.name] = self.numbers(f"{name}/{item.name}")
@@ -282,8 +283,8 @@ class _Reader:
     def texts(self, name: str) -> list[str]:
         """Return a dataset of texts."""
         dataset = self._dataset(name)
-        if dataset.ndim != 1 or dataset.size > MAX_LABELS:
-            raise BundleError(f"{name} of shape {dataset.shape}, needed at most {MAX_LABELS} texts")
+        if dataset.ndim != 1 or dataset.size > MAX_LABELS or not _holds_text(dataset.id):
+            raise BundleError(f"{name} of {dataset.dtype} {dataset.shape}, needed at most {MAX_LABELS} texts")
         return [str(text)[:200] for text in dataset.asstr()[:]]
 
     def _dataset(self, name: str) -> h5py.Dataset:
@@ -313,9 +314,23 @@ class _Reader:
 
 def _attribute(holder: Any, name: str) -> str:
     """Return an attribute that is one text."""
-    if name not in holder.attrs or holder.attrs.get_id(name).shape != ():
+    if name not in holder.attrs:
         raise BundleError(f"no text '{name}'")
+    stored = holder.attrs.get_id(name)
+    if stored.shape != () or not _holds_text(stored):
+        raise BundleError(f"'{name}' is not one text")
     return str(holder.attrs[name])
+
+
+def _holds_text(stored: h5py.h5a.AttrID | h5py.h5d.DatasetID) -> bool:
+    """Tell whether something is of exactly the type in which texts are written.
+
+    libhdf5 takes any kind of variable length from a file, and reading one that is
+    neither a sequence nor a text crashes.
+    """
+    from h5py import h5t, string_dtype
+
+    return bool(stored.get_type().equal(h5t.py_create(string_dtype(), logical=True)))
 
 
 def _json(file: h5py.File, name: str) -> dict[str, Any]:
@@ -526,8 +541,8 @@ def _refuse_to_replace(sidecar: Path) -> None:
 
     try:
         with h5py.File(sidecar, "r", locking=False) as file:
-            kind = file.attrs.get("format")
-    except OSError:
+            kind = _attribute(file, "format")
+    except (OSError, LookupError, ValueError, TypeError, RuntimeError, BundleError):
         kind = None
     if kind != FORMAT:
         raise BundleError(f"{sidecar}: is not the sidecar of a model and would be lost; give the model another name")

@@ -51,6 +51,9 @@ def _data_size(page: int) -> int:
 def check_heaps(data: Any, before: int | None = None) -> None:
     """Refuse a damaged global heap (HDF5 File Format Specification III.E), over which libhdf5 never ends.
 
+    Every collection must end inside the file, and be filled exactly by its pieces. What
+    points to a piece is left to libhdf5, which checks that it exists and is as long as stated.
+
     Parameters
     ----------
     data : bytes or mmap
@@ -62,13 +65,22 @@ def check_heaps(data: Any, before: int | None = None) -> None:
     ------
     ValueError
     """
+    if data[:8] != b"\x89HDF\r\n\x1a\n" or len(data) < 64:
+        raise ValueError("it does not begin as HDF5 does")
+    width = data[14] if data[8] < 2 else data[10]  # of a length, by the version of the superblock
+    if width not in (2, 4, 8):
+        raise ValueError(f"lengths of {width} bytes")
     at = -1
-    while (at := data.find(b"GCOL", at + 1, len(data) if before is None else before)) >= 0:
-        position, end = at + 16, at + int.from_bytes(data[at + 8 : at + 16], "little")
-        while position + 16 <= min(end, len(data)):
+    # The signature with its version: libhdf5 itself refuses others.
+    while (at := data.find(b"GCOL\1", at + 1, len(data) if before is None else before)) >= 0:
+        position, end = at + 16, at + int.from_bytes(data[at + 8 : at + 8 + width], "little")
+        if end > len(data):
+            raise ValueError(f"a global heap of {end - at} bytes, {len(data) - at} are left")
+        while position + 16 <= end:
             index = int.from_bytes(data[position : position + 2], "little")
-            used = int.from_bytes(data[position + 8 : position + 16], "little")
-            if used > end - position or (index == 0 and used < 16):
-                raise ValueError(f"a global heap with a piece of {used} bytes")
-            # Free space counts its own header; behind it libhdf5 goes on.
-            position += used if index == 0 else 16 + -(-used // 8) * 8
+            size = int.from_bytes(data[position + 8 : position + 8 + width], "little")
+            # Free space (0) counts its own header; behind it libhdf5 goes on.
+            length = size if index == 0 else 16 + -(-size // 8) * 8
+            if not 16 <= length <= end - position:
+                raise ValueError(f"a global heap with a piece of {size} bytes")
+            position += length

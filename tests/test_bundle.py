@@ -1,7 +1,9 @@
 """A bundle opens as it was written; one that was tampered with does not open at all."""
 
+import contextlib
 import dataclasses
 import io
+import re
 import shutil
 import time
 import zlib
@@ -19,7 +21,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from anna_onnx import wire
-from anna_onnx.bundle import METADATA_KEY, Bundle, find_model, write
+from anna_onnx.bundle import METADATA_KEY, Bundle, Sidecar, find_model, write
 from anna_onnx.calibration import Calibration, Trends
 from anna_onnx.card import model_card
 from anna_onnx.errors import BundleError, SidecarMismatchError, VersionError
@@ -361,6 +363,83 @@ def test_a_damaged_heap_does_not_hang_the_library(path: Path) -> None:
     content[heap + 16 : heap + 32] = bytes(16)  # free space of no bytes
     path.with_suffix(".h5").write_bytes(content)
     refused(path, "global heap")
+
+
+TEXT = bytes.fromhex("1901010010000000")  # a type of variable length (9), text (1) in UTF-8 (1), 16 bytes in the file
+
+
+def places(pattern: bytes, content: bytes) -> list[int]:
+    return [match.start() for match in re.finditer(re.escape(pattern), content)]
+
+
+@pytest.mark.parametrize("kind", [0, 2, 3, 9, 15])
+def test_a_text_of_a_kind_that_does_not_exist_does_not_crash_the_library(kind: int) -> None:
+    content = tiny.sidecar().to_bytes()
+    found = places(TEXT, content)
+    assert len(found) == 10  # seven attributes, three datasets
+    refusals = []
+    for at in found:
+        try:
+            Sidecar.from_bytes(content[: at + 1] + bytes([kind]) + content[at + 2 :], "model.h5")
+        except BundleError as error:
+            refusals.append(str(error))
+    assert len(refusals) == 9  # nobody reads the unit of the wavelengths
+    assert all(re.fullmatch("model.h5: .* (is not one text|needed at most 1000 texts)", line) for line in refusals)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "why"),
+    [
+        (8, 1 << 40, "global heap of 1099511627776 bytes"),  # of the collection
+        (8, 2**64 - 1, "global heap of"),
+        (24, 1 << 20, "a piece of 1048576 bytes"),  # of the first text
+        (24, 2**64 - 1, "a piece of"),
+        (24, 4080, "a piece of 4080 bytes"),  # just over what is left
+        (16, 0, "a piece of"),  # the first text as free space
+    ],
+)
+def test_a_heap_whose_pieces_do_not_fit_is_refused(path: Path, at: int, value: int, why: str) -> None:
+    content = bytearray(path.with_suffix(".h5").read_bytes())
+    heap = content.index(b"GCOL")
+    assert int.from_bytes(content[heap + 8 : heap + 16], "little") == 4096
+    content[heap + at : heap + at + 8] = value.to_bytes(8, "little")
+    path.with_suffix(".h5").write_bytes(content)
+    refused(path, why)
+
+
+def test_a_sidecar_with_bytes_before_it_or_odd_widths_is_refused(path: Path) -> None:
+    content = path.with_suffix(".h5").read_bytes()
+    path.with_suffix(".h5").write_bytes(bytes(512) + content)  # libhdf5 would find it
+    refused(path, "does not begin as HDF5")
+    path.with_suffix(".h5").write_bytes(content[:14] + b"\x20" + content[15:])
+    refused(path, "lengths of 32 bytes")
+
+
+def test_damage_to_any_reference_to_a_text_is_refused_or_harmless() -> None:
+    content = tiny.sidecar().to_bytes()
+    heap = content.index(b"GCOL")
+    references = [at - 4 for at in places(heap.to_bytes(8, "little"), content)]
+    assert len(references) >= 7
+    for at in (at + i for at in references for i in range(16)):  # length, address and number of the piece
+        for value in (0, 0xFF):
+            with contextlib.suppress(BundleError):
+                Sidecar.from_bytes(content[:at] + bytes([value]) + content[at + 1 :], "model.h5")
+
+
+def test_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
+    def edit(file: h5py.File) -> None:
+        file["novelty"].attrs["false_alarm"] = "often"
+
+    with_sidecar(tmp_path / "model.onnx", tiny.network(), full_sidecar(), edit)
+    refused(tmp_path / "model.onnx", "needed a number")
+
+
+def test_a_damaged_sidecar_is_not_written_over(path: Path) -> None:
+    content = bytearray(path.with_suffix(".h5").read_bytes())
+    content[content.index(TEXT) + 1] = 3  # the type of the first attribute, 'format'
+    path.with_suffix(".h5").write_bytes(content)
+    with pytest.raises(BundleError, match="not the sidecar of a model"):
+        write(path, tiny.network(), tiny.sidecar())
 
 
 def test_a_training_set_is_not_replaced_by_a_sidecar_of_the_same_name(tmp_path: Path) -> None:
