@@ -292,7 +292,7 @@ def tune(params: str) -> None:
 
 
 @main.command()
-@click.argument("model", type=click.Path(dir_okay=False))
+@click.argument("model")
 @click.argument("data", type=click.Path(dir_okay=False, path_type=Path), required=False)
 @click.option("-o", "--output", default="test", show_default=True, help="Folder for tables, plots and report.")
 @click.option("--augment/--as-is", default=True, help="Add the noise of the training, or test the spectra as they are.")
@@ -323,15 +323,16 @@ def test(
     anna test model.onnx test.h5 -o test
     anna test model.onnx test.h5 --snr 20 50 --fwhm 0.6
     """
-    from anna_onnx.bundle import Bundle
+    from anna_onnx.bundle import Bundle, find_model
     from anna_onnx.training import evaluation
 
+    path = find_model(model)
     bound = None if no_bound else evaluation.BoundOptions(grid, fwhm, resolution)
     with progress_bar("computing bounds") as progress:
-        result = evaluation.evaluate_model(Bundle.load(model), data, bound=bound, progress=progress, **options)
+        result = evaluation.evaluate_model(Bundle.load(path), data, bound=bound, progress=progress, **options)
     report = evaluation.write_evaluation(result, Path(output), click.echo)
     if store_trends:
-        evaluation.store_trends(result, Path(model))
+        evaluation.store_trends(result, path)
         click.echo(f"residual trends stored in {model}")
     click.echo(str(report))
 
