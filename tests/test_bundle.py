@@ -415,6 +415,9 @@ def test_a_sidecar_with_bytes_before_it_or_odd_widths_is_refused(path: Path) -> 
     refused(path, "lengths of 32 bytes")
 
 
+@pytest.mark.skipif(
+    h5py.version.hdf5_version_tuple[:3] < (1, 14, 4), reason="libhdf5 reads pieces of a heap that do not exist"
+)
 def test_damage_to_any_reference_to_a_text_is_refused_or_harmless() -> None:
     content = tiny.sidecar().to_bytes()
     heap = content.index(b"GCOL")
