@@ -233,6 +233,7 @@ class AlignedTrunk(nn.Module):
     per_kms: Tensor
     mean: Tensor
     spread: Tensor
+    per_pixel: Tensor
 
     def __init__(self, n_pixel: int, n_out: int, sizes: config.Aligned) -> None:
         super().__init__()
@@ -243,6 +244,8 @@ class AlignedTrunk(nn.Module):
         self.register_buffer("per_kms", torch.zeros(n_pixel))  # pixels that 1 km/s shifts
         self.register_buffer("mean", torch.zeros(n_pixel))  # of flux - 1, at rest
         self.register_buffer("spread", torch.ones(n_pixel))
+        pixels = [min(STRETCH, n_pixel - first) for first in range(0, n_pixel, STRETCH)]
+        self.register_buffer("per_pixel", 1 / torch.tensor(pixels, dtype=torch.float32), persistent=False)
         self.score = nn.Linear(n_pixel, len(velocity))
         self.first = nn.Linear(n_pixel + -(-n_pixel // STRETCH), sizes.width)
         blocks = [DenseBlock(sizes.width, sizes.hidden) for _ in range(sizes.blocks)]
@@ -277,7 +280,9 @@ class AlignedTrunk(nn.Module):
         velocity = self.score(flux).softmax(dim=-1) @ self.velocity
         flux, missing = self._shift(flux, missing, velocity)
         y = (flux - self.mean) / self.spread * (1 - missing)
-        share = functional.avg_pool1d(missing.unsqueeze(1), STRETCH, ceil_mode=True).squeeze(1)
+        # Not AveragePool with ceil_mode: onnxruntime 1.15 divides the last, shorter stretch by the whole length.
+        pad = len(self.per_pixel) * STRETCH - missing.shape[1]
+        share = functional.pad(missing, (0, pad)).reshape(-1, len(self.per_pixel), STRETCH).sum(dim=-1) * self.per_pixel
         result: Tensor = self.last(self.after(self.blocks(self.first(torch.cat([y, share], dim=1)))))
         return result
 
