@@ -1,0 +1,113 @@
+"""Every released model: its files, and what it makes of stars drawn from the grid that comes along."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from anna_onnx.bundle import Bundle, Sidecar, released_models
+from anna_onnx.flags import Flag
+from anna_onnx.inference import InferOptions, infer, run_selftest
+from anna_onnx.readers import read_spectra
+from anna_onnx.results import join
+from anna_onnx.spectrum import Spectrum
+from anna_onnx.synthesis.simulation import simulate
+from anna_onnx.trainingset import TrainingSet
+
+pytest.importorskip("scipy", reason="drawing stars needs the extra 'train'")
+
+MODELS = sorted(released_models())
+SNR = 200.0
+SINGLE_FILE = 10e6  # bytes that fit into an e-mail
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def path(request):
+    return released_models()[request.param]
+
+
+@pytest.fixture(scope="module")
+def bundle(path):
+    return Bundle.load(path)
+
+
+@pytest.fixture(scope="module")
+def stars(bundle, tmp_path_factory):
+    """Return stars within the model's labels, with noise: a training set and its noisy flux."""
+    file = tmp_path_factory.mktemp("released") / "stars.h5"
+    ranges = {label.name: (label.low, label.high) for label in bundle.sidecar.labels}
+    low, high = bundle.sidecar.preparation.velocity_range
+    simulate(None, file, 300, seed=77, wavelength=bundle.sidecar.grid, ranges=ranges, rv=(low, high), fwhm=0.6)
+    drawn = TrainingSet.open(file)
+    flux = np.asarray(drawn.flux, dtype=np.float64)
+    return drawn, flux + np.random.default_rng(7).normal(size=flux.shape) / SNR
+
+
+def rows_of(bundle, flux, level=0.9):
+    grid = bundle.sidecar.grid
+    spectra = [Spectrum(wavelength=grid.wavelength, flux=row, medium=grid.medium) for row in flux]
+    return join(list(infer(bundle, spectra, InferOptions(level=level))))
+
+
+def test_there_is_one():
+    assert "fgk-6625-6825" in MODELS
+
+
+def test_its_three_files_fit_into_an_email_and_agree(path, bundle):
+    files = [path.with_suffix(suffix) for suffix in (".onnx", ".h5", ".md")]
+    assert sum(file.stat().st_size for file in files) <= SINGLE_FILE
+    beside = Sidecar.from_bytes(files[1].read_bytes(), files[1].name)
+    assert beside.sha256 == bundle.sidecar.sha256
+    assert bundle.sidecar.sha256[:12] in files[2].read_text(encoding="utf-8") or beside.sha256 in files[2].read_text(
+        encoding="utf-8"
+    )
+
+
+def test_its_card_says_how_good_it_is_and_where_it_ends(path):
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    for section in ("## Coverage", "## Accuracy", "## The Sun", "## Flags", "## Limits", "## Licence", "## Parameters"):
+        assert section in card
+
+
+def test_it_gives_the_answers_of_the_training_machine(bundle):
+    assert run_selftest(bundle) < 1e-4
+
+
+def test_it_recognises_stars_of_the_grid(bundle, stars):
+    drawn, flux = stars
+    rows = rows_of(bundle, flux)
+    order = [drawn.label_names.index(label.name) for label in bundle.sidecar.labels]
+    true = np.asarray(drawn.labels)[:, order]
+    spread = true.std(axis=0)
+    assert (np.sqrt(np.mean((rows.values - true) ** 2, axis=0)) < 0.35 * spread).all()
+    inside = (rows.lo <= true) & (true <= rows.hi)
+    # 90 % intervals are right or wide on spectra without the imperfections of real ones.
+    assert (inside.mean(axis=0) > 0.85).all()
+    assert ((rows.flags & Flag.unlike_training) > 0).mean() < 0.05
+
+
+def test_three_fifths_of_a_spectrum_give_wider_errors_that_hold(bundle, stars):
+    drawn, flux = stars
+    part = flux.copy()
+    part[:, : int(0.4 * flux.shape[1])] = np.nan
+    whole, cut = rows_of(bundle, flux), rows_of(bundle, part)
+    order = [drawn.label_names.index(label.name) for label in bundle.sidecar.labels]
+    true = np.asarray(drawn.labels)[:, order]
+    assert (np.median(cut.errors, axis=0) > np.median(whole.errors, axis=0)).all()
+    assert (((cut.lo <= true) & (true <= cut.hi)).mean(axis=0) > 0.8).all()
+
+
+def test_nonsense_is_flagged(bundle, stars):
+    _, flux = stars
+    shuffled = np.random.default_rng(8).permuted(flux, axis=1)
+    for nonsense in (shuffled, np.ones_like(flux), flux[:, ::-1]):
+        flags = rows_of(bundle, nonsense).flags
+        assert ((flags & (Flag.unlike_training | Flag.outside_labels)) > 0).mean() > 0.9
+
+
+def test_the_sun_comes_out_as_the_sun(shared):
+    bundle = Bundle.load(released_models()["fgk-6625-6825"])
+    rows = join(list(infer(bundle, read_spectra(shared / "fits" / "jun2011_3133.fits"))))
+    deviation = np.sqrt(np.mean((rows.values - [5772, 4.44, 0.0, 1.0, 1.8]) ** 2, axis=0))
+    assert (deviation < [55, 0.20, 0.03, 0.35, 2.2]).all()
+    assert not rows.flags.any()
