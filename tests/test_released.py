@@ -14,8 +14,6 @@ from anna_onnx.spectrum import Spectrum
 from anna_onnx.synthesis.simulation import simulate
 from anna_onnx.trainingset import TrainingSet
 
-pytest.importorskip("scipy", reason="drawing stars needs the extra 'train'")
-
 MODELS = sorted(released_models())
 SNR = 200.0
 SINGLE_FILE = 10e6  # bytes that fit into an e-mail
