@@ -15,7 +15,7 @@ from anna_onnx.spectrum import BoolArray, FloatArray, Spectrum
 
 Floats = NDArray[np.floating[Any]]
 
-FWHM = 2 * np.sqrt(2 * np.log(2))
+FWHM = float(2 * np.sqrt(2 * np.log(2)))
 """Full width at half maximum of a Gaussian of standard deviation 1."""
 
 MAX_PARTS = 10

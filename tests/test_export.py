@@ -12,22 +12,22 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="exporting needs the extra 'train'")
 torch = pytest.importorskip("torch", reason="exporting needs the extra 'train'")
 
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from anna_onnx import config  # noqa: E402
-from anna_onnx.bundle import Bundle, Sidecar  # noqa: E402
-from anna_onnx.card import model_card  # noqa: E402
-from anna_onnx.coverage import Coverage  # noqa: E402
-from anna_onnx.errors import TrainingError  # noqa: E402
-from anna_onnx.labels import Label  # noqa: E402
-from anna_onnx.novelty import Novelty  # noqa: E402
-from anna_onnx.preparation import Preparation  # noqa: E402
-from anna_onnx.resampling import Grid  # noqa: E402
-from anna_onnx.session import Session  # noqa: E402
-from anna_onnx.synthesis import simulate  # noqa: E402
-from anna_onnx.training.checkpoint import RunDirectory  # noqa: E402
-from anna_onnx.training.export import (  # noqa: E402
+from anna_onnx import config
+from anna_onnx.bundle import Bundle, Sidecar
+from anna_onnx.card import model_card
+from anna_onnx.coverage import Coverage
+from anna_onnx.errors import TrainingError
+from anna_onnx.labels import Label
+from anna_onnx.novelty import Novelty
+from anna_onnx.preparation import Preparation
+from anna_onnx.resampling import Grid
+from anna_onnx.session import Session
+from anna_onnx.synthesis import simulate
+from anna_onnx.training.checkpoint import RunDirectory
+from anna_onnx.training.export import (
     IR_VERSION,
     OPSET,
     Frozen,
@@ -37,9 +37,9 @@ from anna_onnx.training.export import (  # noqa: E402
     export,
     to_onnx,
 )
-from anna_onnx.training.loop import train  # noqa: E402
-from anna_onnx.training.network import Network  # noqa: E402
-from anna_onnx.training.precision import INT8_MAX, shorten, store  # noqa: E402
+from anna_onnx.training.loop import train
+from anna_onnx.training.network import Network
+from anna_onnx.training.precision import INT8_MAX, shorten, store
 
 LABELS = (Label("teff", 4000, 7000, "K"), Label("logg", 2, 5))
 GRID = Grid(np.linspace(6600, 6660, 301), "air")

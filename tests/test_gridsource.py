@@ -10,7 +10,7 @@ from anna_onnx.synthesis import WAVELENGTH, SpectralGrid, Synthesizer
 
 torch = pytest.importorskip("torch")
 
-from anna_onnx.training.gridsource import GridSource  # noqa: E402  torch may be missing
+from anna_onnx.training.gridsource import GridSource
 
 GRID = SpectralGrid.open()
 

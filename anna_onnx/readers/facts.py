@@ -10,8 +10,6 @@ from typing import Any, Protocol
 
 from anna_onnx.spectrum import FloatArray, Frame, Medium
 
-SPEED_OF_LIGHT = 299792.458  # km/s
-
 
 class Keywords(Protocol):
     """A header."""

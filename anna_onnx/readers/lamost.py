@@ -14,10 +14,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from anna_onnx.errors import ReadError
+from anna_onnx.medium import C_KMS
 from anna_onnx.spectrum import Source, Spectrum
 
 from .assembly import assemble, sigma_from_ivar
-from .facts import SPEED_OF_LIGHT, Facts
+from .facts import Facts
 from .fits import FitsFile, Hdu, Header
 from .keyword_axis import axis
 from .options import ReadOptions
@@ -53,7 +54,7 @@ def _facts(header: Header, resolution: float) -> Facts:
         name,
         ("heliocentric wavelengths in vacuum, as all LAMOST spectra",),
         resolution,
-        SPEED_OF_LIGHT * z if is_star and z is not None else None,
+        C_KMS * z if is_star and z is not None else None,
     )
 
 

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from anna_onnx.errors import ReadError
+from anna_onnx.medium import C_KMS
 from anna_onnx.spectrum import BoolArray, FloatArray, Source, Spectrum
 
 from . import apogee
 from .assembly import assemble, sigma_from_ivar
 from .columns import Column, values_of
-from .facts import SPEED_OF_LIGHT, Facts
+from .facts import Facts
 from .fits import FitsFile, Hdu, Header
 from .keyword_axis import axis
 from .options import ReadOptions
@@ -97,7 +98,7 @@ def _velocity(fits: FitsFile) -> float | None:
         kind, redshift = hdu.column("CLASS"), hdu.column("Z")
         if kind and redshift and redshift.n_row == 1 and str(kind.load()[0]).strip().upper() == "STAR":
             z = float(np.ravel(redshift.load())[0])
-            return SPEED_OF_LIGHT * z if abs(z) < 0.007 else None
+            return C_KMS * z if abs(z) < 0.007 else None
     return None
 
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from anna_onnx.errors import GridError
 from anna_onnx.labels import KNOWN
 from anna_onnx.medium import C_KMS, convert
-from anna_onnx.resampling import Grid
+from anna_onnx.resampling import FWHM, Grid
 
 from .grid import Axis, SpectralGrid
 from .spline import cardinal_splines, node_weights
@@ -39,7 +39,6 @@ FloatArray = NDArray[np.float64]
 ROTATION = "vsini"
 """Name of the label that is no axis of the grid."""
 
-_FWHM = 2 * np.sqrt(2 * np.log(2))  # of a Gaussian, over its sigma
 _FAINTEST = 1e-7  # transmission of the instrument below which a frequency is dropped
 _OVERSAMPLING = 1.5  # of the fine grid, over the Nyquist rate
 _TAIL = 5.5  # sigma at which a Gaussian ends; exp(-5.5**2 / 2) = 3e-7
@@ -257,10 +256,10 @@ def _profile_width(wavelength: FloatArray, fwhm: float | None, resolution: float
     if resolution is not None:
         if not resolution > 0:
             raise GridError(f"a resolving power of {resolution}, needed one above zero")
-        return np.full(wavelength.size, 1 / (resolution * _FWHM))
+        return np.full(wavelength.size, 1 / (resolution * FWHM))
     if not 0 <= (fwhm or 0.0) < np.inf:
         raise GridError(f"a FWHM of {fwhm} Å, needed one above zero")
-    return np.asarray((fwhm or 0.0) / (_FWHM * wavelength))
+    return np.asarray((fwhm or 0.0) / (FWHM * wavelength))
 
 
 def _highest_frequency(spectra: SpectralGrid, sigma: FloatArray) -> float:

@@ -19,12 +19,12 @@ from torch.nn import functional
 
 from anna_onnx import config
 from anna_onnx.errors import TrainingError
-from anna_onnx.resampling import Grid
+from anna_onnx.medium import C_KMS
+from anna_onnx.resampling import FWHM, Grid
 from anna_onnx.snrtemplate import read_template
 from anna_onnx.training.draw import Draw
 from anna_onnx.training.imperfection import Imperfections
 
-SPEED_OF_LIGHT = 299792.458  # km/s
 LIMB_DARKENING = 0.6
 OUTLIER = 4.0  # times the noise of other pixels
 
@@ -294,7 +294,7 @@ class Pixels:
         if self.uniform:
             start, stretch = self._start_and_stretch(velocity)
             return torch.outer(stretch, self.pixel).add_(start[:, None])
-        factor = (-torch.atanh(velocity / SPEED_OF_LIGHT)).exp()[:, None]
+        factor = (-torch.atanh(velocity / C_KMS)).exp()[:, None]
         return (self.position_of(self.wavelength * factor) - self.index).float()
 
     def _start_and_stretch(self, velocity: Tensor) -> tuple[Tensor, Tensor]:
@@ -302,7 +302,7 @@ class Pixels:
 
         Small numbers, so that float32 is as good at pixel 100 000 as at pixel 1.
         """
-        log_factor = torch.atanh(velocity / -SPEED_OF_LIGHT)
+        log_factor = torch.atanh(velocity / -C_KMS)
         if self.log_step is not None and self.linear_step is None:
             return log_factor / self.log_step, torch.zeros_like(log_factor)
         stretch = log_factor.expm1()
@@ -351,7 +351,7 @@ class Pixels:
         if sigma is not None:
             transfer = transfer * torch.exp(-2 * (math.pi * frequency * sigma[:, None]) ** 2)
         if vsini is not None:
-            transfer = transfer * rotation_transfer(frequency * (vsini[:, None] / SPEED_OF_LIGHT))
+            transfer = transfer * rotation_transfer(frequency * (vsini[:, None] / C_KMS))
         blurred = torch.fft.irfft(torch.fft.rfft(padded) * transfer, n=padded.shape[1])[:, pad : pad + fine.shape[1]]
         return _resample(blurred, self.from_fine).masked_fill_(missing, math.nan)
 
@@ -418,5 +418,4 @@ def rotation_transfer(x: Tensor) -> Tensor:
 
 def _extra_sigma(resolution: Tensor, own: float | None) -> Tensor:
     """Return the Gaussian, in ln(wavelength), that degrades a spectrum's own resolving power to another."""
-    to_sigma = 1 / (2 * math.sqrt(2 * math.log(2)))
-    return to_sigma * (resolution**-2 - (own or math.inf) ** -2).clamp(min=0).sqrt()
+    return (resolution**-2 - (own or math.inf) ** -2).clamp(min=0).sqrt() / FWHM

@@ -101,7 +101,7 @@ def step_seconds(compute: Compute, settings: config.Config, n_pixel: int, n_labe
             mean, log_sigma = network(flux)
             cost = cost_of(mean, log_sigma, scaled)
         optimizer.zero_grad(set_to_none=True)
-        cost.backward()  # type: ignore[no-untyped-call]
+        cost.backward()
         optimizer.step()
         cost.item()  # waits for the device
         taken.append(time.perf_counter() - start)

@@ -15,10 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from anna_onnx import config
-from anna_onnx.resampling import Grid
+from anna_onnx.resampling import FWHM, Grid
 from anna_onnx.training.draw import Draw
 
-SIGMA_PER_FWHM = 1 / (2 * math.sqrt(2 * math.log(2)))
 N_WAVE = 3
 
 
@@ -35,7 +34,7 @@ class Imperfections:
     def __init__(self, settings: config.Augmentation, grid: Grid, device: torch.device) -> None:
         self.settings = settings
         pixel = float(np.median(np.diff(grid.wavelength)))
-        self.sigma = settings.line_width * SIGMA_PER_FWHM / pixel  # pixels
+        self.sigma = settings.line_width / (FWHM * pixel)  # pixels
         self.profile = _gaussian(self.sigma).to(device)  # its peak is 1
         wavelength = torch.as_tensor(grid.wavelength)
         self.range = float((wavelength[-1] - wavelength[0]) / settings.line_width)  # line widths

@@ -193,7 +193,7 @@ class Trainer:
             cost = cost_of(mean, log_sigma, batch.scaled, batch.weight)
         with self.stopwatch.measure("backward"):
             self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(cost).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(cost).backward()
         with self.stopwatch.measure("optimizer"):
             if stage.gradient_clip:
                 self.scaler.unscale_(self.optimizer)

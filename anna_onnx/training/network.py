@@ -16,7 +16,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from anna_onnx import config
-from anna_onnx.medium import C_KMS as SPEED_OF_LIGHT
+from anna_onnx.medium import C_KMS
 
 LOG_SIGMA_RANGE = (-7.0, 3.0)
 STRETCH = 16  # pixels
@@ -259,7 +259,7 @@ class AlignedTrunk(nn.Module):
     @torch.no_grad()
     def fit(self, mean: Tensor, spread: Tensor, wavelength: Tensor) -> None:
         """Take mean and spread of spectra at rest, shape (n_pixel,) each, and make templates of the mean."""
-        per_kms = (wavelength / torch.gradient(wavelength)[0] / SPEED_OF_LIGHT).float()
+        per_kms = (wavelength / torch.gradient(wavelength)[0] / C_KMS).float()
         self.per_kms.copy_(per_kms)
         self.mean.copy_(mean - 1)
         self.spread.copy_(spread)

@@ -73,7 +73,7 @@ def make_average(network: nn.Module, stage: config.Stage) -> AveragedModel | Non
     def update(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
         # A young average must not hold on to the first weights: its memory grows with its age.
         now = min(decay, (1 + int(count)) / (10 + int(count)))
-        get_ema_multi_avg_fn(now)(averages, current, count)  # type: ignore[no-untyped-call]
+        get_ema_multi_avg_fn(now)(averages, current, count)
 
     return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 

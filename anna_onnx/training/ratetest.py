@@ -118,7 +118,7 @@ def find_rate(
                 answer, log_sigma = network(batch.flux)
                 cost = cost_of(answer, log_sigma, batch.scaled, batch.weight)
             optimizer.zero_grad(set_to_none=True)
-            cost.backward()  # type: ignore[no-untyped-call]
+            cost.backward()
             optimizer.step()
             mean = SMOOTHING * mean + (1 - SMOOTHING) * float(cost)
             smooth = mean / (1 - SMOOTHING ** (step + 1))

@@ -9,10 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from anna_onnx import config  # noqa: E402  torch may be missing
-from anna_onnx.errors import TrainingError  # noqa: E402
-from anna_onnx.resampling import Grid  # noqa: E402
-from anna_onnx.training.augmentation import SPEED_OF_LIGHT, Augmentation  # noqa: E402
+from anna_onnx import config
+from anna_onnx.errors import TrainingError
+from anna_onnx.medium import C_KMS
+from anna_onnx.resampling import Grid
+from anna_onnx.training.augmentation import Augmentation
 
 GRID = Grid(np.linspace(6625.0, 6825.0, 1001))
 CENTER = 6725.0
@@ -126,7 +127,7 @@ def test_a_multiplicative_error_is_proportional_to_the_flux():
 
 @pytest.mark.parametrize("velocity", [-90.0, -3.0, 0.0, 7.5, 100.0])
 def test_a_radial_velocity_shifts_a_line_relativistically(velocity):
-    beta = velocity / SPEED_OF_LIGHT
+    beta = velocity / C_KMS
     factor = math.sqrt((1 + beta) / (1 - beta))
     sigma = 0.6
     shifted = augment(gaussian_line(GRID.wavelength)[None], radial_velocity=(velocity, velocity)).flux[0].numpy()
@@ -139,7 +140,7 @@ def test_a_velocity_is_the_same_on_a_logarithmic_grid():
     grid = Grid(np.geomspace(6625.0, 6825.0, 1001))
     shifted = augment(gaussian_line(grid.wavelength)[None], grid, radial_velocity=(50.0, 50.0)).flux[0].numpy()
     inside = np.isfinite(shifted)
-    expected = gaussian_line(grid.wavelength / (1 + 50 / SPEED_OF_LIGHT), sigma=0.6)
+    expected = gaussian_line(grid.wavelength / (1 + 50 / C_KMS), sigma=0.6)
     assert shifted[inside] == pytest.approx(expected[inside], abs=1e-3)
 
 
@@ -148,7 +149,7 @@ def test_a_shift_that_grows_along_a_long_spectrum_is_followed():
     grid = Grid(np.linspace(6600.0, 6850.0, 6001))
     wave = np.sin(grid.wavelength / 0.3)
     shifted = augment(wave[None], grid, radial_velocity=(100.0, 100.0)).flux[0].numpy()
-    beta = 100.0 / SPEED_OF_LIGHT
+    beta = 100.0 / C_KMS
     expected = np.sin(grid.wavelength * math.sqrt((1 - beta) / (1 + beta)) / 0.3)
     inside = np.isfinite(shifted)
     assert inside.mean() > 0.98
@@ -159,7 +160,7 @@ def test_a_shift_that_grows_along_a_long_spectrum_is_followed():
 def test_a_grid_with_a_gap_is_shifted_rightly_away_from_the_gap():
     grid = Grid(np.concatenate([np.linspace(6625, 6700, 376), np.linspace(6705, 6825, 601)]))
     shifted = augment(gaussian_line(grid.wavelength)[None], grid, radial_velocity=(20.0, 20.0)).flux[0].numpy()
-    expected = gaussian_line(grid.wavelength / (1 + 20 / SPEED_OF_LIGHT))
+    expected = gaussian_line(grid.wavelength / (1 + 20 / C_KMS))
     line = np.abs(grid.wavelength - CENTER) < 10
     assert shifted[line] == pytest.approx(expected[line], abs=1e-3)
 
@@ -167,11 +168,9 @@ def test_a_grid_with_a_gap_is_shifted_rightly_away_from_the_gap():
 def test_what_comes_from_beyond_the_ends_is_missing_and_nothing_wraps_around():
     flux = augment(continuum(2), radial_velocity=(100.0, 100.0)).flux
     # The flux of the first pixels would come from 11 pixels further left; one pixel beyond the end is forgiven.
-    assert flux[0].isnan().nonzero().flatten().tolist() == list(range(int(100 / SPEED_OF_LIGHT * 6625 / 0.2)))
+    assert flux[0].isnan().nonzero().flatten().tolist() == list(range(int(100 / C_KMS * 6625 / 0.2)))
     flux = augment(continuum(2), radial_velocity=(-100.0, -100.0)).flux
-    assert flux[0].isnan().nonzero().flatten().tolist() == list(
-        range(1001 - int(100 / SPEED_OF_LIGHT * 6825 / 0.2), 1001)
-    )
+    assert flux[0].isnan().nonzero().flatten().tolist() == list(range(1001 - int(100 / C_KMS * 6825 / 0.2), 1001))
 
 
 def test_a_batch_knows_nothing_of_the_one_before():
@@ -206,7 +205,7 @@ def test_rotation_is_the_convolution_with_grays_profile(vsini):
     # Fine pixels of equal velocity: the direct convolution is then exact enough to be the truth.
     step = 0.1
     velocity = np.arange(-vsini - step, vsini + 2 * step, step)
-    fine = CENTER * np.exp(np.arange(-14000, 14001) * step / SPEED_OF_LIGHT)
+    fine = CENTER * np.exp(np.arange(-14000, 14001) * step / C_KMS)
     truth = 1 - np.convolve(1 - gaussian_line(fine, sigma=0.3), gray_profile(velocity, vsini), mode="same")
     rotated = augment(gaussian_line(GRID.wavelength, sigma=0.3)[None], vsini=(vsini, vsini)).flux[0].numpy()
     assert rotated == pytest.approx(np.interp(GRID.wavelength, fine, truth), abs=4e-3)

@@ -12,12 +12,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from anna_onnx import config  # noqa: E402  torch may be missing
-from anna_onnx.errors import TrainingError  # noqa: E402
-from anna_onnx.labels import Label  # noqa: E402
-from anna_onnx.legacy import hdf5_to_binary, open_training_set  # noqa: E402
-from anna_onnx.training.augmentation import Augmentation  # noqa: E402
-from anna_onnx.training.batches import Batches, FileSource, split_by_star, weigh  # noqa: E402
+from anna_onnx import config
+from anna_onnx.errors import TrainingError
+from anna_onnx.labels import Label
+from anna_onnx.legacy import hdf5_to_binary, open_training_set
+from anna_onnx.training.augmentation import Augmentation
+from anna_onnx.training.batches import Batches, FileSource, split_by_star, weigh
 
 LABELS = (Label("teff", 3000, 6000), Label("logg", 1, 5))
 ALL_MEMORY, NO_MEMORY = 4e9, 1.0

@@ -5,8 +5,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
 
-from anna_onnx.calibration import ONE_SIGMA  # noqa: E402  torch may be missing
-from anna_onnx.training.calibration import fit_calibration, fit_factors, fit_trends  # noqa: E402
+from anna_onnx.calibration import ONE_SIGMA
+from anna_onnx.training.calibration import fit_calibration, fit_factors, fit_trends
 
 
 @pytest.fixture

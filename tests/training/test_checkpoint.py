@@ -13,9 +13,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from anna_onnx.errors import TrainingError  # noqa: E402  torch may be missing
-from anna_onnx.training.checkpoint import RunDirectory, State, hash_file  # noqa: E402
-from anna_onnx.training.loop import find_run, train  # noqa: E402
+from anna_onnx.errors import TrainingError
+from anna_onnx.training.checkpoint import RunDirectory, State, hash_file
+from anna_onnx.training.loop import find_run, train
 
 EVERYTHING = {
     "learning_rate": 3e-3, "steps": 60, "batch_size": 20, "keep_probability": 0.8, "schedule": "cosine",

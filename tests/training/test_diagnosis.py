@@ -7,11 +7,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from anna_onnx import config  # noqa: E402  torch may be missing
-from anna_onnx.training import diagnosis  # noqa: E402
-from anna_onnx.training.loop import train  # noqa: E402
-from anna_onnx.training.network import Network  # noqa: E402
-from anna_onnx.training.task import prepare_task  # noqa: E402
+from anna_onnx import config
+from anna_onnx.training import diagnosis
+from anna_onnx.training.loop import train
+from anna_onnx.training.network import Network
+from anna_onnx.training.task import prepare_task
 
 LONG = {"stage": {"steps": 400, "learning_rate": 1e-3}, "validation": {"interval": 50}}
 

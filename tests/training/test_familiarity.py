@@ -5,13 +5,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
 
-from anna_onnx import config  # noqa: E402
-from anna_onnx.medium import C_KMS  # noqa: E402
-from anna_onnx.resampling import Grid  # noqa: E402
-from anna_onnx.shifting import Shifter  # noqa: E402
-from anna_onnx.training import emulation  # noqa: E402
-from anna_onnx.training.augmentation import Augmentation  # noqa: E402
-from anna_onnx.training.familiarity import FALSE_ALARM, fit_novelty, joint_thresholds, set_thresholds  # noqa: E402
+from anna_onnx import config
+from anna_onnx.medium import C_KMS
+from anna_onnx.resampling import Grid
+from anna_onnx.shifting import Shifter
+from anna_onnx.training import emulation
+from anna_onnx.training.augmentation import Augmentation
+from anna_onnx.training.familiarity import FALSE_ALARM, fit_novelty, joint_thresholds, set_thresholds
 
 GRID = Grid(np.linspace(6600, 6660, 301))
 SHIFTER = Shifter(GRID)

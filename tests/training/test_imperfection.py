@@ -9,9 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from anna_onnx import config  # noqa: E402  torch may be missing
-from anna_onnx.resampling import Grid  # noqa: E402
-from anna_onnx.training.augmentation import OUTLIER, Augmentation  # noqa: E402
+from anna_onnx import config
+from anna_onnx.resampling import Grid
+from anna_onnx.training.augmentation import OUTLIER, Augmentation
 
 GRID = Grid(np.linspace(6625.0, 6825.0, 1001))
 STEP = 0.2

@@ -12,11 +12,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from anna_onnx import config  # noqa: E402  torch may be missing
-from anna_onnx.errors import ConfigError, TrainingError  # noqa: E402
-from anna_onnx.training.loop import build_network, train  # noqa: E402
-from anna_onnx.training.optimization import cost_of, evaluate, rate_at, stage_of  # noqa: E402
-from anna_onnx.training.task import prepare_task, training_set_from_grid  # noqa: E402
+from anna_onnx import config
+from anna_onnx.errors import ConfigError, TrainingError
+from anna_onnx.training.loop import build_network, train
+from anna_onnx.training.optimization import cost_of, evaluate, rate_at, stage_of
+from anna_onnx.training.task import prepare_task, training_set_from_grid
 
 CPU = torch.device("cpu")
 ONLY_TRAIN = {"train": "train.h5"}

@@ -8,8 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from anna_onnx import config  # noqa: E402  torch may be missing
-from anna_onnx.training.network import Network, Pool, activation_bytes, count_parameters  # noqa: E402
+from anna_onnx import config
+from anna_onnx.training.network import Network, Pool, activation_bytes, count_parameters
 
 SIZES = {
     "aligned": config.Aligned(velocity_step=20.0, width=32, hidden=32, blocks=1),

@@ -13,12 +13,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from anna_onnx import config  # noqa: E402  torch may be missing
-from anna_onnx.errors import TrainingError  # noqa: E402
-from anna_onnx.training import compute  # noqa: E402
-from anna_onnx.training.checkpoint import RunDirectory  # noqa: E402
-from anna_onnx.training.loop import train  # noqa: E402
-from anna_onnx.training.process import default_threads, interruption, usable_cores  # noqa: E402
+from anna_onnx import config
+from anna_onnx.errors import TrainingError
+from anna_onnx.training import compute
+from anna_onnx.training.checkpoint import RunDirectory
+from anna_onnx.training.loop import train
+from anna_onnx.training.process import default_threads, interruption, usable_cores
 
 COMMAND = "from anna_onnx_cli.anna import main; main()"
 

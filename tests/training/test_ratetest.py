@@ -7,11 +7,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from click.testing import CliRunner  # noqa: E402  torch may be missing
+from click.testing import CliRunner
 
-from anna_onnx.training.loop import train  # noqa: E402
-from anna_onnx.training.ratetest import RateTest, find_rate  # noqa: E402
-from anna_onnx_cli.anna import main  # noqa: E402
+from anna_onnx.training.loop import train
+from anna_onnx.training.ratetest import RateTest, find_rate
+from anna_onnx_cli.anna import main
 
 
 def test_the_suggestion_is_where_the_cost_falls_the_most():

@@ -10,12 +10,12 @@ import pytest
 torch = pytest.importorskip("torch")
 optuna = pytest.importorskip("optuna")
 
-from click.testing import CliRunner  # noqa: E402  torch may be missing
+from click.testing import CliRunner
 
-from anna_onnx import config  # noqa: E402
-from anna_onnx.errors import ConfigError, TrainingError  # noqa: E402
-from anna_onnx.training.tuning import open_study, tune, with_values  # noqa: E402
-from anna_onnx_cli.anna import main  # noqa: E402
+from anna_onnx import config
+from anna_onnx.errors import ConfigError, TrainingError
+from anna_onnx.training.tuning import open_study, tune, with_values
+from anna_onnx_cli.anna import main
 
 SPACE = {"stage.learning_rate": {"low": 1e-6, "high": 1e-2, "log": True}, "network.fc1": [4, 16]}
 
