@@ -134,13 +134,13 @@ def read_blocks(parts: Iterable[Part], options: ReadOptions) -> Iterator[Block |
     """
     for come_alone, run in groupby(_open(parts, options), key=lambda item: isinstance(item, (Spectrum, Failure))):
         if come_alone:
-            yield from _gathered(run)  # type: ignore[arg-type]  # grouped so
+            yield from _gathered(item for item in run if isinstance(item, (Spectrum, Failure)))
             continue
         for item in run:
             if isinstance(item, _Stack):
                 yield from _guarded(item.part.file, item.blocks())
-            else:
-                yield item  # type: ignore[misc]  # grouped so
+            elif isinstance(item, Block):
+                yield item
 
 
 def as_blocks(spectra: Iterable[Spectrum]) -> Iterator[Block]:

@@ -14,13 +14,13 @@ from anna_onnx.files import write_text
 FACTS = ("date", "run", "architecture", "parameters", "steps", "seed")
 
 
-def write_card(bundle: Bundle, path: Path) -> None:
+def write_card(bundle: Bundle, path: Path, notes: str = "") -> None:
     """Write the model card beside a model, complete or not at all."""
-    write_text(path, model_card(bundle))
+    write_text(path, model_card(bundle, notes))
 
 
-def model_card(bundle: Bundle) -> str:
-    """Return the model card of a bundle."""
+def model_card(bundle: Bundle, notes: str = "") -> str:
+    """Return the model card of a bundle, with what its maker has to say in Markdown."""
     sidecar, about = bundle.sidecar, bundle.sidecar.provenance
     preparation = sidecar.preparation
     lines = [
@@ -52,6 +52,7 @@ def model_card(bundle: Bundle) -> str:
         f"- resolving power: {'not stated' if preparation.resolution is None else f'{preparation.resolution:.0f}'}",
         f"- coverage: at least {preparation.min_coverage:.0%} of the range",
         "",
+        *([notes.strip(), ""] if notes.strip() else []),
         "## Made",
         "",
         *(f"- {name}: {about[name]}" for name in FACTS if name in about),

@@ -176,7 +176,7 @@ def examine(
     AnnaError
         If no spectrum could be used, or the grid that was asked for does not fit.
     """
-    reading = ReadOptions(**read)  # type: ignore[arg-type]  # checked there
+    reading = ReadOptions(**read)  # type: ignore[arg-type]  # it refuses wrong values
     options = InferOptions(prepare=PrepareOptions(resolution=resolution), read=reading)
     sample = gather(Inference(bundle, options), files, most)
     unnormalized = float((sample.flags & Flag.not_normalized.value > 0).mean())

@@ -77,6 +77,19 @@ class TrainingSet:
     def __repr__(self) -> str:
         return f"<TrainingSet {self.path}: {len(self)} spectra, {self.grid}, labels {', '.join(self.label_names)}>"
 
+    def radial_velocity(self, column: str | None = None) -> NDArray[np.float64] | None:
+        """Return the radial velocities that are in the spectra, km/s, shape (n,); None where they are not all known.
+
+        Parameters
+        ----------
+        column : str, optional
+            Of `aux`; by default ``rv``, or what legacy files hold it in, ``dummy``.
+        """
+        name = column or ("rv" if "rv" in self.aux else "dummy")
+        found = self.aux.get(name)
+        known = found is not None and np.issubdtype(found.dtype, np.floating) and np.isfinite(found).all()
+        return np.asarray(found, dtype=np.float64) if known else None
+
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> TrainingSet:
         """Open an HDF5 training set.

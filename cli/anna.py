@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -380,10 +380,18 @@ def doctor(model: str, files: tuple[str, ...], **options: Any) -> None:
     show_default=True,
     help="How to store weights: float16 halves the file, int8 quarters it; the card says what that costs.",
 )
+@click.option("--notes", type=click.File(encoding="utf-8"), help="Markdown for the card: what people should know.")
 @click.option("--web", type=click.Path(), help="Also write a page for the browser: a folder, or one .html file.")
 @click.option("--model", help="With --web: a model that was exported before, in place of a run.")
 def export(
-    run: str | None, onnx: bool, output: str, runs: str, precision: Any, web: str | None, model: str | None
+    run: str | None,
+    onnx: bool,
+    output: str,
+    runs: str,
+    precision: Any,
+    notes: TextIO | None,
+    web: str | None,
+    model: str | None,
 ) -> None:
     """Export RUN (default: the newest) as model.onnx, model.h5 and a model card.
 
@@ -399,7 +407,8 @@ def export(
         from anna_onnx.training.export import export as export_run
 
         directory = RunDirectory(run) if run else RunDirectory.newest(Path(runs))
-        export_run(directory, Path(output), precision, lambda text: click.echo(text, err=True))
+        told = notes.read() if notes else ""
+        export_run(directory, Path(output), precision, lambda text: click.echo(text, err=True), told)
         click.echo(output)
     if web:
         from anna_onnx.bundle import Bundle, find_model

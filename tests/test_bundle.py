@@ -451,3 +451,9 @@ def test_a_training_set_is_not_replaced_by_a_sidecar_of_the_same_name(tmp_path: 
         write(tmp_path / "train.onnx", tiny.network(), tiny.sidecar())
     assert (tmp_path / "train.h5").read_bytes() == b"years of work"
     assert not (tmp_path / "train.onnx").exists()
+
+
+def test_the_card_has_room_for_what_its_maker_says(path: Path) -> None:
+    card = model_card(Bundle.load(path), "## Limits\n\nNo giants.\n")
+    assert card.index("No giants.") < card.index("## Made")
+    assert model_card(Bundle.load(path), " \n") == model_card(Bundle.load(path))

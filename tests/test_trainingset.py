@@ -1,5 +1,7 @@
 """Training sets: written as they come, read lazily, whole or not at all."""
 
+import dataclasses
+
 import h5py
 import numpy as np
 import pytest
@@ -66,9 +68,13 @@ def test_text_ids_sigma_mask_and_other_columns_come_along(tmp_path, columns):
 
 
 def test_a_file_that_was_not_finished_does_not_appear(tmp_path, columns):
-    with pytest.raises(RuntimeError), TrainingSetWriter(tmp_path / "a.h5", GRID, NAMES, UNITS, 5) as writer:  # noqa: PT012
-        writer.append(columns["flux"][:2], columns["labels"][:2], columns["id"][:2])
-        raise RuntimeError
+    def stop_halfway():
+        with TrainingSetWriter(tmp_path / "a.h5", GRID, NAMES, UNITS, 5) as writer:
+            writer.append(columns["flux"][:2], columns["labels"][:2], columns["id"][:2])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        stop_halfway()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -113,3 +119,22 @@ def test_a_truncated_file_is_refused(tmp_path, columns):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(TrainingSetError, match=r"none\.h5: no such file"):
         TrainingSet.open(tmp_path / "none.h5")
+
+
+VELOCITIES = [
+    ({"rv": [1.0, 2.0], "dummy": [3.0, 4.0]}, None, [1.0, 2.0]),
+    ({"dummy": [3.0, 4.0]}, None, [3.0, 4.0]),
+    ({"rv": [1.0, 2.0], "measured": [5.0, 6.0]}, "measured", [5.0, 6.0]),
+    ({"rv": [1.0, np.nan]}, None, None),
+    ({"dummy": [3, 4]}, None, None),
+    ({}, None, None),
+]
+
+
+@pytest.mark.parametrize(("aux", "column", "found"), VELOCITIES)
+def test_velocities_are_those_asked_for_or_rv_or_dummy(tmp_path, columns, aux, column, found):
+    write(tmp_path / "a.h5", columns)
+    whole = TrainingSet.open(tmp_path / "a.h5")
+    spectra = dataclasses.replace(whole, aux={name: np.array(values) for name, values in aux.items()})
+    velocity = spectra.radial_velocity(column)
+    assert velocity is None if found is None else velocity.tolist() == found

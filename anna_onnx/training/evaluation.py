@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anna_onnx import config
 from anna_onnx.assessment import Assessment, Statistics, bound_text, summary_text
 from anna_onnx.blocks import Block, Setting
 from anna_onnx.bundle import Bundle, write
@@ -24,7 +23,7 @@ from anna_onnx.inference import Inference
 from anna_onnx.labels import canonical, scale
 from anna_onnx.legacy import open_training_set
 from anna_onnx.limit import star_bounds
-from anna_onnx.origin import grid_of, instrument_of
+from anna_onnx.origin import grid_of, instrument_of, settings_of, template_of
 from anna_onnx.progress import Progress, silent
 from anna_onnx.report import write_report
 from anna_onnx.resampling import Grid
@@ -99,7 +98,7 @@ def evaluate_model(
             f"{data}: {spectra.grid.n_pixel} pixels, {spectra.grid}; "
             f"the model has {sidecar.grid.n_pixel}, {sidecar.grid}"
         )
-    augmentation = _augmentation_of(bundle, data.parent, snr) if augment else None
+    augmentation = _augmentation_of(bundle, snr) if augment else None
     examples = make_examples([spectra], np.arange(len(spectra)), sidecar.labels, augmentation, seed)
     inferred = infer_examples(bundle, examples, spectra.grid)
     found = Assessment(
@@ -120,8 +119,8 @@ def evaluate_model(
 
 def _test_set_of(bundle: Bundle) -> Path:
     """Return the test set that the parameters of a model name."""
-    params = str(bundle.sidecar.provenance.get("params", ""))
-    name = config.loads(params).data.test if params else None
+    settings = settings_of(bundle)
+    name = None if settings is None else settings.data.test
     if name is None:
         raise TrainingError(
             f"{bundle.name}: its parameters name no data.test; say on what to test it: anna test MODEL DATA"
@@ -129,14 +128,13 @@ def _test_set_of(bundle: Bundle) -> Path:
     return Path(name)
 
 
-def _augmentation_of(bundle: Bundle, folder: Path, snr: tuple[float, float] | None) -> Augmentation:
+def _augmentation_of(bundle: Bundle, snr: tuple[float, float] | None) -> Augmentation:
     """Return the augmentation of the training, from the parameters that the model carries."""
-    provenance = bundle.sidecar.provenance
-    if "params" not in provenance:
+    made = settings_of(bundle)
+    if made is None:
         raise TrainingError(f"{bundle.name}: does not carry its training parameters; test it with --as-is")
-    settings = config.loads(str(provenance["params"]), folder / "params.toml").augmentation
-    settings = dataclasses.replace(settings, snr=snr or settings.snr, residuals=None)
-    template = torch.tensor(provenance.get("snr_template", [1.0] * bundle.sidecar.grid.n_pixel))
+    settings = dataclasses.replace(made.augmentation, snr=snr or made.augmentation.snr, residuals=None)
+    template = torch.tensor(template_of(bundle), dtype=torch.float32)
     return Augmentation(settings, bundle.sidecar.grid, template=template)
 
 
@@ -194,6 +192,8 @@ def _bound_of(
     if instrument is None:
         raise GridError("nothing says how sharp the spectra are: give --fwhm or --resolution")
     snr, template = _snr_of(examples, augmentation)
+    settings = settings_of(found.bundle)
+    velocity = spectra.radial_velocity(settings.data.radial_velocity_column if settings else None)
     if not np.isfinite(snr).all():
         raise GridError("the noise of the spectra is not known: they are as they came, without sigma")
     bounds = star_bounds(
@@ -201,7 +201,7 @@ def _bound_of(
         found.bundle.sidecar.grid,
         {canonical(name): column for name, column in zip(spectra.label_names, spectra.labels.T, strict=True)},
         snr,
-        rv=spectra.aux.get("rv", spectra.aux.get("dummy", np.zeros(1))),
+        rv=0.0 if velocity is None else velocity,
         template=template,
         ranges={canonical(label.name): (label.low, label.high) for label in found.labels},
         fwhm=instrument.get("fwhm"),

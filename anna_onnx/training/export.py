@@ -105,7 +105,11 @@ class Frozen(nn.Module):
 
 
 def export(
-    run: RunDirectory, path: Path, precision: Precision = "float32", say: Callable[[str], None] = print
+    run: RunDirectory,
+    path: Path,
+    precision: Precision = "float32",
+    say: Callable[[str], None] = print,
+    notes: str = "",
 ) -> Bundle:
     """Export the best weights of a run.
 
@@ -118,6 +122,8 @@ def export(
         How weights are stored; calibration and self-test are made with the network as stored.
     say : callable
         Called with a line for a person to read.
+    notes : str
+        Markdown for the card: what people should know of the model.
 
     Raises
     ------
@@ -165,7 +171,7 @@ def export(
     if coverage is not None:
         provenance["coverage"] = coverage.to_dict()
     bundle = write(path, bundle.network, dataclasses.replace(sidecar, provenance=provenance))
-    write_card(bundle, path.with_suffix(".md"))
+    write_card(bundle, path.with_suffix(".md"), notes)
     for line in describe_size(path, full.network, precision, settings):
         say(line)
     if coverage is not None and (warning := coverage.warning()):
@@ -400,7 +406,7 @@ def describe_preparation(settings: config.Config, spectra: TrainingSet) -> Prepa
     return dataclasses.replace(
         made,
         resolution=made.resolution or _resolution(spectra),
-        velocity_range=_velocity_range(spectra, settings.data.radial_velocity, augmentation.radial_velocity),
+        velocity_range=_velocity_range(spectra, settings),
         min_coverage=augmentation.coverage[0] if augmentation.coverage else made.min_coverage,
         snr_range=augmentation.snr or made.snr_range,
     )
@@ -415,11 +421,12 @@ def _resolution(spectra: TrainingSet) -> float | None:
     return None
 
 
-def _velocity_range(spectra: TrainingSet, *shifts: tuple[float, float] | None) -> tuple[float, float] | None:
+def _velocity_range(spectra: TrainingSet, settings: config.Config) -> tuple[float, float] | None:
     """Return the radial velocities that the network has seen: those of the spectra, and the shifts on top."""
-    low, high = np.sum([shift or (0.0, 0.0) for shift in shifts], axis=0).tolist()
-    velocity = spectra.aux.get("rv", spectra.aux.get("dummy"))
-    if velocity is not None and np.issubdtype(velocity.dtype, np.floating):
+    shifts = (settings.data.radial_velocity, settings.augmentation.radial_velocity or (0.0, 0.0))
+    low, high = np.sum(shifts, axis=0).tolist()
+    velocity = spectra.radial_velocity(settings.data.radial_velocity_column)
+    if velocity is not None:
         low, high = low + float(velocity.min()), high + float(velocity.max())
     return None if low == high else (low, high)
 

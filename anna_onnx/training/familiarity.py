@@ -144,17 +144,10 @@ def training_stars(settings: config.Config, labels: tuple[Label, ...], grid: Gri
     total = sum(len(part) for part in sets)
     rows = np.unique(np.linspace(0, total - 1, min(n, total)).astype(np.int64))
     drawn = FileSource(sets, rows, labels, settings.seed, memory=float("inf")).take(torch.arange(len(rows)))
-    stated = [velocity for part in sets if (velocity := _stated_velocity(part)) is not None]
-    velocity = np.concatenate(stated)[rows] if len(stated) == len(sets) else None
+    stated = [part.radial_velocity(settings.data.radial_velocity_column) for part in sets]
+    known = [velocity for velocity in stated if velocity is not None]
+    velocity = np.concatenate(known)[rows] if len(known) == len(sets) else None
     return Stars(drawn.flux, drawn.scaled.double().numpy(), velocity)
-
-
-def _stated_velocity(stars: TrainingSet) -> FloatArray | None:
-    """Return the radial velocities of a training set; of a legacy file, its dummy column, which may hold them."""
-    column = stars.aux.get("rv")
-    column = stars.aux.get("dummy") if column is None else column
-    known = column is not None and np.issubdtype(column.dtype, np.floating) and np.isfinite(column).all()
-    return np.asarray(column, dtype=np.float64) if known else None
 
 
 def without_noise(settings: config.Augmentation) -> config.Augmentation:
