@@ -49,27 +49,27 @@ def fit_factors(mean: Tensor, sigma: Tensor, true: Tensor, n_bin: int = 6, per_b
     mean, sigma, true : Tensor, shape (n, n_label)
         Of the scaled labels; NaN where the truth is not known.
     n_bin, per_bin : int
-        Bins of as many inferred values each, fewer where that would be less than `per_bin`.
+        Bins of as many inferred values each, fewer where that would be less than `per_bin`. A label with
+        too few known truths for them keeps factors of 1, and is left to `fit_calibration`.
 
     Returns
     -------
     knots, factors : Tensor, shape (n_label, n_bin)
         Median inferred label of each bin, strictly ascending, and the factor there; two knots at least.
     """
-    n_bin = max(1, min(n_bin, len(mean) // per_bin))
-    knots = torch.empty(mean.shape[1], max(n_bin, 2))
-    factors = torch.ones_like(knots)
-    for i, (inferred, error, width) in enumerate(zip(mean.T, (mean - true).abs().T, sigma.T, strict=True)):
-        known = ~error.isnan()
-        bins = inferred[known].argsort().tensor_split(n_bin)
-        medians = [inferred[known][rows].median() if len(rows) else torch.tensor(0.0) for rows in bins]
-        ratios = [(error / width)[known][rows] for rows in bins]
-        found = [ratio.quantile(ONE_SIGMA) if len(ratio) else torch.tensor(1.0) for ratio in ratios]
-        if n_bin == 1:
-            medians, found = [torch.tensor(0.0), torch.tensor(1.0)], found * 2
-        apart = torch.arange(len(medians)) * 1e-4  # equal medians have no slope between them
-        knots[i] = torch.stack(medians) + apart
-        factors[i] = torch.stack(found).clamp(min=0.1, max=10)
+    n_label = mean.shape[1]
+    n_bin = max(2, min(n_bin, len(mean) // per_bin))
+    knots, factors = torch.linspace(0, 1, n_bin).repeat(n_label, 1), torch.ones(n_label, n_bin)
+    for i in range(n_label):
+        known = ~true[:, i].isnan()
+        if known.sum() < n_bin * per_bin:
+            continue
+        inferred = mean[known, i]
+        ratio = (inferred - true[known, i]).abs() / sigma[known, i]
+        bins = inferred.argsort().tensor_split(n_bin)
+        apart = 1e-4 * torch.arange(n_bin)  # equal medians have no slope between them
+        knots[i] = torch.stack([inferred[rows].median() for rows in bins]) + apart
+        factors[i] = torch.stack([ratio[rows].quantile(ONE_SIGMA) for rows in bins]).clamp(min=0.1, max=10)
     return knots, factors
 
 

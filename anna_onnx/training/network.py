@@ -219,7 +219,7 @@ class StarnetTrunk(nn.Sequential):
 class AlignedTrunk(nn.Module):
     """Find the radial velocity, bring the spectrum to rest, and look at it there with dense layers.
 
-    A dense layer costs a hundredth of the convolutions that find lines wherever they are, but
+    Dense layers cost a small part of the convolutions that find lines wherever they are, but
     needs each line at its place. So templates at many velocities, the mean training spectrum
     to begin with, score the spectrum; the velocity is their mean weighted by the
     softmax of the scores; cubic interpolation shifts the spectrum by it, differentiably, so that
