@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anna_onnx.errors import BundleError
-from anna_onnx.novelty import pixel_noise
+from anna_onnx.novelty import pixel_noise, sums_of_squares
 from anna_onnx.shifting import Shifter
 
 FloatArray = NDArray[np.float64]
@@ -207,7 +207,7 @@ class Emulator:
         share = np.maximum(np.isfinite(left).mean(axis=1), 1 / self.mean.size)
         known = np.nan_to_num(left, copy=False)
         inside = shifter.shift(known, -velocity, beyond=0) @ self._components.T  # (spectrum, component)
-        outside = np.maximum(_squares(known) - _squares(inside), 0)
+        outside = np.maximum(sums_of_squares(known) - sums_of_squares(inside), 0)
         noise = np.sqrt(outside / (share * max(self.mean.size - len(self.components), 1)))
         allowed = Allowed(self._directions(labels, amounts, errors), np.maximum(noise, LEAST_NOISE))
         rest = self._fill_gaps(inside, allowed, flux, velocity, shifter)
@@ -219,7 +219,7 @@ class Emulator:
             pixel_noise=scatter,
             noise=allowed.noise,
             misfit=np.sqrt((rest[:, :TEST_COMPONENTS] ** 2).mean(axis=1) / share),
-            lines=np.sqrt(_squares(lines) / self.mean.size),
+            lines=np.sqrt(sums_of_squares(lines) / self.mean.size),
             widening=np.einsum("nk,nk->n", of_its_own, inside) / (share * weight),
             widening_error=allowed.noise / np.sqrt(share * weight),
         )
@@ -346,8 +346,3 @@ def _lines_only(flux: Image) -> Image:
     known = np.where(valid, flux, np.float32(0))
     mean = known.sum(axis=1) / np.maximum(valid.sum(axis=1), 1)
     return np.where(valid, known - mean.astype(np.float32)[:, None], np.float32(0))
-
-
-def _squares(rows: Image) -> FloatArray:
-    """Return the sum of the squares of each row."""
-    return np.asarray(np.einsum("ij,ij->i", rows, rows), dtype=np.float64)

@@ -77,11 +77,11 @@ class Novelty:
         if valid.all():
             centered = flux - mean
             # What lies outside, by Pythagoras.
-            squares = _squares(centered) - _squares(centered @ components.T)
+            squares = sums_of_squares(centered) - sums_of_squares(centered @ components.T)
             return np.asarray(np.sqrt(np.maximum(squares, 0) / mean.size))
         known = np.where(valid, flux - mean, np.float32(0))
         inside = self._fit(known, valid) @ components
-        squares = _squares(np.where(valid, known - inside, np.float32(0)))
+        squares = sums_of_squares(np.where(valid, known - inside, np.float32(0)))
         return np.asarray(np.sqrt(squares / np.maximum(valid.sum(axis=1), 1)))
 
     def _fit(self, known: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -94,13 +94,13 @@ class Novelty:
         target = known @ components.T
         amounts = np.zeros_like(target)
         rest = direction = target
-        size = _squares(rest)
+        size = sums_of_squares(rest)
         for _ in range(ROUNDS):
             image = np.where(valid, direction @ components, np.float32(0)) @ components.T
             step = size / np.maximum(np.einsum("ij,ij->i", direction, image), TINY)
             amounts = amounts + step.astype(np.float32)[:, None] * direction
             rest = rest - step.astype(np.float32)[:, None] * image
-            before, size = size, _squares(rest)
+            before, size = size, sums_of_squares(rest)
             direction = rest + (size / np.maximum(before, TINY)).astype(np.float32)[:, None] * direction
         return np.asarray(amounts)
 
@@ -117,7 +117,7 @@ class Novelty:
         return self.mean.astype(np.float32), components
 
 
-def _squares(rows: NDArray[np.floating[Any]]) -> FloatArray:
+def sums_of_squares(rows: NDArray[np.floating[Any]]) -> FloatArray:
     """Return the sum of the squares of each row."""
     return np.asarray(np.einsum("ij,ij->i", rows, rows), dtype=np.float64)
 
