@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from anna_onnx.errors import ResultError
 from anna_onnx.flags import Flag, names
 from anna_onnx.labels import Label
-from anna_onnx.tableformats import Schema, check_format, convert, to_integer
+from anna_onnx.tableformats import Kind, Schema, check_format, convert, to_integer
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -130,9 +130,8 @@ class ResultWriter:
                 self._file = self._open(resume and self._part.is_file())
             except OSError as error:
                 raise ResultError(f"{self.path}: cannot be written ({error.strerror})") from error
-        self._csv = csv.writer(self._file, lineterminator="\n")
         if self.path is None or self._part.stat().st_size == 0:
-            self._csv.writerow(self.schema.names)
+            self._file.write(",".join(self.schema.names) + "\n")
 
     def done(self) -> Iterator[tuple[str, int | None, int | None]]:
         """Yield file, hdu and row of the rows that the table has so far."""
@@ -152,7 +151,7 @@ class ResultWriter:
             If the disk does not take them.
         """
         try:
-            self._csv.writerows(zip(*_as_text(rows, self.schema), strict=True))
+            self._file.write(_as_text(rows, self.schema))
             self._file.flush()
         except OSError as error:
             if self.path is None:  # the reader of a pipe may go when it has seen enough
@@ -273,21 +272,33 @@ def _columns(rows: Rows, schema: Schema) -> Iterator[Sequence[Any]]:
         yield [np.nan] * len(rows) if rows.rv is None else rows.rv.tolist()
 
 
-def _as_text(rows: Rows, schema: Schema) -> Iterator[Sequence[Any]]:
-    """Yield the columns of a block as CSV has them: one line a row, whatever a message holds."""
-    for column, values in zip(schema.columns, _columns(rows, schema), strict=True):
-        if column.kind == "number":
-            yield [f"{value:.7g}" for value in values]
-        elif column.kind == "text":
-            usual = "".join(values).isprintable()
-            yield values if usual else [_printable(value) for value in values]
-        else:
-            yield values
+def _as_text(rows: Rows, schema: Schema) -> str:
+    """Return a block as CSV has it: one line a row, whatever a message holds."""
+    # One operation formats a row; csv.writer, which looks at every letter, takes more than twice as long.
+    line = ",".join("%.7g" if column.kind == "number" else "%s" for column in schema.columns) + "\n"
+    pairs = zip(schema.columns, _columns(rows, schema), strict=True)
+    cells = [_cells(column.kind, values) for column, values in pairs]
+    return "".join(map(line.__mod__, zip(*cells, strict=True)))
+
+
+def _cells(kind: Kind, values: Sequence[Any]) -> Sequence[Any]:
+    """Return what stands in the cells of a column."""
+    if kind == "integer":
+        return ["" if value is None else value for value in values]
+    if kind == "text":
+        cells = {text: _quoted(_printable(text)) for text in set(values)}
+        return [cells[text] for text in values]
+    return values
+
+
+def _quoted(text: str) -> str:
+    """Put quotation marks around a text with commas or such marks (RFC 4180)."""
+    return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text else text
 
 
 def _printable(text: str) -> str:
     """Replace what no table can hold: line ends, control characters, bytes of a file name that are not UTF-8."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _drop_unfinished_line(part: Path) -> int:
