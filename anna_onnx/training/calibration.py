@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +13,8 @@ from anna_onnx.calibration import ONE_SIGMA, Calibration, Trends
 
 FloatArray = NDArray[np.float64]
 LEVELS = (0.1, 0.3, 0.5, ONE_SIGMA, 0.8, 0.9, 0.95, 0.99)
+APART = 1e-4
+"""Keeps equal medians apart: they have no slope between them."""
 
 
 def fit_calibration(error: FloatArray, sigma: FloatArray, snr: FloatArray, per_bin: int = 400) -> Calibration:
@@ -38,39 +42,63 @@ def fit_calibration(error: FloatArray, sigma: FloatArray, snr: FloatArray, per_b
     return Calibration(np.array(LEVELS), middle, factors, len(error))
 
 
-def fit_factors(mean: Tensor, sigma: Tensor, true: Tensor, n_bin: int = 6, per_bin: int = 300) -> tuple[Tensor, Tensor]:
-    """Return by what sigma must be multiplied to hold 68 % of the truths, for low and for high labels too.
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """By what sigma must be multiplied, for low and high labels and for small and large sigma.
+
+    Attributes
+    ----------
+    level : Tensor, shape (n_label, n_level)
+        Logarithm of sigma, strictly ascending.
+    knot : Tensor, shape (n_label, n_level, n_knot)
+        Scaled inferred label, strictly ascending.
+    factor : Tensor, shape (n_label, n_level, n_knot)
+        Linear in between, constant beyond.
+    """
+
+    level: Tensor
+    knot: Tensor
+    factor: Tensor
+
+    @classmethod
+    def none(cls, n_label: int, n_level: int = 2, n_knot: int = 2) -> Factors:
+        """Return factors of one."""
+        level, knot = torch.linspace(-6.0, 0.0, n_level), torch.linspace(0.0, 1.0, n_knot)
+        shape = (n_label, n_level, n_knot)
+        return cls(level.repeat(n_label, 1), knot.expand(shape).clone(), torch.ones(shape))
+
+
+def fit_factors(mean: Tensor, sigma: Tensor, true: Tensor, per_cell: int = 300) -> Factors:
+    """Return by what sigma must be multiplied to hold 68 % of the truths.
 
     A network that is honest on average may be too timid in the middle of a label's range and too
-    bold at its ends. What is left to do as a function of the S/N is done by `fit_calibration`.
+    bold at its ends, and otherwise so for good spectra than for poor ones, which sigma tells apart.
+    What is left to do as a function of the S/N is done by `fit_calibration`.
 
     Parameters
     ----------
     mean, sigma, true : Tensor, shape (n, n_label)
         Of the scaled labels; NaN where the truth is not known.
-    n_bin, per_bin : int
-        Bins of as many inferred values each, fewer where that would be less than `per_bin`. A label with
-        too few known truths for them keeps factors of 1, and is left to `fit_calibration`.
-
-    Returns
-    -------
-    knots, factors : Tensor, shape (n_label, n_bin)
-        Median inferred label of each bin, strictly ascending, and the factor there; two knots at least.
+    per_cell : int
+        Spectra that a factor is taken from, at least; up to six labels at up to three sigmas. A label with
+        too few known truths keeps factors of 1, and is left to `fit_calibration`.
     """
     n_label = mean.shape[1]
-    n_bin = max(2, min(n_bin, len(mean) // per_bin))
-    knots, factors = torch.linspace(0, 1, n_bin).repeat(n_label, 1), torch.ones(n_label, n_bin)
+    n_knot = max(2, min(6, len(mean) // per_cell))
+    n_level = max(2, min(3, len(mean) // (n_knot * per_cell)))
+    result = Factors.none(n_label, n_level, n_knot)
     for i in range(n_label):
         known = ~true[:, i].isnan()
-        if known.sum() < n_bin * per_bin:
+        if known.sum() < n_level * n_knot * per_cell:
             continue
-        inferred = mean[known, i]
-        ratio = (inferred - true[known, i]).abs() / sigma[known, i]
-        bins = inferred.argsort().tensor_split(n_bin)
-        apart = 1e-4 * torch.arange(n_bin)  # equal medians have no slope between them
-        knots[i] = torch.stack([inferred[rows].median() for rows in bins]) + apart
-        factors[i] = torch.stack([ratio[rows].quantile(ONE_SIGMA) for rows in bins]).clamp(min=0.1, max=10)
-    return knots, factors
+        inferred, error, size = mean[known, i], (mean[known, i] - true[known, i]).abs(), sigma[known, i].log()
+        for j, group in enumerate(size.argsort().tensor_split(n_level)):
+            result.level[i, j] = size[group].median() + APART * j
+            for k, cell in enumerate(group[inferred[group].argsort()].tensor_split(n_knot)):
+                result.knot[i, j, k] = inferred[cell].median() + APART * k
+                ratio = (error[cell] / size[cell].exp()).quantile(ONE_SIGMA)
+                result.factor[i, j, k] = ratio.clamp(min=0.1, max=10)
+    return result
 
 
 def _conformal_quantiles(ratio: FloatArray) -> FloatArray:

@@ -31,7 +31,7 @@ from anna_onnx.resampling import Grid
 from anna_onnx.session import Session
 from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.batches import CALIBRATION
-from anna_onnx.training.calibration import fit_calibration, fit_factors
+from anna_onnx.training.calibration import Factors, fit_calibration, fit_factors
 from anna_onnx.training.checkpoint import RunDirectory
 from anna_onnx.training.crossfit import cross_fitted_coverage
 from anna_onnx.training.familiarity import learn_familiar
@@ -42,6 +42,7 @@ from anna_onnx.training.task import (
     held_out_set,
     load_augmentation,
     make_examples,
+    pixels_of,
     training_set_from_grid,
 )
 from anna_onnx.trainingset import TrainingSet
@@ -51,7 +52,14 @@ FloatArray = NDArray[np.float64]
 OPSET, IR_VERSION = 18, 8
 PARITY = 1e-5  # of a label's range
 BATCHES = (1, 2, 90)
-N_CALIBRATION = 4000  # spectra
+N_CALIBRATION = 12_000  # spectra
+MAX_VALUES = 50_000_000  # of their pixels
+IMPERFECT = 0.5
+"""Share of the spectra with the imperfections of the training that keep them when errors are calibrated.
+
+Where only some have them, training has more of those than there are, so that the network learns what not to
+trust. Errors should hold for spectra that have them and for spectra that have none.
+"""
 LAYERS = {"aligned": "width", "anna": "fc1", "compact": "dense", "starnet": "fc1"}  # the largest of each network
 EMAIL = 10e6  # bytes that mail servers let through
 
@@ -70,9 +78,9 @@ class Frozen(nn.Module):
     low: Tensor
     span: Tensor
     constant: Tensor
-    knots: Tensor
-    first: Tensor
-    slopes: Tensor
+    level: Tensor
+    knot: Tensor
+    factor: Tensor
 
     def __init__(self, network: Network, labels: tuple[Label, ...], sigma: Tensor | None) -> None:
         super().__init__()
@@ -80,28 +88,27 @@ class Frozen(nn.Module):
         self.register_buffer("low", torch.tensor([label.low for label in labels]))
         self.register_buffer("span", torch.tensor([label.span for label in labels]))
         self.register_buffer("constant", torch.zeros(len(labels)) if sigma is None else sigma)
-        self.correct(torch.tensor([[0.0, 1.0]] * len(labels)), torch.ones(len(labels), 2))
+        self.correct(Factors.none(len(labels)))
 
-    def correct(self, knots: Tensor, factors: Tensor) -> None:
-        """Multiply sigma by a factor that goes with the inferred label, linearly between knots.
-
-        Parameters
-        ----------
-        knots, factors : Tensor, shape (n_label, n_knot)
-            Scaled labels, ascending, and the factors there.
-        """
-        self.register_buffer("knots", knots)
-        self.register_buffer("first", factors[:, 0])
-        self.register_buffer("slopes", factors.diff(dim=1) / knots.diff(dim=1))
+    def correct(self, factors: Factors) -> None:
+        """Multiply sigma by factors that go with the inferred label and with sigma itself."""
+        for name in ("level", "knot", "factor"):
+            self.register_buffer(name, getattr(factors, name))
 
     def forward(self, flux: Tensor) -> tuple[Tensor, Tensor]:
         mean, sigma = self.network.combine(flux)
         physical = mean * self.span + self.low
         if sigma is None:
             return physical, torch.zeros_like(mean) + self.constant
-        beyond = (mean.unsqueeze(-1) - self.knots[:, :-1]).clamp(min=0)  # (batch, n_label, n_knot - 1)
-        factor = self.first + (torch.minimum(beyond, self.knots.diff(dim=1)) * self.slopes).sum(dim=-1)
-        return physical, sigma * factor * self.span
+        at_level = _interpolate(mean.unsqueeze(-1), self.knot, self.factor)  # (batch, n_label, n_level)
+        return physical, sigma * _interpolate(sigma.log(), self.level, at_level) * self.span
+
+
+def _interpolate(x: Tensor, knot: Tensor, value: Tensor) -> Tensor:
+    """Interpolate linearly between knots, the last axis of `knot` and `value`; constant beyond."""
+    step = knot.diff(dim=-1)
+    share = (x.unsqueeze(-1) - knot[..., :-1]).clamp(min=0).minimum(step) / step
+    return value[..., 0] + (share * value.diff(dim=-1)).sum(dim=-1)
 
 
 def export(
@@ -133,11 +140,11 @@ def export(
     settings, info, labels = read_run(run)
     network = load_network(run, settings)
     spectra, known_as = calibration_set(settings)
-    augmentation = load_augmentation(settings, spectra.grid, torch.device("cpu"))
+    augmentation = load_augmentation(calibrating(settings), spectra.grid, torch.device("cpu"))
     examples = draw_examples(spectra, labels, augmentation, settings.seed)
     frozen = Frozen(network, labels, None if network.uncertainty else rms_of(network, examples, labels)).eval()
     if network.uncertainty:
-        frozen.correct(*fit_factors(*combined(network, examples), examples.scaled))
+        frozen.correct(fit_factors(*combined(network, examples), examples.scaled))
     sidecar = Sidecar(labels=labels, preparation=describe_preparation(settings, spectra), provenance={})
     full = Bundle(path.stem, to_onnx(frozen, spectra.grid.n_pixel), sidecar)
     deviation = require_parity(frozen, full, examples, labels)
@@ -234,15 +241,28 @@ def calibration_set(settings: config.Config) -> tuple[TrainingSet, str]:
         instrument = {
             key: value for key in ("fwhm", "resolution") if (value := getattr(settings.data, key)) is not None
         }
-        stars = training_set_from_grid(settings, N_CALIBRATION)
+        stars = training_set_from_grid(settings, n_calibration(pixels_of(settings).n_pixel))
         return dataclasses.replace(stars, attrs=instrument), "stars drawn from the grid"
     return open_training_set(settings.resolve(settings.data.train[0]), names), "training set"
 
 
+def n_calibration(n_pixel: int) -> int:
+    """Return how many spectra errors are calibrated on: `N_CALIBRATION`, fewer where they are long."""
+    return min(N_CALIBRATION, max(MAX_VALUES // n_pixel, 1000))
+
+
+def calibrating(settings: config.Config) -> config.Config:
+    """Return the parameters with the augmentation that errors are calibrated with."""
+    trained = settings.augmentation.imperfect
+    imperfect = IMPERFECT * trained if trained < 1 else trained
+    return dataclasses.replace(settings, augmentation=dataclasses.replace(settings.augmentation, imperfect=imperfect))
+
+
 def draw_examples(spectra: TrainingSet, labels: tuple[Label, ...], augmentation: Augmentation, seed: int) -> Examples:
-    """Draw about `N_CALIBRATION` augmented spectra for calibration, spectra of a small set several times."""
-    repeats = max(1, min(4, N_CALIBRATION // len(spectra)))
-    rows = np.tile(np.arange(min(len(spectra), N_CALIBRATION)), repeats)
+    """Draw augmented spectra for calibration, those of a small set up to four times."""
+    n = n_calibration(spectra.grid.n_pixel)
+    repeats = max(1, min(4, n // len(spectra)))
+    rows = np.tile(np.arange(min(len(spectra), n)), repeats)
     return make_examples([spectra], rows, labels, augmentation, seed, CALIBRATION)
 
 
