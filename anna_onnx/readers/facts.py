@@ -45,7 +45,7 @@ class Facts:
 
 
 # Instruments whose pipelines give wavelengths in a known medium, by INSTRUME.
-_AIR = "HARPS HARPN HARPS-N SOPHIE CORALIE ELODIE UVES FEROS XSHOOTER GIRAFFE ESPADONS NARVAL"
+_AIR = "HARPS HARPN HARPS-N SOPHIE CORALIE ELODIE UVES FEROS XSHOOTER GIRAFFE ESPADONS NARVAL HERMES"
 _VACUUM = "CRIRES HPF MAGE STIS COS NIRSPEC NIRISS MIRI SPEX ISHELL SPIROU CARMENES IGRINS NEID"
 _PIPELINES: Mapping[str, Medium] = {
     **dict.fromkeys(_AIR.split(), "air"),
@@ -143,7 +143,7 @@ def _conventional_medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, s
         if instrument in _PIPELINES:
             medium = _PIPELINES[instrument]
             return medium, f"medium {medium}, the convention of {instrument} pipelines"
-    if any(_text(keys, "CTYPE1").upper().split("-")[0] == "WAVE" for keys in stated):
+    if any(_text(keys, "CTYPE1").upper() in ("WAVE", "WAVE-LOG") for keys in stated):
         return "vacuum", "medium vacuum, the meaning of CTYPE1 WAVE in the FITS standard"
     if any(_text(keys, "TELESCOP").upper() == "HST" or _text(keys, "DBTABLE") == "CRSPECTRUM" for keys in stated):
         return "vacuum", "medium vacuum, the convention of HST and CALSPEC spectra"

@@ -132,7 +132,9 @@ def axis(header: Header, n_pixel: int, options: ReadOptions, where: str, *more: 
         raise ReadError(f"{where}: the axis holds velocities (label '{label}'), needed wavelengths")
     log_unit, inner = split_log(unit)
     pixel = np.arange(1, n_pixel + 1, dtype=np.float64) - _reference(header)
-    base, more_notes = (log_unit, ()) if log_unit is not None else _log_base(header, ctype, unit, first, step, where)
+    base, more_notes = _log_base(header, ctype, unit, first, step, where)
+    if log_unit is not None and base is None:
+        base, more_notes = log_unit, ()
     values = first + step * pixel
     if base is not None:
         if not np.abs(values).max() < 300:
@@ -149,11 +151,11 @@ def axis(header: Header, n_pixel: int, options: ReadOptions, where: str, *more: 
 
 
 def _refuse(ctype: str, where: str) -> None:
-    if what := _REFUSED.get(ctype[:4]):
+    if what := _REFUSED.get("VELO" if "VELOC" in ctype else ctype[:4]):
         raise ReadError(f"{where}: the axis holds {what} (CTYPE1 '{ctype}'), needed wavelengths")
     if ctype.startswith(_PIXELS):
         raise NoWavelengthError(f"{where}: the axis is '{ctype}', needed wavelengths")
-    if "-" in ctype and re.match(r"^(WAVE|AWAV)-(?!LOG)[A-Z0-9]{3}$", ctype):
+    if "-" in ctype and re.match(r"^(WAVE|AWAV)-(?!LOG|WAV)[A-Z0-9]{3}$", ctype):  # WAVE-WAV is ELODIE's
         raise ReadError(f"{where}: CTYPE1 '{ctype}': only linear and -LOG axes are read")
 
 
@@ -162,8 +164,11 @@ def _linear(header: Header, where: str) -> tuple[float, float, tuple[str, ...]]:
     first, step, matrix = header.number("CRVAL1"), header.number("CDELT1"), header.number("CD1_1")
     if matrix and (not step or step == 1.0):
         step = matrix
-    if first is None and header.number("COEFF0") is not None:
-        first, step = header.number("COEFF0"), header.number("COEFF1")
+    elif matrix is None and (rotation := header.number("PC1_1")):
+        step = rotation * (1.0 if step is None else step)  # astropy writes CD1_1 as PC1_1 beside a CDELT1 of 1
+    for old in (("COEFF0", "COEFF1"), ("W0", "WPC")):  # of SDSS, of IRAF before 1990
+        if first is None and header.number(old[0]) is not None:
+            first, step = header.number(old[0]), header.number(old[1])
     if first is None or not step:
         raise NoWavelengthError(f"{where}: no CRVAL1 and CDELT1 or CD1_1, so that no pixel has a wavelength")
     if step == 1.0 and first in (0.0, 1.0):
@@ -187,7 +192,7 @@ def _unit(header: Header, ctype: str) -> tuple[str, str]:
     bracket = _UNIT_IN_CTYPE.search(header.text("CTYPE1"))
     candidates = (
         unit,
-        bracket[1] if bracket else "",
+        bracket[1] if bracket and not bracket[1].lower().startswith(("wav", "lam")) else "",  # log(wavelength)
         label if label.lower().startswith(("ang", "nano", "micr")) else "",
         ctype if ctype.startswith(("ANGS", "NANO", "MICR")) else "",
         header.text("XUNITS"),
@@ -203,16 +208,16 @@ def _log_base(
     flag = header.integer("DC-FLAG")
     if flag == 1:
         return 10.0, ()
-    spoken = "LOG" in ctype
+    spoken = "LOG" in ctype or split_log(unit)[0] is not None
     if spoken and 5.5 < first < 12 and not unit.lower().startswith(("mic", "um")):
-        return float(np.e), (f"natural logarithms: CTYPE1 {ctype} with CRVAL1 {first:g}",)
+        return float(np.e), (f"natural logarithms: {ctype} {unit} with CRVAL1 {first:g}",)
     small = 2.3 < first < 5.5 and abs(step) < 0.01
     if spoken and small and not unit.lower().startswith(("mic", "um")):
-        return 10.0, (f"logarithms of base 10: CTYPE1 {ctype} with CRVAL1 {first:g}",)
+        return 10.0, (f"logarithms of base 10: {ctype} {unit} with CRVAL1 {first:g}",)
     if "COEFF0" in header and header.number("COEFF0") is not None and small:
         return 10.0, ()
-    if flag is None and not unit and 3.3 < first < 4.6 and small:
-        return 10.0, (f"logarithms of base 10, from CRVAL1 {first:g} without a unit",)
+    if flag is None and 3.3 < first < 4.6 and small and (not unit or unit.lower().startswith("ang")):
+        return 10.0, (f"logarithms of base 10, from CRVAL1 {first:g} {unit or 'without a unit'}",)
     return None, ()
 
 

@@ -14,8 +14,8 @@ _ANGSTROM = {
     **dict.fromkeys(
         ("angstrom", "angstroem", "ångström", "ang", "angstr", "a", "aa", "å", "\u212b", "0.1nm", "agstrom"), 1.0
     ),
-    **dict.fromkeys(("1e-10m", "10**-10m", "10^-10m", "10-10m", "1.0e-10m"), 1.0),
-    **dict.fromkeys(("nm", "nanometer", "nanometre", "nanom", "1e-9m", "10**-9m", "10-9m"), 10.0),
+    **dict.fromkeys(("1e-10m", "10**-10m", "10^-10m", "10-10m", "1.0e-10m", "1.e-10m", "10**(-10)m", "10^(-10)m"), 1.0),
+    **dict.fromkeys(("nm", "nanometer", "nanometre", "nanom", "1e-9m", "10**-9m", "10**(-9)m", "10-9m"), 10.0),
     **dict.fromkeys(("um", "µm", "μm", "micron", "micrometer", "micrometre", "mum", "mu", "micro", "1e-6m"), 1e4),
     **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e7),
     **dict.fromkeys(("cm", "centimeter", "centimetre"), 1e8),
@@ -30,7 +30,7 @@ _NOT_WAVELENGTH = {
     ),
 }
 _LOG = re.compile(r"^(log10|log|dex|ln)\W*(.*?)\W*$")
-UNSTATED = frozenset({"", "none", "unknown", "undefined", "-", "--", "1", "null"})
+UNSTATED = frozenset({"", "none", "unknown", "undefined", "-", "--", "1", "null", "wavelength", "lambda"})
 
 
 def angstroms_per(unit: str, where: str) -> float:
@@ -138,8 +138,12 @@ def guess_unit(values: FloatArray, where: str) -> str:
         return "Angstrom"
     if 300 <= middle <= 1100:
         return "nm"
+    if good.min() > 3.3 and good.max() < 4.6:
+        raise ReadError(f"{where}: no wavelength unit stated, and {middle:g} may be microns or log10 of Angstrom")
     if 0.3 <= middle <= 6:
         return "um"
+    if 3e-7 <= middle <= 6e-6:
+        return "m"
     raise ReadError(
         f"{where}: no wavelength unit stated and values near {middle:g} do not tell it; say it with wave_unit"
     )

@@ -18,6 +18,7 @@ from anna_onnx.errors import AnnaError, NoWavelengthError, ReadError
 from anna_onnx.readers import ReadOptions, read_spectra
 from anna_onnx.readers.fits import open_fits
 from anna_onnx.readers.series import Series
+from anna_onnx.readers.units import guess_unit
 from tests.readers.files import image_bytes
 
 N = 64
@@ -56,6 +57,14 @@ def read(tmp_path):
         ({"CRVAL1": math.log(5000), "CDELT1": 1e-4, "CTYPE1": "AWAV-LOG"}, 5000.0, 5000 * math.exp(1e-4)),
         ({"CRVAL1": 5000.0, "CDELT1": 0.5, "CTYPE1": "WAVE-LOG", "CUNIT1": "Angstrom"}, 5000.0, 5000 * math.exp(1e-4)),
         ({"COEFF0": math.log10(5000), "COEFF1": 1e-4}, 5000.0, 5000 * 10**1e-4),
+        ({"CRVAL1": math.log(5000), "CDELT1": 1e-4, "CTYPE1": "log(wavelength)"}, 5000.0, 5000 * math.exp(1e-4)),
+        ({"CRVAL1": math.log(5000), "CDELT1": 1e-4, "CUNIT1": "log(angstrom)"}, 5000.0, 5000 * math.exp(1e-4)),
+        ({"CRVAL1": math.log10(5000), "CDELT1": 1e-4, "CTYPE1": "LOG(WAVELENGTH)"}, 5000.0, 5000 * 10**1e-4),
+        ({"CRVAL1": math.log10(5000), "CDELT1": 1e-4, "CUNIT1": "Angstrom"}, 5000.0, 5000 * 10**1e-4),
+        ({"CRVAL1": 5000.0, "CDELT1": 0.5, "CTYPE1": "WAVE-WAV", "CUNIT1": "10**(-10)m"}, 5000.0, 5000.5),
+        ({"CRVAL1": 5000.0, "CDELT1": 1.0, "PC1_1": 0.5, "CRPIX1": 1}, 5000.0, 5000.5),
+        ({"CRVAL1": 5e-7, "CDELT1": 5e-11, "CTYPE1": "AWAV"}, 5000.0, 5000.5),
+        ({"W0": 5000.0, "WPC": 0.5, "DC-FLAG": 0}, 5000.0, 5000.5),
     ],
 )  # fmt: skip
 def test_every_dialect_gives_the_same_wavelengths(read, cards, first, second):
@@ -87,6 +96,8 @@ def test_angstrom_is_read_in_any_spelling(read, unit):
         ({"AIRORVAC": "vac"}, "vacuum"),
         ({"INSTRUME": "HARPS"}, "air"),
         ({"INSTRUME": "XSHOOTER", "CTYPE1": "WAVE"}, "air"),
+        ({"INSTRUME": "HERMES"}, "air"),
+        ({"CTYPE1": "WAVE-WAV"}, "unknown"),
         ({"WAT0_001": "system=equispec", "DC-FLAG": 0}, "air"),
         ({}, "unknown"),
     ],
@@ -202,6 +213,7 @@ def test_an_image_without_wavelengths_is_refused(read, cards):
     [
         {"CTYPE1": "VELO-LSR", "CUNIT1": "m/s"},
         {"CTYPE1": "VRAD", "CUNIT1": "km/s"},
+        {"CTYPE1": "Radial velocity"},
         {"CUNIT1": "km s-1"},
         {"CUNIT1": "km/s"},
         {"CTYPE1": "FREQ", "CUNIT1": "Hz"},
@@ -221,6 +233,13 @@ def test_a_unit_that_cannot_be_told_is_asked_for(read):
     with pytest.raises(ReadError, match="wave_unit"):
         read({"CRVAL1": 1500.0, "CDELT1": 0.1, "CRPIX1": 1.0})
     assert read({"CRVAL1": 1500.0, "CDELT1": 0.1, "CRPIX1": 1.0}, wave_unit="nm")[0].wavelength[0] == 15000
+
+
+def test_microns_that_may_be_logarithms_are_asked_for(read):
+    cards = {"CRVAL1": 3.6, "CDELT1": 1e-4, "CRPIX1": 1.0, "CTYPE1": "WAVELENGTH", "DC-FLAG": 0}
+    assert read(cards, wave_unit="um")[0].wavelength[0] == 36000
+    with pytest.raises(ReadError, match="microns or log10"):
+        guess_unit(np.linspace(3.6, 3.7, N), "")
 
 
 def test_a_long_slit_image_is_refused(read):
