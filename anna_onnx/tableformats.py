@@ -6,7 +6,7 @@ import csv
 import importlib.util
 import itertools
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from anna_onnx.labels import Label
 FITS_BLOCK = 2880
 Kind = Literal["text", "integer", "number"]
 PYTHON_TYPES: Mapping[Kind, type] = {"text": str, "integer": int, "number": float}
+VOTABLE_NUMBERS = {"nan": "NaN", "inf": "Inf", "-inf": "-Inf"}
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,12 @@ def _to_csv(part: Path, path: Path, schema: Schema) -> None:
 
 
 def _to_ecsv(part: Path, path: Path, schema: Schema) -> None:
+    import shutil
+
     header = ["%ECSV 1.0", "---", "delimiter: ','", *_yaml(schema)]
-    with part.open(encoding="utf-8", newline="") as rows, path.open("w", encoding="utf-8", newline="") as file:
-        file.writelines(f"# {line}\n" for line in header)
-        file.writelines(rows)
+    with part.open("rb") as rows, path.open("wb") as file:
+        file.writelines(f"# {line}\n".encode() for line in header)
+        shutil.copyfileobj(rows, file)
 
 
 def _to_fits(part: Path, path: Path, schema: Schema) -> None:
@@ -191,10 +194,10 @@ def _to_votable(part: Path, path: Path, schema: Schema) -> None:
         file.write('<TABLE name="results">\n')
         file.writelines(map(_votable_field, schema.columns))
         file.write("<DATA><TABLEDATA>\n")
-        for block in read_blocks(part, schema):
-            for row in zip(*block, strict=True):
-                cells = "".join(f"<TD>{_votable_cell(value)}</TD>" for value in row)
-                file.write(f"<TR>{cells}</TR>\n")
+        line = f"<TR>{'<TD>%s</TD>' * len(schema.columns)}</TR>\n"
+        for block in _read_text(part):
+            cells = map(_votable_cells, schema.columns, block)
+            file.writelines(map(line.__mod__, zip(*cells, strict=True)))
         file.write("</TABLEDATA></DATA>\n</TABLE>\n</RESOURCE>\n</VOTABLE>\n")
 
 
@@ -343,12 +346,11 @@ def _cds_unit(unit: str) -> str:
         return unit
 
 
-def _votable_cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return "NaN" if np.isnan(value) else f"{value:.7g}".replace("inf", "Inf")
-    return _escaped(str(value))
+def _votable_cells(column: Column, values: Sequence[str]) -> Sequence[str]:
+    """Return what CSV holds of a column as VOTable has it; what is missing is empty in both."""
+    if column.kind == "number":
+        return [VOTABLE_NUMBERS.get(value, value) for value in values]
+    return [_escaped(value) for value in values] if column.kind == "text" else values
 
 
 def _value_and_error(label: Label) -> tuple[Column, Column]:
