@@ -228,7 +228,11 @@ def _to_angstrom(
         return to_angstrom(values, unit, options.wave_unit, where)
     try:
         guess = guess_unit(values, where)
+    except NoWavelengthError:
+        raise
     except ReadError:
+        if values[0] < 100:
+            raise
         guess = "Angstrom"
     return to_angstrom(values, guess, None, where)[0], (f"wavelength unit not stated, taken as {guess}",)
 

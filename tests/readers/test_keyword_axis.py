@@ -18,7 +18,6 @@ from anna_onnx.errors import AnnaError, NoWavelengthError, ReadError
 from anna_onnx.readers import ReadOptions, read_spectra
 from anna_onnx.readers.fits import open_fits
 from anna_onnx.readers.series import Series
-from anna_onnx.readers.units import guess_unit
 from tests.readers.files import image_bytes
 
 N = 64
@@ -239,7 +238,14 @@ def test_microns_that_may_be_logarithms_are_asked_for(read):
     cards = {"CRVAL1": 3.6, "CDELT1": 1e-4, "CRPIX1": 1.0, "CTYPE1": "WAVELENGTH", "DC-FLAG": 0}
     assert read(cards, wave_unit="um")[0].wavelength[0] == 36000
     with pytest.raises(ReadError, match="microns or log10"):
-        guess_unit(np.linspace(3.6, 3.7, N), "")
+        read(cards)
+
+
+def test_what_iraf_left_without_a_unit_is_in_angstrom_but_for_velocities(read):
+    cards = {"CRVAL1": 1500.0, "CDELT1": 1.0, "CRPIX1": 1.0, "DC-FLAG": 0}
+    assert read(cards)[0].wavelength[0] == 1500
+    with pytest.raises(NoWavelengthError, match="negative"):
+        read({**cards, "CRVAL1": -10.0})
 
 
 def test_a_long_slit_image_is_refused(read):
