@@ -72,14 +72,22 @@ def _open(path: str, options: ReadOptions) -> Iterator[Spectrum]:
     data = load(path)
     head = bytes(data[:4096])
     if head.startswith((b"SIMPLE  =", b"XTENSION=")):
-        return _open_fits(open_fits(path, data), options)
-    if head.startswith(HDF5):
-        name = "hdf5"
+        spectra = _open_fits(open_fits(path, data), options)
+    elif head.startswith(HDF5):
+        return _module("hdf5").read(path, data, options)  # type: ignore[no-any-return]  # every module's does
     elif _module("legacy_binary").matches(data):
-        name = "legacy_binary"
+        return _module("legacy_binary").read(path, data, options)  # type: ignore[no-any-return]
     else:
-        name = "votable" if b"<VOTABLE" in head.upper() else "text"
-    return _module(name).read(path, data, options)  # type: ignore[no-any-return]  # every module's does
+        spectra = _module("votable" if b"<VOTABLE" in head.upper() else "text").read(path, data, options)
+    # Training sets, above, are left as they are.
+    return spectra if options.medium is not None else map(_with_medium, spectra)
+
+
+def _with_medium(spectrum: Spectrum) -> Spectrum:
+    """Return a spectrum with the medium judged that nothing states."""
+    if spectrum.medium != "unknown":
+        return spectrum
+    return _module("judged_medium").judge(spectrum)  # type: ignore[no-any-return]  # it does
 
 
 def load(path: str) -> Any:

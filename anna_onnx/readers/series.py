@@ -23,6 +23,7 @@ from anna_onnx.spectrum import Source, Spectrum
 
 from .assembly import padding
 from .fits import BLOCK, CARD, Header
+from .judged_medium import rests_on_flux
 from .options import ReadOptions
 
 LARGEST = 4 << 20  # bytes
@@ -118,7 +119,9 @@ class Series:
     def learn(self, path: str, spectrum: Spectrum) -> None:
         """Remember the spectrum that the ordinary way found in a file, if its pixels are those stored."""
         self._learned = None
-        if self._usable and spectrum.sigma is None and (content := _content(path, LARGEST)) is not None:
+        if not self._usable or spectrum.sigma is not None or rests_on_flux(spectrum):
+            return
+        if (content := _content(path, LARGEST)) is not None:
             self._learned = _learn(content, spectrum)
 
     def read(self, paths: Sequence[str]) -> Alike | None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from anna_onnx.readers import read_spectra
+from anna_onnx.readers.judged_medium import judge
 
 FOLDER = Path(os.environ.get("ANNA_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "fits"
 MANIFEST = FOLDER / "MANIFEST.json"
 ENTRIES = json.loads(MANIFEST.read_text(encoding="utf-8"))["files"] if MANIFEST.is_file() else []
 ANGSTROM = {"Angstrom": 1.0, "nm": 10.0, "um": 1e4}
-
-# The manifest knows these media from spectral lines; nothing in the files says so.
-MEDIUM_NOT_STATED = {"sun-845-875.fits", "delCep_order20.dat", "sample_sdss.txt"}
 
 each_file = pytest.mark.parametrize("entry", ENTRIES, ids=[entry["file"] for entry in ENTRIES])
 
@@ -55,9 +54,15 @@ def test_wavelengths_are_right_to_the_digits_of_the_manifest(read, entry):
 
 
 @each_file
-def test_the_medium_is_right_or_unknown_where_nothing_states_it(read, entry):
-    expected = "unknown" if entry["file"] in MEDIUM_NOT_STATED else entry["medium"]
-    assert {spectrum.medium for spectrum in read(entry)} == {expected}
+def test_the_medium_is_right(read, entry):
+    assert {spectrum.medium for spectrum in read(entry)} == {entry["medium"]}
+
+
+@each_file
+def test_the_medium_is_judged_right_or_not_at_all_where_what_states_it_is_taken_away(read, entry):
+    for spectrum in read(entry):
+        judged = judge(replace(spectrum, medium="unknown"))
+        assert judged.medium in (entry["medium"], "unknown"), judged.notes
 
 
 @each_file
