@@ -322,12 +322,11 @@ class _Stack:
             flux, others = file["flux"], {name: file[name] for name in ("sigma", "mask") if name in file}
             if any(dataset.shape != flux.shape for dataset in others.values()):
                 raise AnnaError(f"{self.part.file}: sigma or mask differ from flux in shape")
-            aux = file.get("aux", {})
+            aux, ids = file.get("aux", {}), file.get("id")
             for rows in slices:
                 sigma = others["sigma"][rows] if "sigma" in others else None
                 bad = others["mask"][rows] != 0 if "mask" in others else None
                 velocity = aux["rv"][rows].astype(np.float64) if "rv" in aux else None
-                ids = file.get("id")
                 names = [""] * (rows.stop - rows.start) if ids is None else _names(ids, rows)
                 yield from self._made(rows, flux[rows], sigma, bad, velocity, names)
 

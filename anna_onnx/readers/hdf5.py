@@ -26,7 +26,7 @@ _HEAPS_BEFORE = 16 << 20  # bytes; a heap of attributes stands near the beginnin
 _MAX_CHUNK = 256 << 20  # bytes, unpacked as a whole however little of it is asked for
 _TRIAL_SECONDS = 30  # on a busy machine; of the processor it has five
 _TRIAL = """
-import io, sys
+import io, os, sys
 try:
     import resource
 except ImportError:
@@ -40,6 +40,7 @@ with h5py.File(source, "r", locking=False) as file:
     dict(file.attrs)
     for name in set(file) & {"wavelength", "flux", "sigma", "mask", "id"}:
         dict(file[name].attrs), file[name][:1], file[name][-1:]
+os._exit(0)  # to take the modules down again takes a sixth of the time
 """
 _BLOCK = 1 << 20  # pixels read at a time
 
