@@ -286,8 +286,10 @@ def _cells(kind: Kind, values: Sequence[Any]) -> Sequence[Any]:
     if kind == "integer":
         return ["" if value is None else value for value in values]
     if kind == "text":
-        cells = {text: _quoted(_printable(text)) for text in set(values)}
-        return [cells[text] for text in values]
+        letters = "".join(values)
+        if not letters.isprintable() or "," in letters or '"' in letters:
+            cells = {text: _quoted(_printable(text)) for text in set(values)}
+            return [cells[text] for text in values]
     return values
 
 
