@@ -75,14 +75,15 @@ _WAVELENGTH = (
     "wave_bary", "wavelength_vac_bary", "wave_nm", "wavelength_nm", "wavelength_angstrom", "wave_a", "lambda_a",
     "lambda_nm", "ll", "angstrom", "angstroms", "nm", "micron", "spectral_axis", "spectralaxis", "dispersion",
     "arg", "wavel", "wavelen", "wlength", "wavelength_um", "wave_um", "wave_ang", "obs_wavelength",
-    "wavelength_obs", "wave_rest",
+    "wavelength_obs", "wave_rest", "opt_wave", "box_wave",
 )  # fmt: skip
 _LOG_WAVELENGTH = ("loglam", "log_lambda", "log_wave", "loglambda", "logwave", "log_wavelength", "log10lam", "log_lam")
 _FLUX = (
     "flux", "flux_reduced", "fluxes", "flux_norm", "norm_flux", "normalized_flux", "normalised_flux", "nflux",
     "flam", "f", "f_lambda", "fnu", "intensity", "spec", "spectrum", "counts", "fun", "flux_cal",
     "flux_calibrated", "i", "y", "flux_density", "sci_flux", "bgsub_flux", "flux_el", "flux_raw", "signal",
-    "data", "sob", "norm", "optimal_flux", "flux_opt", "opt_counts", "spec_flux", "flx", "flux_lambda",
+    "data", "sob", "norm", "optimal_flux", "flux_opt", "opt_flam", "opt_counts", "box_flam", "box_counts",
+    "spec_flux", "flx", "fl", "flux_lambda", "specificintensity", "specific_intensity",
     "flux_tellcorr", "flux_ergs_cm2_s_a", "relative_flux", "net", "stokes_i", "cflux",
     "extracted_opt", "extracted_rect",
 )  # fmt: skip
@@ -98,12 +99,13 @@ _IVAR = ("ivar", "flux_ivar", "inverse_variance", "invvar", "inv_var", "weight_i
 _VARIANCE = ("var", "variance", "flux_var", "flux_variance")
 _MASK = (
     "mask", "and_mask", "andmask", "pixmask", "pixel_flags", "dq", "quality", "qual", "qual_reduced", "flags",
-    "flag", "data_quality", "dataqual", "bad", "badpix", "bitmask", "bpm", "flux_mask", "opt_mask",
+    "flag", "data_quality", "dataqual", "bad", "badpix", "bitmask", "bpm", "flux_mask", "opt_mask", "box_mask",
     "quality_flag",
 )  # fmt: skip
+_NO_WAVELENGTH = re.compile("err|num")  # wavenumbers
 _BRACKET = re.compile(r"[\[(]([^\])]*)[\])]")
 _SPECTRAL_UNIT = re.compile(
-    r"^(angstroms?|ang|aa|å|nm|nanomet(er|re)s?|um|µm|microns?|micromet(er|re)s?|0\.1\s*nm)$", re.I
+    r"^(angstroms?|ang|aa|a|å|nm|nanomet(er|re)s?|um|µm|microns?|micromet(er|re)s?|0\.1\s*nm)$", re.I
 )
 
 
@@ -173,7 +175,7 @@ def _find_wavelength(columns: Sequence[Column]) -> tuple[Column | None, float | 
         or _by_name(columns, _WAVELENGTH)
         or next((c for c in columns if c.key in _LOG_WAVELENGTH), None)
         or next((c for c in columns if c.ucd.lower().startswith("em.wl") and "width" not in c.ucd.lower()), None)
-        or next((c for c in columns if c.key.startswith(("wave", "lambda")) and "err" not in c.key), None)
+        or next((c for c in columns if c.key.startswith(("wave", "lambda")) and not _NO_WAVELENGTH.search(c.key)), None)
         or _by_name(columns, ("w", "x"))
         or next((c for c in columns if _SPECTRAL_UNIT.match(c.unit.strip())), None)
     )
@@ -206,12 +208,16 @@ def _find_error(columns: Sequence[Column], flux: Column) -> tuple[Column | None,
         f"{flux.key}_error",
         f"err_{flux.key}",
         f"e_{flux.key}",
+        f"{flux.key}_sig",
         flux.key.replace("flux", "err"),
+        flux.key.replace("flux", "fluxerr"),
     )
-    found = _by_utype(columns, "fluxaxis.accuracy.staterror", "fluxaxis.error") or _by_name(
-        columns, (*sibling, *_SIGMA)
-    )
+    found = _by_utype(columns, "fluxaxis.accuracy.staterror", "fluxaxis.error") or _by_name(columns, sibling)
     if found is not None:
+        return found, "sigma"
+    if (found := _by_name(columns, (f"{flux.key}_ivar",))) is not None:
+        return found, "ivar"
+    if (found := _by_name(columns, _SIGMA)) is not None:
         return found, "sigma"
     if (found := _by_name(columns, _IVAR)) is not None:
         return found, "ivar"

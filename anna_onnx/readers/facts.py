@@ -67,7 +67,7 @@ _NAME = ("ESO OBS TARG NAME", "OBJECT", "TARGNAME", "TARGETID", "TARGET", "OBJNA
 _MEDIUM_WORD = re.compile(r"(?:\b|_)(vac(?:uum)?|air)(?:\b|_)", re.I)
 _CONVERTED = re.compile(r"(?:air|vac(?:uum)?)\W*(?:to|2|->)\W*(vac(?:uum)?|air)", re.I)
 _WAVELENGTH = re.compile(r"wavel|lambda|angstrom", re.I)
-_ORIGIN = ("INSTRUME", "INSTR", "TELESCOP", "DBTABLE", "ESO PRO REC1 ID")
+_ORIGIN = ("INSTRUME", "INSTR", "TELESCOP", "DBTABLE", "PYP_SPEC", "ESO PRO REC1 ID")
 _BERV = ("ESO DRS BERV", "TNG DRS BERV", "OHP DRS BERV", "ESO QC BERV", "TNG QC BERV")
 _AXIS = ("VACUUM", "CTYPE1", "SPECSYS", "SPECSYS1", "HELCORR", "DOPCOR01", "DOPCOR")
 _KEYS = frozenset((*_MEDIUM, *_RESOLUTION, *_VELOCITY, *_NAME, *_ORIGIN, *_BERV, *_AXIS))
@@ -138,6 +138,8 @@ def told_medium(line: str) -> Medium | None:
 
 def _conventional_medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:
     """Return the medium that is usual where the file comes from, with a note."""
+    if any("PYP_SPEC" in keys for keys in stated):
+        return "vacuum", "medium vacuum, the convention of PypeIt"
     for keys in stated:
         instrument = (_text(keys, "INSTRUME") or _text(keys, "INSTR")).upper()
         if instrument in _PIPELINES:

@@ -55,6 +55,8 @@ def _read_orders(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
         wavelength, _ = to_angstrom(stored, "Angstrom", options.wave_unit, fits.path)
         if not (np.isfinite(wavelength).all() and (np.diff(wavelength) > 0).all()):
             raise NoWavelengthError(f"{fits.path}: the wavelength polynomial of order {order} does not ascend")
+        if np.allclose(flux[order], stored, rtol=1e-4, atol=0):
+            raise ReadError(f"{fits.path}: the image holds the wavelengths of order {order}, needed fluxes")
         yield assemble(wavelength, flux[order], facts, Source(fits.path, 0, order), options)
 
 

@@ -1,7 +1,7 @@
 """Spectra in several images of one file, told apart by EXTNAME: flux, error, mask, and mostly wavelength.
 
-Read are ESPRESSO's (and HARPS's and NIRPS's) S2D, HPF Goldilocks, X-shooter, CARMENES, NEID, SPIRou,
-and whatever else names its images so.
+Read are ESPRESSO's (and HARPS's and NIRPS's) S2D, HPF Goldilocks, X-shooter, CARMENES, NEID, SPIRou, IGRINS
+(divided by the A0V star where it was), and whatever else names its images so.
 
 References
 ----------
@@ -28,13 +28,16 @@ from .orders import as_asked
 from .units import to_angstrom
 
 _IN_NM = ("SPIROU", "NIRPS")  # which do not say so
-_FLUX = ("SCIDATA", "SCI FLUX", "SCIFLUX", "FLUX", "FLUXAB", "FLUXA", "SPEC", "SPECTRUM", "SCI", "DATA", "FLUXES")
+_FLUX = (
+    "SCIDATA", "SCI FLUX", "SCIFLUX", "FLUX", "FLUXAB", "FLUXA", "SPEC", "SPECTRUM", "SCI", "DATA", "FLUXES",
+    "SPEC_DIVIDE_A0V",
+)  # fmt: skip
 _WAVELENGTH = (
     "WAVEDATA_VAC_BARY", "WAVEDATA_AIR_BARY", "WAVEDATA", "SCI WAVL", "SCIWAVE", "WAVE", "WAVEAB", "WAVEA",
     "WAVELENGTH", "LAMBDA", "WAVE_VAC", "WAVE_AIR", "WAVELENGTHS", "WL", "WAVELENGTH_VAC", "WAVELENGTH_AIR",
 )  # fmt: skip
 _SIGMA = ("ERRDATA", "SCI ERROR", "ERRS", "ERR", "ERROR", "SIGMA", "SIG", "STDEV", "UNCERTAINTY", "NOISE", "UNC")
-_VARIANCE = ("SCI VARIANCE", "SCIVAR", "VAR", "VARIANCE", "STAT")
+_VARIANCE = ("SCI VARIANCE", "SCIVAR", "VAR", "VARIANCE", "STAT", "SPEC_DIVIDE_A0V_VARIANCE")
 _IVAR = ("IVAR", "INVVAR", "INVERSE_VARIANCE")
 _MASK = ("QUALDATA", "QUAL", "MASK", "DQ", "QUALITY", "BADPIX", "FLAGS", "BPM", "PIXMASK")
 

@@ -27,9 +27,10 @@ def matches(fits: FitsFile) -> bool:
 
 
 def reads(fits: FitsFile, hdu: Hdu) -> bool:
-    """Return whether this HDU is Spextool's: XUNITS, no wavelength axis, three or four rows."""
-    spoken = "XUNITS" in hdu.header and "YUNITS" in hdu.header and "CRVAL1" not in hdu.header
-    return spoken and len(hdu.shape) in (2, 3) and hdu.shape[-2] in (2, 3, 4)
+    """Return whether this HDU is Spextool's: XUNITS or SpeX, no wavelength axis, three or four rows."""
+    spoken = "XUNITS" in hdu.header and "YUNITS" in hdu.header
+    named = spoken or fits.primary.header.text("INSTRUME").upper().startswith("SPEX")
+    return named and "CRVAL1" not in hdu.header and len(hdu.shape) in (2, 3) and hdu.shape[-2] in (2, 3, 4)
 
 
 def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
@@ -51,7 +52,8 @@ def _read_planes(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spe
     planes = hdu.image().reshape(-1, *hdu.shape[-2:])
     for row, plane in enumerate(planes):
         stored = np.asarray(plane[0], dtype=np.float64)
-        wavelength, notes = to_angstrom(stored, hdu.header.text("XUNITS"), options.wave_unit, where)
+        unit = hdu.header.text("XUNITS")
+        wavelength, notes = to_angstrom(stored, unit, options.wave_unit, where, default="um")
         sigma = plane[2] if plane.shape[0] > 2 else None
         bad = plane[3] != 0 if plane.shape[0] > 3 else None
         source = Source(fits.path, hdu.index, row if len(planes) > 1 else None)

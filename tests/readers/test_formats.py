@@ -191,6 +191,12 @@ def test_harps_orders_have_polynomials(tmp_path, prefix):
     np.testing.assert_allclose(second.wavelength, 4100 + 0.01 * x)
     assert (first.medium, first.frame) == ("air", "topocentric")
     with fits.open(tmp_path / "a", mode="update") as opened:
+        fluxes = opened[0].data
+        opened[0].data = np.stack([first.wavelength, second.wavelength])  # wave_A.fits has the same header
+    with pytest.raises(ReadError, match="holds the wavelengths"):
+        read_spectra(tmp_path / "a")
+    with fits.open(tmp_path / "a", mode="update") as opened:
+        opened[0].data = fluxes
         del opened[0].header[f"{prefix} DRS CAL TH COEFF LL5"]
     with pytest.raises(NoWavelengthError, match="coefficients"):
         read_spectra(tmp_path / "a")
@@ -302,6 +308,52 @@ def test_spextool_has_one_plane_an_order(tmp_path, shape):
     np.testing.assert_allclose(spectra[0].wavelength, WAVE)
     assert spectra[0].medium == "vacuum"
     assert bad_pixels(spectra[0]) == ([5] if shape[-2] == 4 else [])
+
+
+def test_spex_prism_spectra_may_lack_the_unit(tmp_path):
+    rows = np.stack([np.linspace(0.8, 2.4, N), FLUX, 0.1 + 0 * FLUX])
+    (tmp_path / "a").write_bytes(image_bytes(rows, {"INSTRUME": "SpeX", "GRAT": "LowRes15"}))
+    (star,) = read_spectra(tmp_path / "a")
+    np.testing.assert_allclose(star.wavelength, np.linspace(8000, 24000, N))
+    assert (star.sigma[0], star.medium) == (pytest.approx(0.1), "vacuum")
+
+
+def test_igrins_spectra_are_divided_by_the_standard_star(tmp_path):
+    wave = np.stack([np.linspace(1.5, 1.51, N), np.linspace(1.49, 1.5, N)])
+    names = {"SPEC_DIVIDE_A0V": [FLUX, FLUX], "SPEC_DIVIDE_A0V_VARIANCE": np.full((2, N), 0.04), "WAVELENGTH": wave}
+    hdus = [image(data, name) for name, data in (names | {"TGT_SPEC": [9 * FLUX, FLUX]}).items()]
+    first, second = read_spectra(write_hdus(tmp_path / "a", *hdus, INSTRUME="IGRINS"))
+    np.testing.assert_allclose(second.wavelength, np.linspace(14900, 15000, N))
+    np.testing.assert_array_equal(first.flux, FLUX)
+    assert (first.sigma[0], first.medium) == (pytest.approx(0.2), "vacuum")
+
+
+def test_pypeit_spectra_are_extracted_optimally_in_vacuum(tmp_path):
+    counts = {"BOX_WAVE": WAVE + 1, "BOX_COUNTS": FLUX, "BOX_COUNTS_SIG": FLUX, "BOX_MASK": MASK == 0}
+    counts |= {"OPT_WAVE": WAVE, "OPT_COUNTS": 2 * FLUX, "OPT_COUNTS_IVAR": IVAR, "OPT_COUNTS_SIG": 0.1 + 0 * FLUX}
+    fluxed = {"OPT_FLAM": 3 * FLUX, "OPT_FLAM_IVAR": IVAR / 4, "OPT_MASK": MASK == 0}
+    boxcar = {name: values for name, values in counts.items() if name.startswith("BOX")}
+    for columns, wave, flux, sigma in (
+        (counts | fluxed, WAVE, 3 * FLUX, 0.2),
+        (counts, WAVE, 2 * FLUX, 0.1),
+        (boxcar, WAVE + 1, FLUX, FLUX[0]),
+    ):
+        hdus = [table(f"SPAT{i}", {"DMODCLS": "SpecObj"}, **columns) for i in (1, 2)]
+        path = write_hdus(tmp_path / f"{len(columns)}", *hdus, PYP_SPEC="vlt_xshooter_vis", INSTRUME="XSHOOTER")
+        star, _ = read_spectra(path)
+        np.testing.assert_allclose(star.wavelength, wave)
+        np.testing.assert_allclose(star.flux, flux)
+        assert (star.sigma[0], star.medium) == (pytest.approx(sigma), "vacuum")
+        assert 5 in bad_pixels(star) or columns is counts
+
+
+@pytest.mark.parametrize(("flux", "error"), [("FluxAB", "FluxErrAB"), ("SpecificIntensity", None), ("opt", "opt_sig")])
+def test_columns_of_other_pipelines_are_understood(tmp_path, flux, error):
+    columns = {"Wave": WAVE, flux.replace("opt", "flux_opt"): FLUX}
+    columns |= {error.replace("opt", "flux_opt"): 0.1 + 0 * FLUX} if error else {}
+    (star,) = read_spectra(write_hdus(tmp_path / "a", table("S", **columns)))
+    np.testing.assert_array_equal(star.flux, FLUX)
+    assert error is None or star.sigma[0] == pytest.approx(0.1)
 
 
 def test_calspec_marks_good_pixels_with_one(tmp_path):
@@ -426,3 +478,8 @@ def test_a_table_without_wavelengths_is_refused(tmp_path):
 def test_a_velocity_column_is_refused_by_its_unit(tmp_path):
     with pytest.raises(ReadError, match="velocit"):
         read_spectra(write_hdus(tmp_path / "a", table("S", {"TUNIT1": "km/s"}, wave=WAVE, flux=FLUX)))
+
+
+def test_wavenumbers_are_no_wavelengths(tmp_path):
+    with pytest.raises(ReadError, match="WAVENUMBER"):
+        read_spectra(write_hdus(tmp_path / "a", table("S", WAVENUMBER=2 * WAVE, flux=FLUX)))
