@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from anna_onnx.errors import AnnaError
+from anna_onnx.medium import C_KMS, air_to_vacuum
 from anna_onnx.readers import columns, facts, read_spectra
 from anna_onnx.readers.units import _ANGSTROM
 
@@ -233,6 +234,30 @@ def test_names_and_units_of_columns_mean_the_same_in_the_page(read_as_page, tmp_
             assert isinstance(found[str(path)], str), shown
         else:
             assert_same(found[str(path)], expected, shown)
+
+
+MULTIPLETS = [(8498.02, 8542.09, 8662.14), (5172.68, 5183.60), (5889.95, 5895.92), (4340.46, 4861.32, 5172.68, 5183.60)]
+
+
+def test_a_medium_is_judged_as_python_does(read_as_page, tmp_path):
+    """Stars of several velocities in either medium, with the lines of one or two multiplets, and the grid of SDSS."""
+    random = np.random.default_rng(7)
+    spectra = []
+    for i in range(40):
+        lines = np.array(MULTIPLETS[i % 4])
+        centers = (lines if i % 3 else air_to_vacuum(lines)) * (1 + random.uniform(-40, 40) / C_KMS)
+        wavelength = np.arange(lines[0] - 10, lines[-1] + 10, 0.2)
+        offset = (wavelength[:, None] - centers) / random.uniform(0.2, 1.2)
+        flux = 1 - random.uniform(0.2, 0.9) * np.exp(-0.5 * offset**2).sum(axis=1)
+        spectra.append((wavelength, flux + random.normal(0, random.choice([0.01, 0.1]), wavelength.size)))
+    spectra += [(10 ** (first + 1e-4 * np.arange(2500)), np.ones(2500)) for first in (3.58, 3.58003)]
+    files = [tmp_path / f"{i}.txt" for i in range(len(spectra))]
+    for path, arrays in zip(files, spectra, strict=True):
+        np.savetxt(path, np.transpose(arrays), fmt="%.3f")
+    found = read_as_page(files)
+    for path in files:
+        assert_same(found[str(path)], read_as_python(path), path.name)
+    assert {found[str(path)][0]["medium"] for path in files} == {"air", "vacuum", "unknown"}
 
 
 TEXTS = {

@@ -4,6 +4,7 @@ import { ReadError } from "../errors.ts";
 import { gunzip } from "../model.ts";
 import type { Spectrum } from "../spectrum.ts";
 import { describeHdus, latin1, readHdus, startsWith, type Hdu } from "./fits.ts";
+import { judge } from "./judged-medium.ts";
 import { readKeywordAxis } from "./keyword-axis.ts";
 import { isMultispec, readMultispec } from "./multispec.ts";
 import { readText } from "./text.ts";
@@ -22,8 +23,8 @@ export async function readSpectra(path: string, content: Uint8Array<ArrayBuffer>
   const bytes = await unpacked(path, content);
   if (bytes.length === 0) throw new ReadError(`${path}: the file is empty`);
   const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (startsWith(data, 0, "SIMPLE  =") || startsWith(data, 0, "XTENSION=")) return readFits(path, data);
-  return readText(path, decode(path, bytes));
+  const isFits = startsWith(data, 0, "SIMPLE  =") || startsWith(data, 0, "XTENSION=");
+  return (isFits ? readFits(path, data) : readText(path, decode(path, bytes))).map(judge);
 }
 
 async function unpacked(path: string, content: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
