@@ -25,10 +25,17 @@ from .units import angstroms_per
 MAX_TEXT = 32 << 20
 MAX_LINE = 2000  # characters of a header line that are looked at
 MAX_HEADER_LINES = 5000
+ERROR_TO_FLUX = 3.0  # of the worst spectra; normalised flux, S/N or a raw flux beside it are farther apart
 _COMMENT = re.compile(r"^\s*(#|%|;|!|\\|//|\*|@)+\s?")
 _STATED = re.compile(r"^\W*(object|target|star|name)\s*[=:]\s*(.+?)\s*$", re.I)
 _MEDIUM = re.compile(r"wav|lambda|medium|air.*vac", re.I)
-_OTHER_AXIS = re.compile(r"vel(ocity|o)?\b|\bv_?(lsr|rad|hel\w*)\b|km/s|freq\w*|[kMGT]?Hz\b|pixel|channel", re.I)
+_OTHER_AXIS = re.compile(
+    r"vel(ocity|o)?\b|\bv_?(lsr|rad|hel\w*)\b|km/s|freq\w*|[kMGT]?Hz\b|pixel|channel|wave_?num\w*|\bcm\^?-1", re.I
+)
+_UNIT = re.compile(r"\b(?:wav\w*|lambda)\W{0,3}(?:in\s+)?(angstroms?|[nu]m|nanomet\w+|microns?|[µμ]m)\b", re.I)
+_NUMBERED = re.compile(r"^\W*(?:col(?:umn)?\W?)?(\d{1,3})(?=\W)\s*+[:.)=-]?\s*+([a-z]\w*+)\s*+(?:[\[(]\s*(\w+))?", re.I)
+_FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[+-]\d)")  # 1.5D-03
+_TYPES = {"double", "float", "real", "int", "integer", "long", "short", "char", "date", "string", ""}
 _MISSING = {"", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""'}
 
 
@@ -67,6 +74,8 @@ def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
         from . import votable
 
         return votable.read_ecsv(path, text, options)
+    if any(exponent in text for exponent in ("D+", "D-", "d+", "d-")):
+        text = _FORTRAN.sub("e", text)
     layout = _find_numbers(path, text.splitlines())
     numbers, notes = _numbers(path, layout)
     if layout.head and layout.head[0].startswith("***") and options.columns is None:
@@ -192,10 +201,11 @@ def _columns(path: str, layout: _Layout, numbers: NDArray[np.float64], options: 
     NoWavelengthError, ReadError
         If the line above the numbers names something other than wavelengths.
     """
-    lines = [_split(_COMMENT.sub("", line[:MAX_LINE]), layout.delimiter) for line in layout.head[-20:]]
-    wordy = [fields for fields in lines if len(fields) == layout.n_column and not all(map(_is_number, fields))]
-    for below, names in zip([None, *wordy[::-1]], wordy[::-1], strict=False):
-        columns = _named(names, _units(below), numbers)
+    lines = [_header_fields(line[:MAX_LINE], layout) for line in layout.head[-20:]]
+    wordy = [fields for fields in lines if fields and not all(field.lower() in _TYPES for field in fields)]
+    headers = [(names, _units(below)) for below, names in zip([None, *wordy[::-1]], wordy[::-1], strict=False)]
+    for names, units in (*_numbered(layout), *headers):
+        columns = _named(names, units, numbers)
         if options.columns is not None:
             return columns
         try:
@@ -205,7 +215,32 @@ def _columns(path: str, layout: _Layout, numbers: NDArray[np.float64], options: 
                 raise NoWavelengthError(f"{path}: columns {', '.join(names)}: needed wavelengths") from error
         else:
             return columns
-    return _by_position(layout, numbers)
+    first = _COMMENT.sub("", layout.head[-1][:MAX_LINE]).split()[:1] if layout.head else []
+    if first and _OTHER_AXIS.match(first[0]) and not set(layout.head[-1]) & set("=:"):
+        raise NoWavelengthError(f"{path}: columns '{layout.head[-1].strip()[:60]}': needed wavelengths")
+    below = [units[0] for _, units in headers if units and _is_unit(units[0])]
+    said = [found[1] for line in layout.head[-200:] if (found := _UNIT.search(line[:MAX_LINE]))]
+    return _by_position(layout, numbers, (*below, *said, "")[0])
+
+
+def _header_fields(line: str, layout: _Layout) -> list[str]:
+    """Return the words of a header line, one a column, parted as in IPAC tables, by tabs, or as the numbers are."""
+    bare = _COMMENT.sub("", line)
+    for delimiter in ("|", "\t", layout.delimiter):
+        fields = _split(bare, delimiter)
+        if len(fields) == layout.n_column and not all(map(_is_number, fields)):
+            return fields
+    return []
+
+
+def _numbered(layout: _Layout) -> list[tuple[list[str], list[str]]]:
+    """Return the names and units that lines such as ``# Column 1: wavelength (nm)`` give to all columns."""
+    found = [match for line in layout.head[-200:] if (match := _NUMBERED.match(line[:MAX_LINE]))]
+    named = {int(match[1]): (match[2], match[3] or "") for match in found}
+    if sorted(named) != list(range(1, layout.n_column + 1)):
+        return []
+    names, units = zip(*(named[i] for i in sorted(named)), strict=True)
+    return [(list(names), [unit if _is_unit(unit) or _OTHER_AXIS.search(unit) else "" for unit in units])]
 
 
 def _named(names: Sequence[str], units: Sequence[str], numbers: NDArray[np.float64]) -> list[Column]:
@@ -215,23 +250,33 @@ def _named(names: Sequence[str], units: Sequence[str], numbers: NDArray[np.float
     ]
 
 
-def _by_position(layout: _Layout, numbers: NDArray[np.float64]) -> list[Column]:
+def _by_position(layout: _Layout, numbers: NDArray[np.float64], unit: str = "") -> list[Column]:
     """Return wavelength, flux, and, when it can be one, error."""
     names = ["wavelength", "flux", *(f"column{i}" for i in range(3, layout.n_column + 1))]
-    if layout.n_column > 2 and np.nanmin(np.where(np.isfinite(numbers[2]), numbers[2], np.inf)) >= 0:
+    if layout.n_column > 2 and _may_be_error(numbers[2], numbers[1]):
         names[2] = "error"
-    return _named(names, (), numbers)
+    return _named(names, [unit, *[""] * (layout.n_column - 1)], numbers)
+
+
+def _may_be_error(values: NDArray[np.float64], flux: NDArray[np.float64]) -> bool:
+    """Return whether numbers beside a flux may be its error: not negative, no flags or counts, not above all flux."""
+    known, seen = values[np.isfinite(values)], np.abs(flux[np.isfinite(flux)])
+    if not known.size or not seen.size or known.min() < 0 or np.array_equal(known, np.rint(known)):
+        return False
+    return bool(np.median(known) <= ERROR_TO_FLUX * np.median(seen))
 
 
 def _units(fields: Sequence[str] | None) -> list[str]:
     """Return the units in a line below the names, if they are units."""
-    for field in fields or ():
-        try:
-            angstroms_per(field, "")
-        except ReadError:
-            continue
-        return [unit.strip("()[]") for unit in fields or ()]
-    return []
+    return [unit.strip("()[]") for unit in fields] if fields and any(map(_is_unit, fields)) else []
+
+
+def _is_unit(text: str) -> bool:
+    try:
+        angstroms_per(text, "")
+    except ReadError:
+        return False
+    return True
 
 
 def _libre_esprit(path: str, layout: _Layout, numbers: NDArray[np.float64], options: ReadOptions) -> Iterator[Spectrum]:

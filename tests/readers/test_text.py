@@ -56,6 +56,12 @@ def read(tmp_path):
         "\ufeff" + lines(WAVE / 1e4, FLUX, ERROR).replace("\n", "\r\n"),
         lines(WAVE[::-1], FLUX[::-1], ERROR[::-1]),
         lines(WAVE, FLUX, ERROR).replace("e", "E"),
+        "\n".join(f"{w:.6E} {f:.17E} {e:.17E}".replace("E", "D") for w, f, e in zip(WAVE, FLUX, ERROR, strict=True)),
+        "# Column 1: WAVELENGTH (nm, air)\n# Column 2: FLUX\n# Column 3: IVAR\n" + lines(WAVE / 10, FLUX, ERROR**-2.0),
+        "# 1 wave [um] of the pixel\n# 2 flux\n# 3 sigma\n" + lines(WAVE / 1e4, FLUX, ERROR),
+        "Wavelength (nm)\tNormalised flux\tFlux error\n" + lines(WAVE / 10, FLUX, ERROR, separator="\t"),
+        "\\type=scanned\n| wave|flux|err|\n| double|double|double|\n|nm|Jy|Jy|\n|null|||\n"
+        + lines(WAVE / 10, FLUX, ERROR),
     ],
 )
 def test_columns_are_understood_with_and_without_a_header(read, text):
@@ -90,9 +96,22 @@ def test_missing_values_become_bad_pixels(read):
     assert np.flatnonzero(star.bad).tolist() == [4]
 
 
-def test_a_third_column_with_negative_values_is_no_error(read):
-    (star,) = read(lines(WAVE, FLUX, FLUX - 1))
-    assert star.sigma is None
+@pytest.mark.parametrize(
+    "third",
+    [FLUX - 1, 3e5 * FLUX, np.full(N, 100.5), np.arange(N) % 2, np.repeat([70, 71], N // 2), np.full(N, np.nan)],
+    ids=["negative", "raw flux", "S/N", "flags", "orders", "nothing"],
+)
+def test_a_third_column_without_a_name_is_no_error_when_it_cannot_be_one(read, third):
+    (star,) = read(lines(WAVE, FLUX, third))
+    assert (star.sigma, star.bad.any()) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "header", ["|  wavelength| transmittance|\n|double|double|\n|nm| |\n", "# wavelength in nm and what passes\n"]
+)
+def test_the_unit_counts_also_when_the_other_columns_are_not_understood(read, header):
+    (star,) = read(header + lines(WAVE / 2, FLUX))
+    np.testing.assert_allclose(star.wavelength, 5 * WAVE)
 
 
 def test_libre_esprit_orders_are_sorted_or_merged(read):
@@ -120,6 +139,8 @@ def test_equal_wavelengths_are_kept_apart_by_less_than_a_billionth(read):
         lines(np.linspace(-300, 300, N), FLUX),
         "velocity,flux\n" + lines(WAVE, FLUX, separator=","),
         "# v_lsr T\n" + lines(WAVE, FLUX),
+        "# wavenumber (cm-1)  flux\n" + lines(WAVE, FLUX),
+        "wavenumber,flux\n" + lines(WAVE, FLUX, separator=","),
         "pixel flux\n" + lines(WAVE, FLUX),
     ],
 )
