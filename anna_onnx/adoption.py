@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from anna_onnx.errors import AnnaError
 from anna_onnx.readers import ReadOptions, iter_spectra
-from anna_onnx.readers.assembly import sigma_from_ivar, sigma_from_variance
-from anna_onnx.spectrum import FloatArray, Source, Spectrum
+from anna_onnx.readers.by_specutils import angstrom, standard_deviation
+from anna_onnx.spectrum import Source, Spectrum
 
 
 def as_spectra(given: Any, options: ReadOptions | None = None) -> Iterator[Spectrum]:
@@ -69,7 +69,7 @@ def _told(spectrum: Spectrum, options: ReadOptions) -> Spectrum:
 def _from_arrays(
     wavelength: Any, flux: Any, sigma: Any = None, bad: Any = None, name: str = "", velocity: float | None = None
 ) -> Iterator[Spectrum]:
-    wavelength = _angstrom(wavelength)
+    wavelength = angstrom(wavelength) if hasattr(wavelength, "unit") else np.asarray(wavelength, dtype=np.float64)
     if wavelength.ndim != 1:
         raise AnnaError(f"wavelengths of shape {wavelength.shape}: needed one dimension, the same for all rows")
     order: Any = slice(None, None, -1) if (np.diff(wavelength) < 0).all() else slice(None)
@@ -90,7 +90,7 @@ def _from_arrays(
 
 
 def _from_specutils(given: Any) -> Iterator[Spectrum]:
-    sigma = _sigma(getattr(given, "uncertainty", None))
+    sigma = standard_deviation(getattr(given, "uncertainty", None))
     mask = getattr(given, "mask", None)
     name = str((getattr(given, "meta", None) or {}).get("OBJECT", ""))
     velocity = getattr(given, "radial_velocity", None)
@@ -102,32 +102,6 @@ def _from_specutils(given: Any) -> Iterator[Spectrum]:
         name,
         None if velocity is None or not float(velocity.value) else float(velocity.to_value("km / s")),
     )
-
-
-def _sigma(uncertainty: Any) -> FloatArray | None:
-    """Return the standard deviations of an uncertainty of astropy.nddata."""
-    if uncertainty is None:
-        return None
-    kind, values = uncertainty.uncertainty_type, np.asarray(uncertainty.array, dtype=np.float64)
-    if kind == "std":
-        return values
-    if kind == "var":
-        return sigma_from_variance(values)
-    if kind == "ivar":
-        return sigma_from_ivar(values)
-    raise AnnaError(f"uncertainties of type '{kind}': needed std, var or ivar")
-
-
-def _angstrom(wavelength: Any) -> FloatArray:
-    """Return wavelengths, frequencies or energies as wavelengths in Angstrom."""
-    if not hasattr(wavelength, "unit"):
-        return np.asarray(wavelength, dtype=np.float64)
-    from astropy import units as u
-
-    try:
-        return np.asarray(u.Quantity(wavelength).to_value(u.AA, equivalencies=u.spectral()), dtype=np.float64)
-    except u.UnitConversionError as error:
-        raise AnnaError(f"a spectral axis in '{wavelength.unit}', needed wavelengths") from error
 
 
 def _value(array: ArrayLike) -> Any:

@@ -4,7 +4,8 @@
 
     AnnaError
     ├── ReadError              a file cannot be read as what it should be
-    │   └── NoWavelengthError  it holds flux, but nothing says at which wavelengths
+    │   ├── NoWavelengthError  it holds flux, but nothing says at which wavelengths
+    │   └── UnknownLayoutError  it is sound, but of a layout that no reader understands
     ├── SpectrumError          arrays that do not make a spectrum
     ├── CoverageError          a spectrum does not reach where it is needed
     ├── TrainingSetError       a training set that cannot be trained on
@@ -37,6 +38,10 @@ class ReadError(AnnaError):
 
 class NoWavelengthError(ReadError):
     """A file holds flux, but nothing in it says at which wavelengths."""
+
+
+class UnknownLayoutError(ReadError):
+    """A file is sound, but of a layout that no reader understands."""
 
 
 class SpectrumError(AnnaError):

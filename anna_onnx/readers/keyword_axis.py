@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from anna_onnx.errors import NoWavelengthError, ReadError
+from anna_onnx.errors import NoWavelengthError, ReadError, UnknownLayoutError
 from anna_onnx.spectrum import FloatArray, Source, Spectrum
 
 from . import wat
@@ -62,8 +62,10 @@ def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectru
     ------
     NoWavelengthError
         If the axis holds no wavelengths.
-    ReadError
+    UnknownLayoutError
         If it is something else, such as a long-slit image.
+    ReadError
+        If the axis is of a kind that is not read.
     """
     where = f"{fits.path}[{hdu.index}]"
     n_band, n_line, n_pixel = _layout(hdu, where)
@@ -89,7 +91,7 @@ def _layout(hdu: Hdu, where: str) -> tuple[int, int, int]:
     if explained and n_pixel > 1 and n_band * n_line * n_pixel == hdu.size:
         return n_band, n_line, n_pixel
     size = " x ".join(map(str, hdu.shape))
-    kind = ReadError if "CRVAL1" in hdu.header else NoWavelengthError
+    kind = UnknownLayoutError if "CRVAL1" in hdu.header else NoWavelengthError
     raise kind(f"{where}: an image of {size} that no layout explains; needed a spectrum along the first axis")
 
 

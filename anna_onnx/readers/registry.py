@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from anna_onnx.errors import ReadError
+from anna_onnx.errors import ReadError, UnknownLayoutError
 from anna_onnx.spectrum import Spectrum
 
 from .fits import FitsFile, open_fits
@@ -57,8 +57,12 @@ def read(path: str, options: ReadOptions) -> Iterator[Spectrum]:
     """
     # Damaged numbers become bad pixels, not warnings. The state must not leak out of a generator.
     with np.errstate(all="ignore"):
-        spectra = _open(path, options)
-        spectrum = next(spectra, None)
+        try:
+            spectra = _open(path, options)
+            spectrum = next(spectra, None)
+        except UnknownLayoutError as refusal:
+            spectra = _judged(_module("by_specutils").read(path, options, refusal), options)
+            spectrum = next(spectra, None)
     if spectrum is None:
         raise ReadError(f"{path}: no spectrum in it")
     while spectrum is not None:
@@ -79,15 +83,14 @@ def _open(path: str, options: ReadOptions) -> Iterator[Spectrum]:
         return _module("legacy_binary").read(path, data, options)  # type: ignore[no-any-return]
     else:
         spectra = _module("votable" if b"<VOTABLE" in head.upper() else "text").read(path, data, options)
-    # Training sets, above, are left as they are.
-    return spectra if options.medium is not None else map(_with_medium, spectra)
+    return _judged(spectra, options)  # but training sets, above, are left as they are
 
 
-def _with_medium(spectrum: Spectrum) -> Spectrum:
-    """Return a spectrum with the medium judged that nothing states."""
-    if spectrum.medium != "unknown":
-        return spectrum
-    return _module("judged_medium").judge(spectrum)  # type: ignore[no-any-return]  # it does
+def _judged(spectra: Iterator[Spectrum], options: ReadOptions) -> Iterator[Spectrum]:
+    """Yield spectra with the medium judged where nothing states it."""
+    for spectrum in spectra:
+        unknown = spectrum.medium == "unknown" and options.medium is None
+        yield _module("judged_medium").judge(spectrum) if unknown else spectrum
 
 
 def load(path: str) -> Any:
@@ -163,7 +166,7 @@ def _open_fits(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     for family in map(_module, IMAGE_FAMILIES if single else FITS_FAMILIES):
         if family.matches(fits):
             return family.read(fits, options)  # type: ignore[no-any-return]  # every family's does
-    raise ReadError(f"{fits.path}: no spectrum that is understood; found {fits.describe()}")
+    raise UnknownLayoutError(f"{fits.path}: no spectrum that is understood; found {fits.describe()}")
 
 
 def _read_hdu(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:

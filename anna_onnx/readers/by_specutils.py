@@ -1,0 +1,134 @@
+"""The last resort: what no reader here understands may be of a survey or telescope that specutils knows.
+
+Its loaders for named data products are asked, and those that take any image
+or table are not: they guess where the readers here refuse. Specutils takes
+seconds to import, and is not imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from anna_onnx.errors import AnnaError, ReadError, UnknownLayoutError
+from anna_onnx.spectrum import FloatArray, Source, Spectrum
+
+from .assembly import assemble, sigma_from_ivar, sigma_from_variance
+from .facts import Facts
+from .options import ReadOptions
+
+_GUESSING = frozenset({"wcs1d-fits", "tabular-fits", "iraf", "ASCII", "ECSV", "IPAC"})
+_NO_STAR = frozenset({"sky", "unreduced"})  # what its loaders of several surveys call further spectra of a file
+
+
+def read(path: str, options: ReadOptions, refusal: UnknownLayoutError) -> Iterator[Spectrum]:
+    """Read the spectra of a file by specutils.
+
+    Parameters
+    ----------
+    path : str
+    options : ReadOptions
+    refusal : UnknownLayoutError
+        Why the readers here do not.
+
+    Raises
+    ------
+    UnknownLayoutError
+        The refusal, when specutils is not installed, has no loader for the
+        file, or makes of it what is no spectrum of wavelengths, frequencies or energies.
+    """
+    if options.hdu is not None or options.columns is not None or find_spec("specutils") is None:
+        raise refusal  # its loaders choose themselves
+    import specutils
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loader, found = _load(path)
+        known = Facts(notes=(f"read by specutils {specutils.__version__}, loader {loader}",))
+        try:
+            spectra = [_adopt(one, known, Source(path, row=row), options) for row, one in enumerate(found)]
+        except AnnaError:
+            raise refusal from None
+    if not spectra:
+        raise refusal
+    yield from spectra
+
+
+def _load(path: str) -> tuple[str, list[Any]]:
+    """Return what the first loader makes of a file that takes it for its own, and the name of the loader."""
+    from astropy.io.registry import identify_format
+    from specutils import SpectrumList
+
+    for loader in identify_format("read", SpectrumList, path, None, [], {}):
+        if loader not in _GUESSING:
+            try:
+                loaded = SpectrumList.read(path, format=loader)
+            except Exception:  # whatever a loader makes of a file that is not its own
+                continue
+            return loader, [one for one in loaded if one.meta.get("purpose") not in _NO_STAR]
+    return "", []
+
+
+def _adopt(given: Any, facts: Facts, source: Source, options: ReadOptions) -> Spectrum:
+    """Return an object of specutils as a spectrum.
+
+    Raises
+    ------
+    ReadError, SpectrumError
+        If it is something else.
+    """
+    wavelength, flux = angstrom(given.spectral_axis), np.asarray(given.flux.value, dtype=np.float64)
+    step = np.diff(wavelength)
+    in_order = np.isfinite(wavelength).all() and ((step > 0).all() or (step < 0).all())
+    if not in_order or flux.shape != wavelength.shape:
+        raise ReadError(f"{source}: flux of shape {flux.shape} on an axis of {wavelength.shape}, or out of order")
+    header = given.meta.get("header") or {}
+    return assemble(
+        wavelength,
+        flux,
+        facts.known(id=str(header.get("OBJECT", ""))),
+        source,
+        options,
+        sigma=standard_deviation(given.uncertainty),
+        bad=None if given.mask is None else np.asarray(given.mask, dtype=np.bool_),
+    )
+
+
+def angstrom(axis: Any) -> FloatArray:
+    """Return wavelengths, frequencies or energies with a unit of astropy as wavelengths in Angstrom.
+
+    Raises
+    ------
+    ReadError
+        If the axis holds something else.
+    """
+    from astropy import units as u
+
+    try:
+        return np.asarray(u.Quantity(axis).to_value(u.AA, equivalencies=u.spectral()), dtype=np.float64)
+    except u.UnitConversionError as error:
+        raise ReadError(f"a spectral axis in '{axis.unit}', needed wavelengths") from error
+
+
+def standard_deviation(uncertainty: Any) -> FloatArray | None:
+    """Return the standard deviations of an uncertainty of astropy.nddata.
+
+    Raises
+    ------
+    ReadError
+        If it is none of a standard deviation, variance or inverse variance.
+    """
+    if uncertainty is None:
+        return None
+    kind, values = uncertainty.uncertainty_type, np.asarray(uncertainty.array, dtype=np.float64)
+    if kind == "std":
+        return values
+    if kind == "var":
+        return sigma_from_variance(values)
+    if kind == "ivar":
+        return sigma_from_ivar(values)
+    raise ReadError(f"uncertainties of type '{kind}': needed std, var or ivar")
