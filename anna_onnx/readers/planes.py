@@ -12,6 +12,7 @@ X-shooter Pipeline User Manual (ERRS, QUAL; air, as observed).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ _WAVELENGTH = (
 _SIGMA = ("ERRDATA", "SCI ERROR", "ERRS", "ERR", "ERROR", "SIGMA", "SIG", "STDEV", "UNCERTAINTY", "NOISE", "UNC")
 _VARIANCE = ("SCI VARIANCE", "SCIVAR", "VAR", "VARIANCE", "STAT", "SPEC_DIVIDE_A0V_VARIANCE")
 _IVAR = ("IVAR", "INVVAR", "INVERSE_VARIANCE")
+_OF_FLUX = re.compile(r"erg|jy|count|adu|electron|photon|flux|^\s*(e-?|dn)\b", re.I)  # BUNIT copied from the fluxes
 _MASK = ("QUALDATA", "QUAL", "MASK", "DQ", "QUALITY", "BADPIX", "FLAGS", "BPM", "PIXMASK")
 
 
@@ -106,7 +108,8 @@ def _wavelengths(fits: FitsFile, images: _Images, options: ReadOptions) -> tuple
         return values[np.newaxis], facts
     hdu = images.wavelength
     stored = np.asarray(hdu.image(), dtype=np.float64)
-    unit = hdu.header.text("BUNIT") or hdu.header.text("CUNIT1")
+    stated = (hdu.header.text(key) for key in ("BUNIT", "CUNIT1"))
+    unit = next((unit for unit in stated if unit and not _OF_FLUX.search(unit)), "")
     default = "nm" if fits.primary.header.text("INSTRUME").upper() in _IN_NM else None
     stored = np.where(stored > 0, stored, np.nan)
     values, notes = to_angstrom(stored, unit, options.wave_unit, where, default=default)

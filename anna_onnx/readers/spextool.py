@@ -1,5 +1,7 @@
 """Spextool: images whose rows are wavelength, flux, error (and flags), one plane an order; in vacuum.
 
+So are images that iSpec, pyspeckit and others take for such rows, when the first row can be nothing but wavelengths.
+
 References
 ----------
 Cushing, Vacca & Rayner 2004, PASP 116, 362; the headers' own HISTORY.
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from anna_onnx.errors import ReadError
 from anna_onnx.spectrum import Source, Spectrum
 
 from .assembly import assemble
@@ -20,6 +23,8 @@ from .options import ReadOptions
 from .orders import as_asked
 from .units import to_angstrom
 
+FEWEST = 16  # pixels of a row that is seen to ascend
+
 
 def matches(fits: FitsFile) -> bool:
     """Return whether the primary image is Spextool's."""
@@ -27,10 +32,31 @@ def matches(fits: FitsFile) -> bool:
 
 
 def reads(fits: FitsFile, hdu: Hdu) -> bool:
-    """Return whether this HDU is Spextool's: XUNITS or SpeX, no wavelength axis, three or four rows."""
+    """Return whether this HDU holds such rows: two to four, and no wavelength axis."""
+    rows = "CRVAL1" not in hdu.header and len(hdu.shape) in (2, 3) and hdu.shape[-2] in (2, 3, 4)
+    return rows and (_is_spextool(fits, hdu) or _begins_with_wavelengths(hdu))
+
+
+def _is_spextool(fits: FitsFile, hdu: Hdu) -> bool:
     spoken = "XUNITS" in hdu.header and "YUNITS" in hdu.header
-    named = spoken or fits.primary.header.text("INSTRUME").upper().startswith("SPEX")
-    return named and "CRVAL1" not in hdu.header and len(hdu.shape) in (2, 3) and hdu.shape[-2] in (2, 3, 4)
+    return spoken or fits.primary.header.text("INSTRUME").upper().startswith("SPEX")
+
+
+def _begins_with_wavelengths(hdu: Hdu) -> bool:
+    """Return whether the first row ascends or descends throughout, as wavelengths in some unit do."""
+    if len(hdu.shape) != 2 or hdu.shape[1] < FEWEST:
+        return False
+    first = np.asarray(hdu.image()[0], dtype=np.float64)
+    step = np.diff(first)
+    try:
+        to_angstrom(first, _unit(hdu), None, "")
+    except ReadError:
+        return False
+    return bool((first > 0).all() and ((step > 0).all() or (step < 0).all()))
+
+
+def _unit(hdu: Hdu) -> str:
+    return hdu.header.text("XUNITS") or hdu.header.text("CUNIT1")
 
 
 def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
@@ -47,13 +73,15 @@ def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectru
 def _read_planes(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
     where = f"{fits.path}[{hdu.index}]"
     facts = from_headers(hdu.header, fits.primary.header)
-    if facts.medium == "unknown":
+    ours = _is_spextool(fits, hdu)
+    if not ours:
+        facts = facts.noted("the rows taken as wavelength, flux, error, flags")
+    elif facts.medium == "unknown":
         facts = facts.known(medium="vacuum").noted("medium vacuum, the convention of Spextool")
     planes = hdu.image().reshape(-1, *hdu.shape[-2:])
     for row, plane in enumerate(planes):
         stored = np.asarray(plane[0], dtype=np.float64)
-        unit = hdu.header.text("XUNITS")
-        wavelength, notes = to_angstrom(stored, unit, options.wave_unit, where, default="um")
+        wavelength, notes = to_angstrom(stored, _unit(hdu), options.wave_unit, where, default="um" if ours else None)
         sigma = plane[2] if plane.shape[0] > 2 else None
         bad = plane[3] != 0 if plane.shape[0] > 3 else None
         source = Source(fits.path, hdu.index, row if len(planes) > 1 else None)

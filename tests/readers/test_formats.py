@@ -318,10 +318,23 @@ def test_spex_prism_spectra_may_lack_the_unit(tmp_path):
     assert (star.sigma[0], star.medium) == (pytest.approx(0.1), "vacuum")
 
 
+@pytest.mark.parametrize("n_row", [2, 3])
+def test_rows_are_wavelength_flux_and_error_when_the_first_can_be_nothing_else(tmp_path, n_row):
+    rows = np.stack([WAVE[::-1], FLUX, 0.1 + 0 * FLUX])[:n_row]
+    (tmp_path / "a").write_bytes(image_bytes(rows, {"CUNIT1": "Angstrom", "OBJECT": "HD 3"}))
+    (star,) = read_spectra(tmp_path / "a")
+    np.testing.assert_array_equal(star.wavelength, WAVE)
+    assert (star.flux[0], star.id, star.medium) == (FLUX[-1], "HD 3", "unknown")
+    assert (star.sigma is None) == (n_row == 2)
+    (tmp_path / "b").write_bytes(image_bytes(rows[:, np.arange(N) ^ 1], {}))
+    with pytest.raises(NoWavelengthError, match=f"{n_row} x {N}"):
+        read_spectra(tmp_path / "b")
+
+
 def test_igrins_spectra_are_divided_by_the_standard_star(tmp_path):
     wave = np.stack([np.linspace(1.5, 1.51, N), np.linspace(1.49, 1.5, N)])
     names = {"SPEC_DIVIDE_A0V": [FLUX, FLUX], "SPEC_DIVIDE_A0V_VARIANCE": np.full((2, N), 0.04), "WAVELENGTH": wave}
-    hdus = [image(data, name) for name, data in (names | {"TGT_SPEC": [9 * FLUX, FLUX]}).items()]
+    hdus = [image(data, name, BUNIT="ADU") for name, data in (names | {"TGT_SPEC": [9 * FLUX, FLUX]}).items()]
     first, second = read_spectra(write_hdus(tmp_path / "a", *hdus, INSTRUME="IGRINS"))
     np.testing.assert_allclose(second.wavelength, np.linspace(14900, 15000, N))
     np.testing.assert_array_equal(first.flux, FLUX)
