@@ -43,12 +43,15 @@ _VELOCITY = np.arange(-150.0, 236.0, 5.0)  # km/s beside the expected one, as if
 _SAMPLED = np.outer(_AIR, 1 + _VELOCITY / C_KMS)  # wavelengths, (line, velocity)
 _INSIDE = (60.0, 145.0)  # km/s to either side of a line that a spectrum must cover
 
-_REST = 30.0  # km/s; a line so near to the expected velocity in one medium is far from it in the other
-_REST_VACUUM = 15.0  # where the velocity is not known: optical spectra in air are many, and some of their stars fast
+# km/s from the expected velocity, in air and in vacuum. What is so near in one medium is far from it in the other. But
+# where the velocity is not known, a star in air at 83 km/s looks like one in vacuum at rest. Most optical spectra are
+# in air, so that only one evidently brought to rest is taken to be in vacuum.
+_NEAR_KNOWN = (30.0, 30.0)  # the Earth's motion may be in it
+_NEAR_REST = (20.0, 5.0)
 _AGREEMENT = 8.0  # km/s
 _MAX_STEP = 20.0  # km/s a pixel
 _REACH = 11  # samples, 55 km/s from the deepest to either side; a line of more at half depth is not clear
-_NEAR = np.arange(-_REACH, _REACH + 1)
+_AROUND = np.arange(-_REACH, _REACH + 1)
 _MIN_RESOLUTION = 5000.0
 _DEPTH = (0.3, 1.0)  # of the continuum; what is deeper is no light of a star
 _CONTRAST = 4.0  # depth over the scatter beside the line; noise alone reaches 3.4
@@ -111,9 +114,10 @@ def _by_lines(spectrum: Spectrum) -> tuple[Medium, str]:
     names, in_air, in_vacuum = zip(*found, strict=True)
     how = f"{_BY_LINES}: {', '.join(names)}"
     air, vacuum = f"{_mean(in_air):+.0f} km/s", f"{_mean(in_vacuum):+.0f} km/s"
-    if all(abs(velocity - expected) < _REST for velocity in in_air):
+    near_air, near_vacuum = _NEAR_KNOWN if known else _NEAR_REST
+    if all(abs(velocity - expected) < near_air for velocity in in_air):
         return "air", f"{how} then at {air}, as vacuum at {vacuum}"
-    if all(abs(velocity - expected) < (_REST if known else _REST_VACUUM) for velocity in in_vacuum):
+    if all(abs(velocity - expected) < near_vacuum for velocity in in_vacuum):
         return "vacuum", f"{how} then at {vacuum}, as air at {air}"
     return "unknown", ""
 
@@ -171,10 +175,10 @@ def _line_velocities(spectrum: Spectrum, lines: range, expected: float) -> list[
         return [math.nan] * len(lines)
     depth = 1 - profile / continuum[:, None]
     at = np.minimum(np.maximum(profile.argmin(axis=1), _REACH), _VELOCITY.size - 1 - _REACH)
-    near = at[:, None] + _NEAR
+    near = at[:, None] + _AROUND
     core = depth[np.arange(len(lines))[:, None], near]
     lower = np.maximum(core - 0.5 * deepest[:, None], 0)
-    n_beside = _VELOCITY.size - _NEAR.size
+    n_beside = _VELOCITY.size - _AROUND.size
     mean = (depth.sum(axis=1) - core.sum(axis=1)) / n_beside
     scatter2 = ((depth**2).sum(axis=1) - (core**2).sum(axis=1)) / n_beside - mean**2
     clear &= (lower[:, 0] + lower[:, -1] == 0) & (deepest**2 > _CONTRAST**2 * scatter2)

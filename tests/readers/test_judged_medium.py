@@ -50,7 +50,7 @@ def test_a_star_slower_than_40_km_s_is_never_judged_wrongly(lines, medium, veloc
 
 
 @settings(max_examples=50, deadline=None)
-@given(multiplets, st.sampled_from([("air", 28), ("vacuum", 13)]), st.floats(-1, 1), st.floats(0.35, 0.95))
+@given(multiplets, st.sampled_from([("air", 18), ("vacuum", 3.5)]), st.floats(-1, 1), st.floats(0.35, 0.95))
 def test_a_slow_star_of_good_quality_is_judged(lines, where, fraction, depth):
     medium, fastest = where
     spectrum = star(lines, medium=medium, velocity=fraction * fastest, depth=depth, width=20, noise=0.01)
@@ -88,7 +88,7 @@ def test_a_stated_velocity_is_of_no_use_in_an_unknown_frame():
         star(step=30.0),
         star(resolution=2000.0),
         star(lines=(8500.0, 8542.09, 8662.14)),  # one of them elsewhere
-        star(lines=(*MG_B, 5890.6, 5896.6)),  # two multiplets, of which the second says vacuum
+        star(lines=(*MG_B, 5891.58, 5897.55)),  # two multiplets, of which the second says vacuum
         star(lines=MG_B[:1]),
         Spectrum(np.linspace(8450, 8700, 3000), np.full(3000, np.nan)),
         Spectrum(np.linspace(8450, 8700, 3000), np.zeros(3000)),

@@ -44,8 +44,9 @@ const LINES: readonly Line[] = Array.from(MULTIPLETS, ([multiplet, wavelengths])
 const VELOCITY = Array.from({ length: 78 }, (_, i) => 5 * i - 150); // km/s beside the expected one, as if in air
 const INSIDE = [60, 145]; // km/s to either side of a line that a spectrum must cover
 
-const REST = 30; // km/s
-const REST_VACUUM = 15; // where the velocity is not known
+// km/s from the expected velocity in air and in vacuum
+const NEAR_KNOWN = [30, 30];
+const NEAR_REST = [20, 5];
 const AGREEMENT = 8; // km/s
 const MAX_STEP = 20; // km/s a pixel
 const REACH = 11; // samples to either side of the deepest
@@ -88,9 +89,10 @@ function byLines(spectrum: Spectrum): Verdict | null {
   const how = `judged by its lines: ${found.map(({ name }) => name).join(", ")} then at`;
   const air = signed(mean(found.map(({ inAir }) => inAir)));
   const vacuum = signed(mean(found.map(({ inVacuum }) => inVacuum)));
-  if (found.every(({ inAir }) => Math.abs(inAir - expected) < REST))
+  const [nearAir, nearVacuum] = known ? NEAR_KNOWN : NEAR_REST;
+  if (found.every(({ inAir }) => Math.abs(inAir - expected) < nearAir))
     return { medium: "air", why: `${how} ${air}, as vacuum at ${vacuum}` };
-  if (found.every(({ inVacuum }) => Math.abs(inVacuum - expected) < (known ? REST : REST_VACUUM)))
+  if (found.every(({ inVacuum }) => Math.abs(inVacuum - expected) < nearVacuum))
     return { medium: "vacuum", why: `${how} ${vacuum}, as air at ${air}` };
   return null;
 }
