@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from anna_onnx.errors import ResultError
 from anna_onnx.flags import Flag, names
 from anna_onnx.labels import Label
-from anna_onnx.tableformats import Kind, Schema, check_format, convert, to_integer
+from anna_onnx.tableformats import Kind, Schema, check_format, convert, printable, to_integer
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -117,7 +117,8 @@ class ResultWriter:
         rv: bool = False,
         resume: bool = False,
     ) -> None:
-        self.schema = Schema(tuple(labels), intervals, rv, dict(meta or {}))
+        said = {key: printable(value) for key, value in (meta or {}).items()}
+        self.schema = Schema(tuple(labels), intervals, rv, said)
         self.rows_done = 0
         self.path = None if path is None else Path(path)
         if self.path is None:
@@ -288,7 +289,7 @@ def _cells(kind: Kind, values: Sequence[Any]) -> Sequence[Any]:
     if kind == "text":
         letters = "".join(values)
         if not letters.isprintable() or "," in letters or '"' in letters:
-            cells = {text: _quoted(_printable(text)) for text in set(values)}
+            cells = {text: _quoted(printable(text)) for text in set(values)}
             return [cells[text] for text in values]
     return values
 
@@ -296,11 +297,6 @@ def _cells(kind: Kind, values: Sequence[Any]) -> Sequence[Any]:
 def _quoted(text: str) -> str:
     """Put quotation marks around a text with commas or such marks (RFC 4180)."""
     return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text else text
-
-
-def _printable(text: str) -> str:
-    """Replace what no table can hold: line ends, control characters, bytes of a file name that are not UTF-8."""
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _drop_unfinished_line(part: Path) -> int:

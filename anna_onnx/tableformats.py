@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import itertools
+import json
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -229,22 +230,31 @@ _WRITERS: dict[str, Callable[[Path, Path, Schema], None]] = {
 
 
 def _yaml(schema: Schema) -> list[str]:
-    """Return the header of ECSV (APE 6), which astropy uses in HDF5 too."""
-    from astropy.table import Column as TableColumn
-    from astropy.table import Table
-    from astropy.table.meta import get_yaml_from_table
+    """Return the header of ECSV (APE 6), which astropy uses in HDF5 too: as JSON, which is YAML as well.
 
-    types = {"text": "U1", "integer": np.int64, "number": np.float64}
-    table = Table(meta=dict(schema.meta))
+    To import astropy for it would take as long as to infer some thousand spectra.
+    """
+    types = {"text": "string", "integer": "int64", "number": "float64"}
+    lines = ["datatype:"]
     for column in schema.columns:
-        table[column.name] = TableColumn(
-            [],
-            dtype=types[column.kind],
-            unit=column.unit or None,
-            description=column.description,
-            meta={"ucd": column.ucd} if column.ucd else None,
-        )
-    return list(get_yaml_from_table(table))
+        about = {
+            "name": column.name,
+            "unit": column.unit,
+            "datatype": types[column.kind],
+            "description": column.description,
+            "meta": column.ucd and {"ucd": column.ucd},
+        }
+        lines.append(f"- {_json({key: value for key, value in about.items() if value})}")
+    return [*lines, f"meta: {_json(dict(schema.meta))}"]
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return printable(json.dumps(values, ensure_ascii=False))
+
+
+def printable(text: str) -> str:
+    """Replace what no table can hold: line ends, control characters, bytes of a file name that are not UTF-8."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _count_and_dtype(part: Path, schema: Schema, encode: Callable[[str], bytes]) -> tuple[int, np.dtype[Any]]:

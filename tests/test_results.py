@@ -267,14 +267,23 @@ def test_python_gets_a_table_with_units() -> None:
     assert table.meta == META
 
 
-def test_csv_needs_no_astropy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["csv", "ecsv", "h5"])
+def test_csv_ecsv_and_hdf5_need_no_astropy(tmp_path: Path, suffix: str) -> None:
     program = (
         "import sys; sys.modules['astropy'] = None\n"
         "from anna_onnx.results import ResultWriter\n"
-        f"with ResultWriter({str(tmp_path / 't.csv')!r}, []): pass\n"
+        f"with ResultWriter({str(tmp_path / f't.{suffix}')!r}, []): pass\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
-    assert (tmp_path / "t.csv").exists()
+    assert (tmp_path / f"t.{suffix}").exists()
+
+
+@pytest.mark.parametrize("suffix", ["ecsv", "fits", "vot", "h5"])
+def test_a_header_bears_odd_names(tmp_path: Path, suffix: str) -> None:
+    with ResultWriter(tmp_path / f"t.{suffix}", LABELS, {"model": 'a: "b", {c} Å 😀\udcff\x85'}) as table:
+        table.write(ROWS)
+    found = read(tmp_path / f"t.{suffix}").meta
+    assert suffix in ("fits", "vot") or text(found["model"]).rstrip() == 'a: "b", {c} Å 😀'
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
