@@ -390,13 +390,12 @@ def _cut(block: Block, rows: slice, sigma: NDArray[np.floating[Any]] | None) -> 
 
 def _padding(flux: NDArray[np.floating[Any]], bad: BoolArray | None) -> BoolArray | None:
     """Add exact zeros at the ends and in runs, which stand for missing flux, to the bad pixels."""
-    zeros = np.flatnonzero((flux == 0).any(axis=1))
-    if not zeros.size:
+    if flux.all():
         return bad
     from anna_onnx.readers.assembly import padding
 
     bad = np.zeros(flux.shape, dtype=np.bool_) if bad is None else bad
-    for row in zeros:
+    for row in np.flatnonzero((flux == 0).any(axis=1)):
         bad[row] |= padding(flux[row])
     return bad
 

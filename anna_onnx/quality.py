@@ -85,7 +85,7 @@ def continuum_level(flux: Floats) -> tuple[FloatArray, FloatArray]:
     means /= size
     half = n_bin // 2
     blue, red = _quantile(means[:, :half], 0.9), _quantile(means[:, half:], 0.9)
-    return _quantile(np.stack([blue, red], axis=1), 1.0), red - blue
+    return np.fmax(blue, red), red - blue
 
 
 def off_continuum(flux: Floats, snr: FloatArray) -> BoolArray:
