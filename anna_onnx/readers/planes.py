@@ -40,6 +40,9 @@ _WAVELENGTH = (
 _SIGMA = ("ERRDATA", "SCI ERROR", "ERRS", "ERR", "ERROR", "SIGMA", "SIG", "STDEV", "UNCERTAINTY", "NOISE", "UNC")
 _VARIANCE = ("SCI VARIANCE", "SCIVAR", "VAR", "VARIANCE", "STAT", "SPEC_DIVIDE_A0V_VARIANCE")
 _IVAR = ("IVAR", "INVVAR", "INVERSE_VARIANCE")
+_INVERSE, _SQUARED = re.compile(r"(?:\b|_)IVAR|INV.*VAR"), re.compile("VAR")
+_ERROR = re.compile("ERR|SIG|NOISE|_UNC|UNCERT|STDDEV|VAR")
+_OF_OTHERS = re.compile("SKY|CAL|BKG|BACK|TELL|MODEL|TEMPL|FIT|FERRE|FLAT|A0V|TGT|SIGNAL|WAV|LAM")
 _OF_FLUX = re.compile(r"erg|jy|count|adu|electron|photon|flux|^\s*(e-?|dn)\b", re.I)  # BUNIT copied from the fluxes
 _MASK = ("QUALDATA", "QUAL", "MASK", "DQ", "QUALITY", "BADPIX", "FLAGS", "BPM", "PIXMASK")
 
@@ -52,36 +55,57 @@ class _Images(NamedTuple):
 
 
 def matches(fits: FitsFile) -> bool:
-    """Return whether there are a flux image and one of wavelengths or errors that fits it."""
-    return _find(fits) is not None
+    """Return whether there are a flux image and one of wavelengths or errors that fits it, or several of one name."""
+    return bool(_find(fits))
 
 
-def _find(fits: FitsFile) -> _Images | None:
+def _find(fits: FitsFile) -> list[_Images]:
+    """Return the flux images of one name, which EXTVER tells apart, and what belongs to each."""
     flux = next((hdu for name in _FLUX for hdu in fits.hdus if hdu.name == name and hdu.size > 1), None)
     if flux is None and fits.primary.size > 1:
         flux = fits.primary
-    if flux is None:
-        return None
-    wavelength = _of_shape(fits, _WAVELENGTH, flux.shape, flux.shape[-1:])
-    error = _of_shape(fits, (*_SIGMA, *_VARIANCE, *_IVAR), flux.shape)
-    if (wavelength is None and (error is None or len(flux.shape) > 1)) or len(flux.shape) > 2:
-        return None
-    return _Images(flux, wavelength, error, _of_shape(fits, _MASK, flux.shape))
+    if flux is None or len(flux.shape) > 2:
+        return []
+    alike = [hdu for hdu in fits.hdus if hdu is flux or (flux.name and hdu.name == flux.name)]
+    found = [_companions(fits, hdu) for hdu in alike if len(hdu.shape) == len(flux.shape) and hdu.size > 1]
+    complete = [images for images in found if images.wavelength or (len(flux.shape) == 1 and images.error)]
+    return found if len(flux.shape) == 1 and len(found) > 1 else complete
 
 
-def _of_shape(fits: FitsFile, names: Sequence[str], *shapes: tuple[int, ...]) -> Hdu | None:
-    return next((hdu for name in names for hdu in fits.hdus if hdu.name == name and hdu.shape in shapes), None)
+def _companions(fits: FitsFile, flux: Hdu) -> _Images:
+    return _Images(
+        flux,
+        _of_shape(fits, _WAVELENGTH, flux, flux.shape, flux.shape[-1:]),
+        _of_shape(fits, (*_SIGMA, *_VARIANCE, *_IVAR), flux, flux.shape) or _called_error(fits, flux),
+        _of_shape(fits, _MASK, flux, flux.shape),
+    )
+
+
+def _of_shape(fits: FitsFile, names: Sequence[str], flux: Hdu, *shapes: tuple[int, ...]) -> Hdu | None:
+    """Return the image of the first of the names, of the version of the flux if there is one of it."""
+    named = (hdu for name in names for hdu in fits.hdus if hdu.name == name and hdu.shape in shapes)
+    return _of_version(list(named), flux)
+
+
+def _called_error(fits: FitsFile, flux: Hdu) -> Hdu | None:
+    """Return an image whose name only speaks of errors: ``FLUX_ERR``, ``IVAR_FLUX``."""
+    called = [hdu for hdu in fits.hdus if hdu.shape == flux.shape and hdu is not flux and _ERROR.search(hdu.name)]
+    return _of_version([hdu for hdu in called if not _OF_OTHERS.search(hdu.name)], flux)
+
+
+def _of_version(found: Sequence[Hdu], flux: Hdu) -> Hdu | None:
+    version = flux.header.integer("EXTVER")
+    same = [hdu for hdu in found if hdu.name == found[0].name and hdu.header.integer("EXTVER") == version]
+    return next(iter((*same, *found)), None)
 
 
 def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     """Read one spectrum a row, or merge the rows."""
-    rows = _read_rows(fits, options)
+    rows = (spectrum for images in _find(fits) for spectrum in _read_rows(fits, images, options))
     return as_asked(rows, options)
 
 
-def _read_rows(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
-    images = _find(fits)
-    assert images is not None  # `matches` has seen it
+def _read_rows(fits: FitsFile, images: _Images, options: ReadOptions) -> Iterator[Spectrum]:
     flux = np.atleast_2d(images.flux.image())
     wavelength, facts = _wavelengths(fits, images, options)
     sigma = _sigma(images.error)
@@ -127,6 +151,6 @@ def _sigma(hdu: Hdu | None) -> Any:
     if hdu is None:
         return None
     values = np.atleast_2d(hdu.image())
-    if hdu.name in _VARIANCE:
-        return sigma_from_variance(values)
-    return sigma_from_ivar(values) if hdu.name in _IVAR else values
+    if hdu.name in _IVAR or _INVERSE.search(hdu.name):
+        return sigma_from_ivar(values)
+    return sigma_from_variance(values) if hdu.name in _VARIANCE or _SQUARED.search(hdu.name) else values

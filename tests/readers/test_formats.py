@@ -286,6 +286,37 @@ def test_xshooter_errors_and_flags_are_in_extensions(tmp_path):
     assert bad_pixels(star) == [5]
 
 
+def test_images_of_one_name_are_told_apart_by_their_version(tmp_path):
+    def chip(i):
+        axis = {"CRVAL1": 5000.0 + 40 * i, "CDELT1": 0.5, "CRPIX1": 1.0, "EXTVER": i}
+        companions = [image(np.full(N, i**2 / 100), "VAR", EXTVER=i), image((MASK >> 23) * i, "DQ", EXTVER=i)]
+        return [image(FLUX, "SCI", **axis), *companions]
+
+    spectra = read_spectra(write_hdus(tmp_path / "a", *chip(1), *chip(2), *chip(3)))
+    assert [star.wavelength[0] for star in spectra] == [5040, 5080, 5120]
+    assert [star.sigma[0] for star in spectra] == [pytest.approx(0.1 * i) for i in (1, 2, 3)]
+    assert len(read_spectra(write_hdus(tmp_path / "b", chip(1)[0], chip(2)[0]))) == 2
+    assert len(read_spectra(tmp_path / "a", merge_orders=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "sigma"),
+    [
+        ("FLUX_ERR", 0.1, 0.1),
+        ("FLUX_IVAR", 100, 0.1),
+        ("VAR_FLUX", 0.01, 0.1),
+        ("SCIVAR", 0.01, 0.1),
+        ("SKY_ERR", 0.1, None),
+    ],
+)
+def test_an_image_may_speak_of_errors_in_its_name(tmp_path, name, values, sigma):
+    flux = fits.PrimaryHDU(FLUX)
+    flux.header.update({"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0})
+    fits.HDUList([flux, image(np.full(N, values, dtype="f8"), name)]).writeto(tmp_path / "a")
+    (star,) = read_spectra(tmp_path / "a")
+    assert (None if star.sigma is None else star.sigma[0]) == (sigma and pytest.approx(sigma))
+
+
 def test_crires_plus_has_three_columns_an_order(tmp_path):
     def detector(i):
         wave = 2100 + 10 * i + 0.01 * np.arange(N)
