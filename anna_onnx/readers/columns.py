@@ -261,7 +261,7 @@ def unit_of(column: Column) -> str:
 
 
 def medium_of(column: Column, columns: Sequence[Column]) -> Literal["air", "vacuum"] | None:
-    """Return the medium that a wavelength column's name or UCD states.
+    """Return the medium that a wavelength column's name, unit or UCD states.
 
     ESO's Phase 3 standard writes air wavelengths as UCD ``em.wl;obs.atmos``;
     the S1D of ESPRESSO has ``wavelength`` (vacuum) beside ``wavelength_air``.
@@ -270,7 +270,7 @@ def medium_of(column: Column, columns: Sequence[Column]) -> Literal["air", "vacu
         return "air"
     if column.key in ("wave", "wavelength") and any(other.key == f"{column.key}_air" for other in columns):
         return "vacuum"
-    found = medium_in(column.name)
+    found = medium_in(column.name) or medium_in(column.unit)
     return found if found in ("air", "vacuum") else None
 
 

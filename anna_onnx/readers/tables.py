@@ -114,7 +114,7 @@ def read_columns(
     where = path if hdu is None else f"{path}[{hdu}]"
     if options.columns is None:
         columns = gaia.with_wavelength(columns, where)
-    roles = understand(columns, where, options.columns)
+    roles = _with_numeric_mask(understand(columns, where, options.columns), where)
     facts = facts.noted(*roles.notes)
     if medium := medium_of(roles.wavelength, columns):
         facts = facts.known(medium=medium)
@@ -122,6 +122,17 @@ def read_columns(
         facts = facts.known(medium="vacuum").noted("medium vacuum: UCD em.wl, which ESO's Phase 3 standard means so")
     spectra = _spectra(columns, roles, facts, Source(path, hdu), options, headers)
     return as_asked(spectra, options) if any(column.key in _ORDER for column in columns) else spectra
+
+
+def _with_numeric_mask(roles: Roles, where: str) -> Roles:
+    """Return the roles without a mask of words or bits, which says nothing here."""
+    if roles.mask is None:
+        return roles
+    try:
+        values_of(roles.mask, where)
+    except ReadError:
+        return replace(roles, mask=None, notes=(*roles.notes, f"mask {roles.mask.name} holds no numbers, left out"))
+    return roles
 
 
 def _spectra(

@@ -25,7 +25,7 @@ from .units import angstroms_per
 MAX_TEXT = 32 << 20
 MAX_LINE = 2000  # characters of a header line that are looked at
 MAX_HEADER_LINES = 5000
-ERROR_TO_FLUX = 3.0  # of the worst spectra; normalised flux, S/N or a raw flux beside it are farther apart
+ERROR_TO_FLUX = (1e-5, 3.0)  # of the best and worst spectra; normalised flux, S/N or a raw flux are farther apart
 _COMMENT = re.compile(r"^\s*(#|%|;|!|\\|//|\*|@)+\s?")
 _STATED = re.compile(r"^\W*(object|target|star|name)\s*[=:]\s*(.+?)\s*$", re.I)
 _MEDIUM = re.compile(r"wav|lambda|medium|air.*vac", re.I)
@@ -259,11 +259,12 @@ def _by_position(layout: _Layout, numbers: NDArray[np.float64], unit: str = "") 
 
 
 def _may_be_error(values: NDArray[np.float64], flux: NDArray[np.float64]) -> bool:
-    """Return whether numbers beside a flux may be its error: not negative, no flags or counts, not above all flux."""
+    """Return whether numbers beside a flux may be its error: not negative, no flags or counts, of a likely size."""
     known, seen = values[np.isfinite(values)], np.abs(flux[np.isfinite(flux)])
     if not known.size or not seen.size or known.min() < 0 or np.array_equal(known, np.rint(known)):
         return False
-    return bool(np.median(known) <= ERROR_TO_FLUX * np.median(seen))
+    lowest, highest = ERROR_TO_FLUX
+    return bool(lowest * np.median(seen) <= np.median(known) <= highest * np.median(seen))
 
 
 def _units(fields: Sequence[str] | None) -> list[str]:

@@ -21,6 +21,7 @@ _ANGSTROM = {
     **dict.fromkeys(("cm", "centimeter", "centimetre"), 1e8),
     **dict.fromkeys(("m", "meter", "metre"), 1e10),
 }
+_MEDIUM = re.compile(r"\b(?:in\s+)?(?:air|vac(?:uum)?)\b", re.I)
 _VELOCITY = re.compile(r"^(k?m)(/|\*\*-1|per|\.)?s(ec)?(ond)?(\^?\(?-1\)?|\*\*-1)?$")
 _NOT_WAVELENGTH = {
     **dict.fromkeys(("hz", "khz", "mhz", "ghz", "thz"), "frequencies"),
@@ -59,7 +60,8 @@ def angstroms_per(unit: str, where: str) -> float:
 
 
 def _plain(unit: str) -> str:
-    return re.sub(r"\s+", "", unit).strip("[]()'\".").replace("angstroms", "angstrom").lower()
+    bare = re.sub(r"\s+", "", _MEDIUM.sub("", unit))
+    return bare.strip("[]()'\".,;").replace("angstroms", "angstrom").lower()
 
 
 def split_log(unit: str) -> tuple[float | None, str]:

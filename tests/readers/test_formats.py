@@ -524,6 +524,16 @@ def test_a_velocity_column_is_refused_by_its_unit(tmp_path):
         read_spectra(write_hdus(tmp_path / "a", table("S", {"TUNIT1": "km/s"}, wave=WAVE, flux=FLUX)))
 
 
+@pytest.mark.parametrize("flags", [np.array([b"good"] * N), np.zeros((N, 8), dtype=bool)])
+def test_a_mask_of_words_or_bits_is_left_out(tmp_path, flags):
+    kind = "8X" if flags.ndim == 2 else "4A"
+    columns = [fits.Column("wave", "D", unit="Angstrom, vacuum", array=WAVE), fits.Column("flux", "D", array=FLUX)]
+    hdu = fits.BinTableHDU.from_columns([*columns, fits.Column("mask", kind, array=flags)])
+    (star,) = read_spectra(write_hdus(tmp_path / "a", hdu))
+    assert (star.medium, star.bad.any()) == ("vacuum", False)
+    assert any("mask" in note for note in star.notes)
+
+
 def test_wavenumbers_are_no_wavelengths(tmp_path):
     with pytest.raises(ReadError, match="WAVENUMBER"):
         read_spectra(write_hdus(tmp_path / "a", table("S", WAVENUMBER=2 * WAVE, flux=FLUX)))

@@ -78,7 +78,9 @@ def test_the_log_algorithm_of_the_standard_holds_for_every_pixel(read):
     np.testing.assert_allclose(spectrum.wavelength, 5000 * np.exp(0.5 / 5000 * np.arange(N)), rtol=1e-14)
 
 
-@pytest.mark.parametrize("unit", ["angstroms", "ANGSTROM", "Angstroms", "Ang", "A", "Å", "10**-10 m", "0.1nm", "[AA]"])
+@pytest.mark.parametrize(
+    "unit", ["angstroms", "ANGSTROM", "Angstroms", "Ang", "A", "Å", "10**-10 m", "0.1nm", "[AA]", "Angstrom (air)"]
+)
 def test_angstrom_is_read_in_any_spelling(read, unit):
     from anna_onnx.readers.units import angstroms_per
 

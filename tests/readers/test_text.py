@@ -83,7 +83,13 @@ def test_comments_may_state_the_medium_and_the_name(read):
 
 @pytest.mark.parametrize(
     ("name", "medium"),
-    [("wave_vac", "vacuum"), ("Wavelength (air)", "air"), ("LAMBDA_AIR", "air"), ("wave", "unknown")],
+    [
+        ("wave_vac", "vacuum"),
+        ("Wavelength (air)", "air"),
+        ("Wavelength [Angstrom in air]", "air"),
+        ("LAMBDA_AIR", "air"),
+        ("wave", "unknown"),
+    ],
 )
 def test_the_name_of_the_column_may_state_the_medium(read, name, medium):
     (star,) = read(f"{name},flux\n" + lines(WAVE, FLUX, separator=","))
@@ -98,8 +104,16 @@ def test_missing_values_become_bad_pixels(read):
 
 @pytest.mark.parametrize(
     "third",
-    [FLUX - 1, 3e5 * FLUX, np.full(N, 100.5), np.arange(N) % 2, np.repeat([70, 71], N // 2), np.full(N, np.nan)],
-    ids=["negative", "raw flux", "S/N", "flags", "orders", "nothing"],
+    [
+        FLUX - 1,
+        3e5 * FLUX,
+        1e-7 * FLUX,
+        np.full(N, 100.5),
+        np.arange(N) % 2,
+        np.repeat([70, 71], N // 2),
+        np.full(N, np.nan),
+    ],
+    ids=["negative", "raw flux", "normalised flux", "S/N", "flags", "orders", "nothing"],
 )
 def test_a_third_column_without_a_name_is_no_error_when_it_cannot_be_one(read, third):
     (star,) = read(lines(WAVE, FLUX, third))
