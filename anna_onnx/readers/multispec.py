@@ -9,6 +9,7 @@ functions are averaged by weight, and the antilogarithm is taken before 1 + z.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from .options import ReadOptions
 from .orders import as_asked
 from .units import to_angstrom
 
+_BRACKET = re.compile(r"[\[(]\s*([^\])]+?)\s*[\])]")
 MAX_FUNCTIONS = 50
 MAX_ORDER = 200
 
@@ -67,7 +69,7 @@ class Dispersion:
             If it is not of this form.
         """
         try:
-            fields = [float(field.replace("D", "E").replace("INDEF", "nan")) for field in text.split()]
+            fields = [float(field.replace("INDEF", "nan").replace("D", "E")) for field in text.split()]
             aperture, beam, kind, first, step, n_pixel, redshift = fields[:7]
             return cls(int(aperture), int(beam), int(kind), first, step, int(n_pixel), redshift, np.array(fields[9:]))
         except (ValueError, OverflowError):
@@ -168,7 +170,9 @@ def _valid(dispersion: Dispersion, pixel: FloatArray, where: str) -> tuple[BoolA
 def _unit(header: Header) -> str:
     """Return the unit of the axis; a label such as Velocity or Pixel stands for one that is refused."""
     unit, label = wat.unit_and_label(header)
-    return unit or header.text("CUNIT1") or ("" if label.lower() in ("", "wavelength", "lambda") else label)
+    bracket = _BRACKET.search(label)
+    spoken = bracket[1] if bracket else "" if label.lower() in ("", "wavelength", "lambda") else label
+    return unit or header.text("CUNIT1") or spoken
 
 
 def _physical_line(header: Header, row: int) -> int:

@@ -204,6 +204,19 @@ def test_units_of_the_dispersion_axis_are_honoured():
     assert spectrum.wavelength[[0, 1]] == pytest.approx([5000, 5000.5])
 
 
+def test_limits_of_an_aperture_may_be_indefinite_and_exponents_fortrans():
+    spec = f"1 1 0 5.0D+03 5.0D-01 {N} 0. INDEF INDEF"
+    (spectrum,) = read_bytes(multispec_bytes(ramp(), [spec]))
+    assert spectrum.wavelength[[0, 1]] == pytest.approx([5000, 5000.5])
+
+
+@pytest.mark.parametrize(("label", "first"), [("Wavelength (nm)", 50000), ("Wavelength [A]", 5000), ("Lambda", 5000)])
+def test_a_label_may_hold_the_unit(label, first):
+    cards = {"WAT1_001": f'wtype=multispec label="{label}"'}
+    (spectrum,) = read_bytes(multispec_bytes(ramp(), [f"1 1 0 5000. 0.5 {N} 0. 1. 2."], **cards))
+    assert spectrum.wavelength[0] == pytest.approx(first)
+
+
 def test_an_uncalibrated_aperture_has_no_wavelengths():
     with pytest.raises(NoWavelengthError, match="dispersion"):
         read_bytes(multispec_bytes(ramp(), [f"1 1 -1 1. 1. {N} 0. 1. 2."]))
