@@ -68,7 +68,7 @@ class Assessment:
     flux : array of float32, shape (n, n_pixel)
         As the network saw it.
     true, values, sigma : arrays, shape (n, n_label)
-        In the labels' units; `sigma` is the network's.
+        In the labels' units; `sigma` is the network's, scaled by how well each spectrum fits.
     snr, measured_snr : arrays, shape (n,)
         Of the noise that was drawn, if it is known, and as inference measures it, which takes narrow lines for noise.
     flags : array of int64, shape (n,)

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx import wire
-from anna_onnx.calibration import Calibration, Trends
+from anna_onnx.calibration import Calibration, FitScaling, Trends
 from anna_onnx.emulator import Emulator
 from anna_onnx.errors import AnnaError, BundleError, SidecarMismatchError, VersionError
 from anna_onnx.files import replacing
@@ -85,6 +85,7 @@ class Sidecar:
     preparation : Preparation
         How a spectrum becomes input; holds the wavelength grid.
     calibration : Calibration or None
+    fit_scaling : FitScaling or None
     trends : Trends or None
     novelty : Novelty or None
     emulator : Emulator or None
@@ -99,6 +100,7 @@ class Sidecar:
     labels: tuple[Label, ...]
     preparation: Preparation
     calibration: Calibration | None = None
+    fit_scaling: FitScaling | None = None
     trends: Trends | None = None
     novelty: Novelty | None = None
     emulator: Emulator | None = None
@@ -202,6 +204,7 @@ class Sidecar:
 
 _PARTS: Mapping[str, type[Any]] = {
     "calibration": Calibration,
+    "fit_scaling": FitScaling,
     "trends": Trends,
     "novelty": Novelty,
     "emulator": Emulator,

@@ -71,6 +71,11 @@ class Fit:
     widening: FloatArray
     widening_error: FloatArray
 
+    @property
+    def over_noise(self) -> FloatArray:
+        """The misfit in units of the noise, shape (n,)."""
+        return np.asarray(self.misfit / self.noise)
+
 
 @dataclass(frozen=True, eq=False)
 class Emulator:

@@ -57,6 +57,32 @@ class InferOptions:
     threads: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What inference finds out of a block of spectra.
+
+    Attributes
+    ----------
+    prepared : PreparedBlock
+        As the network saw them.
+    values, sigma : arrays, shape (n, n_label)
+        In the labels' units; the network's sigma, scaled by how well each spectrum fits, not yet calibrated.
+    flags : array of int64, shape (n,)
+        Bits of `Flag`.
+    verdict : Verdict
+    """
+
+    prepared: PreparedBlock
+    values: FloatArray
+    sigma: FloatArray
+    flags: NDArray[np.int64]
+    verdict: Verdict
+
+    def half_width(self, bundle: Bundle, level: float) -> FloatArray:
+        """Return the half width of an interval, shape (n, n_label)."""
+        return half_width(bundle, self.sigma, self.prepared.snr, level)
+
+
 class Inference:
     """A bundle at work: its session and what was asked of it.
 
@@ -127,20 +153,12 @@ class Inference:
         """Return the rows of the table for one block."""
         if isinstance(block, Failure):
             return self._unreadable(block)
-        sidecar = self.bundle.sidecar
-        prepared = self.prepare(block)
-        covered = prepared.coverage > 0
-        values, sigma = self._session.run(prepared.flux)
-        values[~covered], sigma[~covered] = np.nan, np.nan
-        errors = half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA)
-        verdict = self._judge(block, prepared, values, errors)
-        flags = prepared.flags.copy()
-        flags[covered & verdict.outside] |= Flag.outside_labels
-        flags[covered & verdict.unlike] |= Flag.unlike_training
+        found, sidecar = self.look(block), self.bundle.sidecar
+        prepared, values, errors = found.prepared, found.values, found.half_width(self.bundle, ONE_SIGMA)
         if self.options.correct_trends and sidecar.trends is not None:
             values = unscale(sidecar.trends.correct(scale(values, sidecar.labels)), sidecar.labels)
         level = self.options.level
-        width = None if level is None else half_width(self.bundle, sigma, prepared.snr, level)
+        width = None if level is None else found.half_width(self.bundle, level)
         return Rows(
             file=block.files,
             hdu=block.hdus,
@@ -150,12 +168,26 @@ class Inference:
             errors=errors,
             snr=prepared.snr,
             coverage=prepared.coverage,
-            flags=flags,
-            messages=_messages(block.notes, prepared.notes, verdict.reasons),
+            flags=found.flags,
+            messages=_messages(block.notes, prepared.notes, found.verdict.reasons),
             lo=None if width is None else values - width,
             hi=None if width is None else values + width,
             rv=prepared.rv if self.options.prepare.rv is not None else None,
         )
+
+    def look(self, block: Block) -> Findings:
+        """Return what is found out of a block of spectra."""
+        prepared = self.prepare(block)
+        covered = prepared.coverage > 0
+        values, sigma = self._session.run(prepared.flux)
+        values[~covered], sigma[~covered] = np.nan, np.nan
+        verdict = self._judge(block, prepared, values, half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA))
+        if self.bundle.sidecar.fit_scaling is not None:
+            sigma *= self.bundle.sidecar.fit_scaling.factor(verdict.misfit, prepared.snr)[:, None]
+        flags = prepared.flags.copy()
+        flags[covered & verdict.outside] |= Flag.outside_labels
+        flags[covered & verdict.unlike] |= Flag.unlike_training
+        return Findings(prepared, values, sigma, flags, verdict)
 
     def prepare(self, block: Block) -> PreparedBlock:
         """Return a block as the network sees it."""

@@ -91,6 +91,9 @@ def model_json(bundle: Bundle) -> dict[str, Any]:
         "grid": {"wavelength": _array(sidecar.grid.wavelength, "<f8"), "medium": sidecar.grid.medium},
         "preparation": sidecar.preparation.to_dict(),
         "calibration": _error_factors(sidecar),
+        "fit_scaling": None
+        if sidecar.fit_scaling is None
+        else {name: getattr(sidecar.fit_scaling, name).tolist() for name in ("snr", "misfit", "power")},
         "novelty": None
         if novelty is None
         else {

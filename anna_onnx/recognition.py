@@ -32,12 +32,15 @@ class Verdict:
         The labels lie outside the training set by more than their errors.
     unlike : array of bool, shape (n,)
         The spectrum looks like nothing in the training set.
+    misfit : array, shape (n,)
+        What the emulation of the labels leaves, in units of the noise; NaN without an emulator.
     reasons : dict of int to str
         What seems wrong with some of the spectra that are unlike, by row.
     """
 
     outside: BoolArray
     unlike: BoolArray
+    misfit: FloatArray
     reasons: dict[int, str]
 
 
@@ -67,30 +70,30 @@ class Recognizer:
             Whether the lines are said to be at rest.
         """
         scaled, margin = scale(values, self._sidecar.labels), np.nan_to_num(errors) / self._span
-        unlike = np.zeros(len(flux), dtype=bool)
+        unlike, misfit = np.zeros(len(flux), dtype=bool), np.empty(len(flux))
         reasons: dict[int, str] = {}
         for group, velocities in ((at_rest, AT_REST), (~at_rest, None)):
             for rows in _pieces(np.flatnonzero(group)):
-                unlike[rows], _ = self._compare(flux[rows], scaled[rows], margin[rows], velocities)
+                unlike[rows], misfit[rows], _ = self._compare(flux[rows], scaled[rows], margin[rows], velocities)
         for rows in _pieces(np.flatnonzero(at_rest & unlike)):
-            still, velocity = self._compare(flux[rows], scaled[rows], margin[rows], None)
+            still, _, velocity = self._compare(flux[rows], scaled[rows], margin[rows], None)
             displaced = ~still & (np.abs(velocity) > KNOWN_TO)
             reasons |= {int(row): self._reason(v) for row, v in zip(rows[displaced], velocity[displaced], strict=True)}
-        return Verdict(self._outside(scaled, margin), unlike, reasons)
+        return Verdict(self._outside(scaled, margin), unlike, misfit, reasons)
 
     def _compare(
         self, flux: Image, scaled: FloatArray, margin: FloatArray, velocities: tuple[float, float] | None
-    ) -> tuple[BoolArray, FloatArray]:
-        """Return whether spectra are unlike those of the training at some velocities, and the velocity of each."""
+    ) -> tuple[BoolArray, FloatArray, FloatArray]:
+        """Return whether spectra are unlike those of the training at some velocities, their misfit and velocity."""
         novelty, emulator = self._sidecar.novelty, self._sidecar.emulator
         if emulator is None:
             score = np.zeros(len(flux)) if novelty is None else novelty.score(flux)
-            return ~(score <= 1), np.zeros(len(flux))
+            return ~(score <= 1), np.full(len(flux), np.nan), np.zeros(len(flux))
         fit = emulator.compare(flux, scaled, margin, self._shifter, velocities)
         score = emulator.score(fit)
         if novelty is not None:
             score = np.maximum(score, novelty.score(flux, fit.pixel_noise))
-        return ~(score <= 1), fit.velocity
+        return ~(score <= 1), fit.over_noise, fit.velocity
 
     def _outside(self, scaled: FloatArray, margin: FloatArray) -> BoolArray:
         """Return whether labels lie outside the training set by more than a margin.

@@ -43,7 +43,19 @@ def test_lines_that_are_not_at_rest_though_they_should_be_are_said_to_be_off():
 
 
 def test_a_sidecar_that_knows_nothing_objects_to_nothing():
-    assert not judge(sidecar(emulator=None), 83.0, at_rest=True).unlike.any()
+    verdict = judge(sidecar(emulator=None), 83.0, at_rest=True)
+    assert not verdict.unlike.any()
+    assert np.isnan(verdict.misfit).all()
+
+
+def test_the_misfit_is_small_where_the_labels_are_right_and_large_where_they_are_not():
+    flux = (1 - DEPTH * DEPTHS * LINE).astype(np.float32)
+    flux += np.random.default_rng(1).normal(0, 0.002, flux.shape).astype(np.float32)
+    recognizer, at_rest = Recognizer(sidecar()), np.ones(20, dtype=bool)
+    right = recognizer.judge(flux, DEPTHS, ERRORS, at_rest).misfit
+    wrong = recognizer.judge(flux, DEPTHS - 0.4, ERRORS, at_rest).misfit
+    assert (right < 2).all()
+    assert (wrong > 3 * right).all()
 
 
 def test_labels_in_a_hole_of_the_training_set_are_outside():

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anna_onnx.calibration import ONE_SIGMA, Calibration, Trends
+from anna_onnx.calibration import MISFIT_REACH, ONE_SIGMA, Calibration, FitScaling, Trends
 
 FloatArray = NDArray[np.float64]
 LEVELS = (0.1, 0.3, 0.5, ONE_SIGMA, 0.8, 0.9, 0.95, 0.99)
@@ -31,15 +31,47 @@ def fit_calibration(error: FloatArray, sigma: FloatArray, snr: FloatArray, per_b
     per_bin : int
         Spectra in a bin of S/N at least; at most ten bins.
     """
-    n_bin = int(np.clip(len(error) // per_bin, 1, 10))
-    # Where spectra share one S/N the edges coincide, and fewer bins are left.
-    edges = np.unique(np.quantile(snr, np.linspace(0, 1, n_bin + 1)[1:-1]))
-    place = np.searchsorted(edges, snr, side="left")
-    bins = [np.flatnonzero(place == i) for i in np.unique(place)]
+    bins = _bins(snr, int(np.clip(len(error) // per_bin, 1, 10)))
     ratio = np.abs(error) / sigma
     factors = np.stack([_conformal_quantiles(ratio[rows]) for rows in bins])
     middle = np.array([np.median(snr[rows]) for rows in bins])
     return Calibration(np.array(LEVELS), middle, factors, len(error))
+
+
+def fit_scaling(
+    error: FloatArray, sigma: FloatArray, snr: FloatArray, misfit: FloatArray, per_bin: int = 1500
+) -> FitScaling:
+    """Return how errors go with the misfit: from the third of the spectra that fit best to the third that fit worst.
+
+    Parameters
+    ----------
+    error, sigma, snr
+        As `fit_calibration` has them.
+    misfit : array, shape (n,)
+        As inference measures it.
+    per_bin : int
+        Spectra in a bin of S/N at least; at most eight bins.
+    """
+    bins = _bins(snr, int(np.clip(len(error) // per_bin, 1, 8)))
+    ratio = np.abs(error) / sigma
+    usual, power = np.empty(len(bins)), np.empty(len(bins))
+    for i, rows in enumerate(bins):
+        usual[i] = max(np.median(misfit[rows]), 1e-6)
+        times = np.log(np.clip(misfit[rows] / usual[i], 1 / MISFIT_REACH, MISFIT_REACH))
+        best, worst = (times <= np.quantile(times, 1 / 3)), (times >= np.quantile(times, 2 / 3))
+        # What misfit does is much the same for all labels.
+        scaled = ratio[rows] / np.nanquantile(ratio[rows], ONE_SIGMA, axis=0)
+        small, large = (np.nanquantile(scaled[third], ONE_SIGMA) for third in (best, worst))
+        apart = times[worst].mean() - times[best].mean()
+        power[i] = np.clip(np.log(large / small) / apart, 0, 1) if apart > 0 else 0.0
+    return FitScaling(np.array([np.median(snr[rows]) for rows in bins]), usual, power)
+
+
+def _bins(snr: FloatArray, n_bin: int) -> list[NDArray[np.intp]]:
+    """Return the rows of bins of equal number; where spectra share one S/N the edges coincide, and there are fewer."""
+    edges = np.unique(np.quantile(snr, np.linspace(0, 1, n_bin + 1)[1:-1]))
+    place = np.searchsorted(edges, snr, side="left")
+    return [np.flatnonzero(place == i) for i in np.unique(place)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,19 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from anna_onnx.assessment import Assessment, Statistics, bound_text, summary_text
-from anna_onnx.blocks import Block, Setting
 from anna_onnx.bundle import Bundle, write
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.errors import GridError, TrainingError
 from anna_onnx.files import replacing
-from anna_onnx.inference import Inference
 from anna_onnx.labels import canonical, scale
 from anna_onnx.legacy import open_training_set
 from anna_onnx.limit import star_bounds
 from anna_onnx.origin import grid_of, instrument_of, settings_of, template_of
 from anna_onnx.progress import Progress, silent
 from anna_onnx.report import write_report
-from anna_onnx.resampling import Grid
 from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.calibration import fit_trends
 from anna_onnx.training.checkpoint import hash_file
@@ -104,13 +101,13 @@ def evaluate_model(
     found = Assessment(
         bundle=bundle,
         id=examples.id,
-        flux=inferred.block.flux,
+        flux=inferred.flux,
         true=inferred.true,
         values=inferred.values,
         sigma=inferred.sigma,
         snr=known_snr(examples, inferred),
-        measured_snr=inferred.block.snr,
-        flags=_flags(bundle, inferred.block.flux, spectra.grid),
+        measured_snr=inferred.snr,
+        flags=inferred.flags,
         trends=fit_trends(scale(inferred.values, sidecar.labels), scale(inferred.true, sidecar.labels)),
         about=_describe(data, augmentation, seed),
     )
@@ -136,14 +133,6 @@ def _augmentation_of(bundle: Bundle, snr: tuple[float, float] | None) -> Augment
     settings = dataclasses.replace(made.augmentation, snr=snr or made.augmentation.snr, residuals=None)
     template = torch.tensor(template_of(bundle), dtype=torch.float32)
     return Augmentation(settings, bundle.sidecar.grid, template=template)
-
-
-def _flags(bundle: Bundle, flux: NDArray[np.float32], grid: Grid) -> NDArray[np.int64]:
-    """Return the flags that inference sets."""
-    n = len(flux)
-    setting = Setting(grid.wavelength, grid.medium, "rest", None)
-    block = Block(setting, flux, None, None, None, [""] * n, [""] * n, [None] * n, [None] * n, [()] * n)
-    return np.asarray(Inference(bundle).rows(block).flags, dtype=np.int64)
 
 
 def _describe(data: Path, augmentation: Augmentation | None, seed: int) -> dict[str, str]:

@@ -19,19 +19,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anna_onnx import __version__, config
+from anna_onnx.blocks import Block, Setting
 from anna_onnx.bundle import Bundle, SelfTest, Sidecar, write
-from anna_onnx.calibration import ONE_SIGMA
+from anna_onnx.calibration import ONE_SIGMA, Calibration, FitScaling
 from anna_onnx.card import write_card
 from anna_onnx.errors import TrainingError
-from anna_onnx.inference import half_width
-from anna_onnx.labels import Label
+from anna_onnx.inference import Inference, half_width
+from anna_onnx.labels import Label, unscale
 from anna_onnx.legacy import open_training_set
-from anna_onnx.preparation import Preparation, PreparedBlock
+from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
 from anna_onnx.session import Session
+from anna_onnx.spectrum import Frame
 from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.batches import CALIBRATION
-from anna_onnx.training.calibration import Factors, fit_calibration, fit_factors
+from anna_onnx.training.calibration import Factors, fit_calibration, fit_factors, fit_scaling
 from anna_onnx.training.checkpoint import RunDirectory
 from anna_onnx.training.crossfit import cross_fitted_coverage
 from anna_onnx.training.familiarity import learn_familiar
@@ -153,15 +155,16 @@ def export(
     bundle = dataclasses.replace(full, network=store(full.network, precision))
     inferred = infer_examples(bundle, examples, spectra.grid)
     effect = inferred.compare(infer_examples(full, examples, spectra.grid), labels) if precision != "float32" else {}
-    sidecar = dataclasses.replace(
-        sidecar,
-        calibration=fit_calibration(inferred.error, inferred.sigma, inferred.block.snr),
-        selftest=make_selftest(bundle, examples),
-    )
+    sidecar = dataclasses.replace(sidecar, calibration=inferred.calibrate(), selftest=make_selftest(bundle, examples))
     novelty, emulator, hull = learn_familiar(settings, dataclasses.replace(bundle, sidecar=sidecar), spectra)
     if precision != "float32":
         novelty, emulator = shorten(novelty), None if emulator is None else shorten(emulator)
     sidecar = dataclasses.replace(sidecar, novelty=novelty, emulator=emulator, hull=hull)
+    if emulator is not None:
+        inferred = infer_examples(dataclasses.replace(bundle, sidecar=sidecar), examples, spectra.grid)
+        scaling = fit_scaling(inferred.error, inferred.sigma, inferred.snr, inferred.misfit)
+        inferred = inferred.scale(scaling)
+        sidecar = dataclasses.replace(sidecar, fit_scaling=scaling, calibration=inferred.calibrate())
     bundle = dataclasses.replace(bundle, sidecar=sidecar)
     provenance = describe_provenance(run, settings, info, known_as, bundle, inferred, augmentation.template)
     provenance["precision"] = {"stored": precision, **({"effect": effect} if effect else {})}
@@ -169,7 +172,7 @@ def export(
     coverage = cross_fitted_coverage(
         inferred.error,
         inferred.sigma,
-        inferred.block.snr,
+        inferred.snr,
         inferred.true,
         known_snr(examples, inferred),
         examples.id,
@@ -349,20 +352,36 @@ class Inferred:
 
     Attributes
     ----------
-    block : PreparedBlock
+    flux : array of float32, shape (n, n_pixel)
+        As the network saw it.
     values, sigma, true : arrays, shape (n, n_label)
-        In the labels' units.
+        In the labels' units; sigma is the network's, scaled by how well each spectrum fits once a bundle knows that.
+    snr, misfit : arrays, shape (n,)
+        As inference measures them.
+    flags : array of int64, shape (n,)
+        Bits of `anna_onnx.flags.Flag`.
     """
 
-    block: PreparedBlock
+    flux: NDArray[np.float32]
     values: FloatArray
     sigma: FloatArray
     true: FloatArray
+    snr: FloatArray
+    misfit: FloatArray
+    flags: NDArray[np.int64]
 
     @property
     def error(self) -> FloatArray:
         """Inferred minus true."""
         return self.values - self.true
+
+    def calibrate(self) -> Calibration:
+        """Return the factors on sigma that make honest intervals."""
+        return fit_calibration(self.error, self.sigma, self.snr)
+
+    def scale(self, scaling: FitScaling) -> Inferred:
+        """Return the same with sigma scaled by how well each spectrum fits."""
+        return dataclasses.replace(self, sigma=self.sigma * scaling.factor(self.misfit, self.snr)[:, None])
 
     def compare(self, full: Inferred, labels: tuple[Label, ...]) -> dict[str, dict[str, float]]:
         """Return what storing the weights small does to each label, in its unit.
@@ -395,18 +414,27 @@ def _rms(values: FloatArray) -> FloatArray:
 
 def infer_examples(bundle: Bundle, examples: Examples, grid: Grid) -> Inferred:
     """Infer examples on the road that real spectra take."""
-    flux = examples.flux.cpu().numpy()
-    block = bundle.sidecar.preparation.prepare_block(grid.wavelength, flux, medium=grid.medium, frame="rest")
-    values, sigma = Session(bundle).run(block.flux)
-    low = np.array([label.low for label in bundle.sidecar.labels])
-    span = np.array([label.span for label in bundle.sidecar.labels])
-    return Inferred(block, values, sigma, examples.scaled.cpu().numpy().astype(np.float64) * span + low)
+    flux, n = examples.flux.cpu().numpy(), len(examples.flux)
+    # Spectra of a set may have radial velocities.
+    frame: Frame = "rest" if bundle.sidecar.preparation.velocity_range is None else "unknown"
+    setting = Setting(grid.wavelength, grid.medium, frame, None)
+    block = Block(setting, flux, None, None, None, [""] * n, [""] * n, [None] * n, [None] * n, [()] * n)
+    found = Inference(bundle).look(block)
+    return Inferred(
+        flux=found.prepared.flux,
+        values=found.values,
+        sigma=found.sigma,
+        true=unscale(examples.scaled.cpu().numpy().astype(np.float64), bundle.sidecar.labels),
+        snr=found.prepared.snr,
+        misfit=found.verdict.misfit,
+        flags=found.flags,
+    )
 
 
 def known_snr(examples: Examples, inferred: Inferred) -> FloatArray:
     """Return the S/N of the noise in examples; as inference measures it where nothing says what it is."""
     snr = examples.snr.cpu().numpy().astype(np.float64)
-    return np.where(np.isfinite(snr), snr, inferred.block.snr)
+    return np.where(np.isfinite(snr), snr, inferred.snr)
 
 
 def make_selftest(bundle: Bundle, examples: Examples, n: int = 8) -> SelfTest:
@@ -462,7 +490,7 @@ def describe_provenance(
 ) -> dict[str, Any]:
     """Return all that a reader of the model should know of its making."""
     error = inferred.error
-    inside = np.abs(error) <= half_width(bundle, inferred.sigma, inferred.block.snr, ONE_SIGMA)
+    inside = np.abs(error) <= half_width(bundle, inferred.sigma, inferred.snr, ONE_SIGMA)
     names = [label.name for label in bundle.sidecar.labels]
     template = [round(float(value), 6) for value in snr_template] if settings.augmentation.snr_template else []
     return {

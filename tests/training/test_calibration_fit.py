@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
 
 from anna_onnx.calibration import ONE_SIGMA
-from anna_onnx.training.calibration import fit_calibration, fit_factors, fit_trends
+from anna_onnx.training.calibration import fit_calibration, fit_factors, fit_scaling, fit_trends
 
 
 @pytest.fixture
@@ -58,6 +58,23 @@ def test_where_there_is_no_trend_none_is_invented(random):
     true = random.uniform(0, 1, (3000, 1))
     corrected = fit_trends(true, true).correct(true)
     np.testing.assert_allclose(corrected, true, atol=1e-9)
+
+
+def test_a_power_of_the_misfit_is_found_where_errors_go_with_it(random):
+    snr = np.geomspace(10, 400, 48000)
+    misfit = 0.7 * 10 ** random.normal(0, 0.15, snr.size)
+    power = np.where(snr > 100, 0.5, 0.0)
+    error = (misfit**power)[:, None] * random.normal(size=(snr.size, 3))
+    error[::7, 1] = np.nan
+    found = fit_scaling(error, np.ones_like(error), snr, misfit)
+    assert found.snr.size == 8
+    assert found.misfit == pytest.approx(0.7, rel=0.05)
+    assert found.power == pytest.approx(np.where(found.snr > 100, 0.5, 0.0), abs=0.1)
+
+
+def test_spectra_that_all_fit_equally_well_tell_nothing_of_a_power(random):
+    error = random.normal(size=(2000, 1))
+    assert fit_scaling(error, np.ones_like(error), np.full(2000, 100.0), np.zeros(2000)).power == pytest.approx(0)
 
 
 def test_factors_undo_errors_that_are_wrong_by_a_function_of_the_label():

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from anna_onnx.bundle import Bundle, SelfTest, Sidecar, write
-from anna_onnx.calibration import Calibration
+from anna_onnx.calibration import Calibration, FitScaling
 from anna_onnx.continuum import Normalization
 from anna_onnx.emulator import Emulator
 from anna_onnx.hull import Hull
@@ -141,6 +141,7 @@ def make_model(folder: Path, name: str) -> Path:
         LABELS,
         preparation,
         calibration=Calibration(levels, np.array([20.0, 60.0, 150.0, 300.0]), factors, 1000),
+        fit_scaling=FitScaling(np.array([30.0, 200.0]), np.array([0.9, 0.7]), np.array([0.1, 0.4])),
         novelty=make_novelty(grid),
         emulator=make_emulator(grid) if name == "plain" else None,
         hull=make_hull() if name == "plain" else None,

@@ -35,6 +35,8 @@ export interface Fit {
   readonly score: number;
   readonly velocity: number;
   readonly pixelNoise: number;
+  /** What the emulation leaves, in units of the noise. */
+  readonly misfit: number;
 }
 
 /** Compare a spectrum, NaN where a pixel is not valid, with the emulation of its labels, scaled to 0-1. */
@@ -73,14 +75,15 @@ export function compare(
 
   const dilution = Math.sqrt(nPixel / Math.min(TEST_COMPONENTS, nComponent));
   const lineError = emulator.line_error * Math.sqrt(squares(lines) / nPixel) * dilution;
-  const misfit = Math.sqrt(squares(rest) / rest.length / share) / Math.hypot(noise, lineError);
+  const remains = Math.sqrt(squares(rest) / rest.length / share);
+  const misfit = remains / Math.hypot(noise, lineError);
   const widening = dot(ofItsOwn, inside) / (share * weight);
   const blur = widening / Math.hypot(noise / Math.sqrt(share * weight), emulator.blur_error);
   const score = Math.max(
     misfit / interpolate(noise, emulator.noise, emulator.misfit_threshold),
     blur / interpolate(noise, emulator.noise, emulator.blur_threshold),
   );
-  return { score, velocity, pixelNoise: pixelNoise(left) };
+  return { score, velocity, pixelNoise: pixelNoise(left), misfit: remains / noise };
 }
 
 /** Return the amounts of the components that labels scaled to 0-1 have. */

@@ -1,15 +1,17 @@
 /** From spectra to labels, errors and flags; the counterpart of `anna_onnx.inference`. */
 
 import { FLAG } from "./flags.ts";
-import type { Calibration, Model } from "./model.ts";
+import type { Calibration, FitScaling, Model } from "./model.ts";
 import { BATCH, type Network } from "./network.ts";
-import { interpolate } from "./numeric.ts";
+import { clamp, interpolate } from "./numeric.ts";
 import { prepare, type Prepared, type PrepareOptions } from "./preparation.ts";
 import { judge } from "./recognition.ts";
 import type { Source, Spectrum } from "./spectrum.ts";
 
 /** A measured S/N may come out as zero or below. */
 const LEAST_SNR = 1e-3;
+/** Times the median misfit, or as many times less, up to which errors follow it. */
+const MISFIT_REACH = 3;
 
 /** One row of the result table. */
 export interface Row {
@@ -60,8 +62,10 @@ function makeRow(
   const values = Float64Array.from(labels, (value) => (covered ? value : NaN));
   const factors = errorFactors(model.calibration, prepared.snr);
   let flags = prepared.flags;
-  const errors = Float64Array.from(sigma, (value, i) => (covered ? value * factors[i] : NaN));
-  const verdict = covered ? judge(model, prepared.flux, values, errors, isAtRest(model, spectrum, options)) : null;
+  const width = Float64Array.from(sigma, (value, i) => (covered ? value * factors[i] : NaN));
+  const verdict = covered ? judge(model, prepared.flux, values, width, isAtRest(model, spectrum, options)) : null;
+  const scaling = fitFactor(model.fit_scaling, verdict?.misfit ?? NaN, prepared.snr);
+  const errors = width.map((value) => value * scaling);
   if (verdict?.outside) flags |= FLAG.outside_labels;
   if (verdict?.unlike) flags |= FLAG.unlike_training;
   return {
@@ -84,17 +88,29 @@ function isAtRest(model: Model, spectrum: Spectrum, options: PrepareOptions): bo
 
 /** Return the factors on sigma at a S/N; where it is not known the middle bin counts. */
 function errorFactors({ snr: bins, factors }: Calibration, snr: number): Float64Array {
-  const at = noise(Number.isNaN(snr) ? bins[bins.length >> 1] : snr);
   return factors[0].map((_, label) =>
-    interpolate(
-      at,
-      bins.map(noise),
+    overNoise(
+      snr,
+      bins,
       factors.map((row) => row[label]),
     ),
   );
 }
 
-/** Errors go with the noise, which is what to interpolate in: 1 / snr, negative to ascend. */
+/** Return the factor on errors that goes with how well a spectrum fits; a misfit that is not known is the median. */
+function fitFactor(scaling: FitScaling | null, misfit: number, snr: number): number {
+  if (scaling === null || Number.isNaN(misfit)) return 1;
+  const times = misfit / overNoise(snr, scaling.snr, scaling.misfit);
+  return clamp(times, 1 / MISFIT_REACH, MISFIT_REACH) ** overNoise(snr, scaling.snr, scaling.power);
+}
+
+/** Interpolate between bins of S/N in the noise, which is what errors go with. */
+function overNoise(snr: number, bins: Float64Array, values: ArrayLike<number>): number {
+  const at = Number.isNaN(snr) ? bins[bins.length >> 1] : snr;
+  return interpolate(noise(at), bins.map(noise), values);
+}
+
+/** Return 1 / snr, negative to ascend. */
 function noise(snr: number): number {
   return -1 / Math.max(snr, LEAST_SNR);
 }

@@ -31,6 +31,13 @@ export interface Calibration {
   readonly factors: readonly Float64Array[];
 }
 
+/** How errors grow where a spectrum fits the emulation of its labels badly: by S/N bin, misfit ** power. */
+export interface FitScaling {
+  readonly snr: Float64Array;
+  readonly misfit: Float64Array;
+  readonly power: Float64Array;
+}
+
 /** A few spectra and what the training machine inferred for them. */
 export interface SelfTest {
   /** Shape (n, pixel), (n, label): one after the other. */
@@ -46,6 +53,7 @@ export interface Model {
   readonly grid: { readonly wavelength: Float64Array; readonly medium: "air" | "vacuum" };
   readonly preparation: Preparation;
   readonly calibration: Calibration;
+  readonly fit_scaling: FitScaling | null;
   readonly novelty: Novelty | null;
   readonly emulator: Emulator | null;
   readonly hull: Hull | null;
@@ -76,13 +84,18 @@ export interface PageFiles {
 
 /** Return the model that the page carries. */
 export function readModel(raw: PageFiles["model"]): Model {
-  const { calibration, emulator, grid, novelty, selftest } = raw;
+  const { calibration, emulator, fit_scaling, grid, novelty, selftest } = raw;
   return {
     ...(raw as Model),
     grid: { wavelength: float64(grid.wavelength), medium: grid.medium },
     calibration: {
       snr: Float64Array.from(calibration.snr),
       factors: calibration.factors.map((row: number[]) => Float64Array.from(row)),
+    },
+    fit_scaling: fit_scaling && {
+      snr: Float64Array.from(fit_scaling.snr),
+      misfit: Float64Array.from(fit_scaling.misfit),
+      power: Float64Array.from(fit_scaling.power),
     },
     novelty: novelty && {
       mean: float64(novelty.mean),

@@ -19,6 +19,8 @@ export interface Hull {
 export interface Verdict {
   readonly outside: boolean;
   readonly unlike: boolean;
+  /** What the emulation of the labels leaves, in units of the noise; NaN without an emulator. */
+  readonly misfit: number;
   /** What seems wrong with a spectrum that is unlike; empty when there is no telling. */
   readonly reason: string;
 }
@@ -42,7 +44,7 @@ export function judge(
     const free = strangeness(model, flux, scaled, margin);
     if (free.score <= 1 && Math.abs(free.velocity) > KNOWN_TO) reason = displaced(model, free.velocity);
   }
-  return { outside, unlike, reason };
+  return { outside, unlike, misfit: found.misfit, reason };
 }
 
 function strangeness(
@@ -51,12 +53,12 @@ function strangeness(
   scaled: Float64Array,
   margin: Float64Array,
   velocities?: readonly [number, number],
-): { score: number; velocity: number } {
+): { score: number; velocity: number; misfit: number } {
   const { novelty, emulator } = model;
-  if (emulator === null) return { score: novelty === null ? 0 : noveltyScore(novelty, flux), velocity: 0 };
+  if (emulator === null) return { score: novelty === null ? 0 : noveltyScore(novelty, flux), velocity: 0, misfit: NaN };
   const fit = compare(emulator, flux, scaled, margin, new Shifter(model.grid.wavelength), velocities);
   const score = novelty === null ? 0 : noveltyScore(novelty, flux, fit.pixelNoise);
-  return { score: Math.max(fit.score, score), velocity: fit.velocity };
+  return { ...fit, score: Math.max(fit.score, score) };
 }
 
 function isOutside(hull: Hull | null, scaled: Float64Array, margin: Float64Array): boolean {
