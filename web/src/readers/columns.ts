@@ -35,7 +35,7 @@ const WAVELENGTH = words(`
   awav wavelength_vac wave_vac wavelength_air wave_air lambda_air lambda_vac lambda_obs
   wave_bary wavelength_vac_bary wave_nm wavelength_nm wavelength_angstrom wave_a lambda_a
   lambda_nm ll angstrom angstroms nm micron spectral_axis spectralaxis dispersion
-  arg wavel wavelen wlength wavelength_um wave_um wave_ang w x obs_wavelength
+  opt_wave box_wave arg wavel wavelen wlength wavelength_um wave_um wave_ang w x obs_wavelength
   wavelength_obs wave_rest`);
 /** The last names are too short or too general to be believed among many columns. */
 const WAVELENGTH_AMONG_MANY = WAVELENGTH.slice(0, -6);
@@ -44,7 +44,8 @@ const FLUX = words(`
   flux flux_reduced fluxes flux_norm norm_flux normalized_flux normalised_flux nflux
   flam f f_lambda fnu intensity spec spectrum counts fun flux_cal
   flux_calibrated i y flux_density sci_flux bgsub_flux flux_el flux_raw signal
-  data sob norm optimal_flux flux_opt opt_counts spec_flux flx flux_lambda
+  data sob norm optimal_flux flux_opt opt_flam opt_counts box_flam box_counts
+  spec_flux flx fl flux_lambda specificintensity specific_intensity
   flux_tellcorr flux_ergs_cm2_s_a relative_flux net stokes_i cflux
   extracted_opt extracted_rect`);
 const SIGMA = words(`
@@ -58,9 +59,9 @@ const IVAR = words("ivar flux_ivar inverse_variance invvar inv_var weight_ivar o
 const VARIANCE = words("var variance flux_var flux_variance");
 const MASK = words(`
   mask and_mask andmask pixmask pixel_flags dq quality qual qual_reduced flags
-  flag data_quality dataqual bad badpix bitmask bpm flux_mask opt_mask
+  flag data_quality dataqual bad badpix bitmask bpm flux_mask opt_mask box_mask
   quality_flag`);
-const SPECTRAL_UNIT = /^(angstroms?|ang|aa|å|nm|nanomet(er|re)s?|um|µm|microns?|micromet(er|re)s?|0\.1\s*nm)$/iu;
+const SPECTRAL_UNIT = /^(angstroms?|ang|aa|a|å|nm|nanomet(er|re)s?|um|µm|microns?|micromet(er|re)s?|0\.1\s*nm)$/iu;
 
 /** Return a column's name in lower case, words joined by underscores, for comparison. */
 export function keyOf({ name }: Column): string {
@@ -99,7 +100,7 @@ function findWavelength(columns: readonly Column[]): Column | null {
   return (
     byName(columns, columns.length > 2 ? WAVELENGTH_AMONG_MANY : WAVELENGTH) ??
     columns.find((column) => LOG_WAVELENGTH.includes(keyOf(column))) ??
-    columns.find((column) => /^(wave|lambda)/.test(keyOf(column)) && !keyOf(column).includes("err")) ??
+    columns.find((column) => /^(wave|lambda)/.test(keyOf(column)) && !/err|num/.test(keyOf(column))) ?? // wavenumbers
     columns.find((column) => WAVELENGTH.includes(keyOf(column))) ??
     columns.find((column) => SPECTRAL_UNIT.test(column.unit.trim())) ??
     null
@@ -120,9 +121,11 @@ function findFlux(columns: readonly Column[]): Column | null {
 /** Return the error of `flux`: one that is named after it comes first. */
 function findError(columns: readonly Column[], flux: Column): { error: Column | null; kind: ErrorKind } {
   const key = keyOf(flux);
-  const siblings = [`${key}_err`, `${key}_error`, `err_${key}`, `e_${key}`, key.replaceAll("flux", "err")];
+  const siblings = [`${key}_err`, `${key}_error`, `err_${key}`, `e_${key}`, `${key}_sig`];
   const kinds = [
-    ["sigma", [...siblings, ...SIGMA]],
+    ["sigma", [...siblings, key.replaceAll("flux", "err"), key.replaceAll("flux", "fluxerr")]],
+    ["ivar", [`${key}_ivar`]],
+    ["sigma", SIGMA],
     ["ivar", IVAR],
     ["variance", VARIANCE],
   ] as const;
@@ -152,10 +155,12 @@ export function unitOf(column: Column): string {
   return keyOf(column) === "waveobs" ? "nm" : ""; // iSpec writes nm and does not say so
 }
 
-/** Return the medium that a wavelength column's name states. */
+/** Return the medium that a wavelength column's name or unit states. */
 export function mediumOf(column: Column, columns: readonly Column[]): Medium | null {
   const key = keyOf(column);
   if (key === "awav") return "air";
   const hasAir = columns.some((other) => keyOf(other) === `${key}_air`);
-  return (key === "wave" || key === "wavelength") && hasAir ? "vacuum" : mediumIn(key);
+  return (key === "wave" || key === "wavelength") && hasAir
+    ? "vacuum"
+    : (mediumIn(column.name) ?? mediumIn(column.unit));
 }

@@ -4,7 +4,7 @@ import { NOTHING_KNOWN, type Facts, type Frame, type Medium } from "../spectrum.
 import type { Header } from "./fits.ts";
 
 // Instruments whose pipelines give wavelengths in a known medium, by INSTRUME.
-const AIR = "HARPS HARPN HARPS-N SOPHIE CORALIE ELODIE UVES FEROS XSHOOTER GIRAFFE ESPADONS NARVAL".split(" ");
+const AIR = "HARPS HARPN HARPS-N SOPHIE CORALIE ELODIE UVES FEROS XSHOOTER GIRAFFE ESPADONS NARVAL HERMES".split(" ");
 const VACUUM = "CRIRES HPF MAGE STIS COS NIRSPEC NIRISS MIRI SPEX ISHELL SPIROU CARMENES IGRINS NEID".split(" ");
 const PIPELINES = new Map<string, Medium>([
   ...AIR.map((name) => [name, "air"] as const),
@@ -76,7 +76,7 @@ function withMedium(facts: Facts, headers: Header[]): Facts {
     const medium = PIPELINES.get(instrument);
     if (medium) return noted({ ...facts, medium }, `medium ${medium}, the convention of ${instrument} pipelines`);
   }
-  if (headers.some((header) => header.string("CTYPE1").toUpperCase().split("-", 1)[0] === "WAVE"))
+  if (headers.some((header) => ["WAVE", "WAVE-LOG"].includes(header.string("CTYPE1").toUpperCase())))
     return noted({ ...facts, medium: "vacuum" }, "medium vacuum, the meaning of CTYPE1 WAVE in the FITS standard");
   if (headers.some((h) => h.string("TELESCOP").toUpperCase() === "HST" || h.string("DBTABLE") === "CRSPECTRUM"))
     return noted({ ...facts, medium: "vacuum" }, "medium vacuum, the convention of HST and CALSPEC spectra");

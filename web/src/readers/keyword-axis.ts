@@ -13,7 +13,7 @@ import { assemble } from "./assembly.ts";
 import { factsFrom, irafMedium, noted } from "./facts.ts";
 import { product, type Hdu, type Header } from "./fits.ts";
 import { guessUnit, isStated, splitLog, toAngstrom } from "./units.ts";
-import { attributes, unitAndLabel } from "./wat.ts";
+import { attributes, bandsOf, unitAndLabel } from "./wat.ts";
 
 const REFUSED = new Map<string, string>([
   ...["VELO", "VRAD", "VOPT", "FELO", "ZOPT", "BETA"].map((type) => [type, "velocities"] as const),
@@ -26,29 +26,27 @@ const PIXELS = ["PIXEL", "PIX", "CHANNEL", "INDEX", "RA--", "DEC-", "GLON", "GLA
 export function readKeywordAxis(path: string, hdu: Hdu): Spectrum[] {
   const where = `${path}[${hdu.index}]`;
   const { header } = hdu;
-  const shape = hdu.shape.filter((n) => n > 1);
-  if (shape.length > 1 && !linesAreSpectra(header)) {
+  const [nBand, nLine, nPixel] = [1, 1, ...hdu.shape].slice(-3);
+  const explained = nBand * nLine === 1 || linesAreSpectra(header);
+  if (!explained || nPixel < 2 || nBand * nLine * nPixel !== product(hdu.shape)) {
     const kind = header.has("CRVAL1") ? ReadError : NoWavelengthError;
     throw new kind(
       `${where}: an image of ${hdu.shape.join(" x ")} that no layout explains; needed a spectrum in one axis`,
     );
   }
-  const nPixel = shape[shape.length - 1];
   const { wavelength, facts } = axis(header, nPixel, where);
   const image = hdu.image();
-  if (shape.length === 1)
-    return [assemble({ wavelength, flux: image }, facts, { file: path, hdu: hdu.index, row: null })];
-  // Of a third axis, the first band is the spectrum.
-  return Array.from({ length: product(shape.slice(-2, -1)) }, (_, row) => {
-    const flux = image.subarray(row * nPixel, (row + 1) * nPixel);
+  const { fluxBand, sigmaBand } = bandsOf(header, nBand);
+  return Array.from({ length: nLine }, (_, row) => {
+    const line = (band: number) => image.slice((band * nLine + row) * nPixel, (band * nLine + row + 1) * nPixel);
+    const pixels = { wavelength, flux: line(fluxBand), sigma: sigmaBand === null ? null : line(sigmaBand) };
     const named = { ...facts, id: header.string(`APID${row + 1}`) || facts.id };
-    return assemble({ wavelength, flux, sigma: null }, named, { file: path, hdu: hdu.index, row });
+    return assemble(pixels, named, { file: path, hdu: hdu.index, row: nLine > 1 ? row : null });
   });
 }
 
 function linesAreSpectra(header: Header): boolean {
-  if (attributes(header, 0).get("system") === "equispec" || header.has("APNUM1")) return true;
-  return header.has("DC-FLAG") && [null, 1].includes(header.integer("DISPAXIS")) && header.has("CRVAL1");
+  return attributes(header, 0).get("system") === "equispec" || header.has("APNUM1");
 }
 
 /** Return the wavelengths of axis 1, and what the header says. */
@@ -63,8 +61,8 @@ function axis(header: Header, nPixel: number, where: string): { wavelength: Floa
   // The standard's default of CRPIX1 is 0, but whoever leaves it out means the first pixel.
   const reference = header.number("CRPIX1") ?? 1;
   const pixel = Float64Array.from({ length: nPixel }, (_, i) => i + 1 - reference);
-  const { base, notes: logNotes } =
-    log.base !== null ? { base: log.base, notes: [] } : logBase(header, ctype, unit, first, step);
+  const guessed = logBase(header, ctype, unit, first, step);
+  const { base, notes: logNotes } = guessed.base === null ? { base: log.base, notes: [] } : guessed;
   let values = pixel.map((at) => first + step * at);
   if (base !== null) {
     if (!values.every((value) => Math.abs(value) < 300))
@@ -80,11 +78,12 @@ function axis(header: Header, nPixel: number, where: string): { wavelength: Floa
 }
 
 function refuse(ctype: string, where: string): void {
-  const what = REFUSED.get(ctype.slice(0, 4));
+  const what = REFUSED.get(ctype.includes("VELOC") ? "VELO" : ctype.slice(0, 4));
   if (what) throw new ReadError(`${where}: the axis holds ${what} (CTYPE1 '${ctype}'), needed wavelengths`);
   if (PIXELS.some((prefix) => ctype.startsWith(prefix)))
     throw new NoWavelengthError(`${where}: the axis is '${ctype}', needed wavelengths`);
-  if (/^(WAVE|AWAV)-(?!LOG)[A-Z0-9]{3}$/.test(ctype))
+  // WAVE-WAV is ELODIE's.
+  if (/^(WAVE|AWAV)-(?!LOG|WAV)[A-Z0-9]{3}$/.test(ctype))
     throw new ReadError(`${where}: CTYPE1 '${ctype}': only linear and -LOG axes are read`);
 }
 
@@ -93,9 +92,17 @@ function linear(header: Header, where: string): { first: number; step: number; n
   let first = header.number("CRVAL1");
   let step = header.number("CDELT1");
   const matrix = header.number("CD1_1");
+  const rotation = header.number("PC1_1");
   if (matrix && (!step || step === 1)) step = matrix;
-  if (first === null && header.number("COEFF0") !== null)
-    [first, step] = [header.number("COEFF0"), header.number("COEFF1")];
+  // astropy writes CD1_1 as PC1_1 beside a CDELT1 of 1.
+  else if (matrix === null && rotation) step = rotation * (step ?? 1);
+  // Of SDSS, of IRAF before 1990.
+  for (const [value, increment] of [
+    ["COEFF0", "COEFF1"],
+    ["W0", "WPC"],
+  ])
+    if (first === null && header.number(value) !== null)
+      [first, step] = [header.number(value), header.number(increment)];
   if (first === null || !step)
     throw new NoWavelengthError(`${where}: no CRVAL1 and CDELT1 or CD1_1, so that no pixel has a wavelength`);
   if (step === 1 && (first === 0 || first === 1))
@@ -110,7 +117,7 @@ function unitOf(header: Header, ctype: string): { unit: string; label: string } 
   const candidates = [
     header.string("CUNIT1"),
     unit,
-    bracket ? bracket[1] : "",
+    bracket && !/^(wav|lam)/i.test(bracket[1]) ? bracket[1] : "", // log(wavelength)
     /^(ang|nano|micr)/i.test(label) ? label : "",
     /^(ANGS|NANO|MICR)/.test(ctype) ? ctype : "",
     header.string("XUNITS"),
@@ -129,16 +136,16 @@ function logBase(
 ): { base: number | null; notes: string[] } {
   const flag = header.integer("DC-FLAG");
   if (flag === 1) return { base: 10, notes: [] };
-  const spoken = ctype.includes("LOG");
+  const spoken = ctype.includes("LOG") || splitLog(unit).base !== null;
   const micron = /^(mic|um)/i.test(unit);
   const at = `CRVAL1 ${general(first)}`;
   if (spoken && first > 5.5 && first < 12 && !micron)
-    return { base: Math.E, notes: [`natural logarithms: CTYPE1 ${ctype} with ${at}`] };
+    return { base: Math.E, notes: [`natural logarithms: ${ctype} ${unit} with ${at}`] };
   const small = first > 2.3 && first < 5.5 && Math.abs(step) < 0.01;
-  if (spoken && small && !micron) return { base: 10, notes: [`logarithms of base 10: CTYPE1 ${ctype} with ${at}`] };
+  if (spoken && small && !micron) return { base: 10, notes: [`logarithms of base 10: ${ctype} ${unit} with ${at}`] };
   if (header.number("COEFF0") !== null && small) return { base: 10, notes: [] };
-  if (flag === null && !unit && first > 3.3 && first < 4.6 && small)
-    return { base: 10, notes: [`logarithms of base 10, from ${at} without a unit`] };
+  if (flag === null && first > 3.3 && first < 4.6 && small && (!unit || /^ang/i.test(unit)))
+    return { base: 10, notes: [`logarithms of base 10, from ${at} ${unit || "without a unit"}`] };
   return { base: null, notes: [] };
 }
 
@@ -153,7 +160,7 @@ function inAngstrom(
   try {
     guess = guessUnit(values, where);
   } catch (error) {
-    if (!(error instanceof ReadError)) throw error;
+    if (!(error instanceof ReadError) || error instanceof NoWavelengthError || values[0] < 100) throw error;
   }
   const { wavelength } = toAngstrom(values, guess, where);
   return { wavelength, notes: [`wavelength unit not stated, taken as ${guess}`] };

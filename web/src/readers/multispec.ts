@@ -14,7 +14,7 @@ import { factsFrom, irafMedium, noted } from "./facts.ts";
 import type { Hdu, Header } from "./fits.ts";
 import { parseNumber } from "./number.ts";
 import { toAngstrom } from "./units.ts";
-import { attributes, unitAndLabel } from "./wat.ts";
+import { attributes, bandsOf, unitAndLabel } from "./wat.ts";
 
 /** The dispersion of one image line: `ap beam dtype w1 dw nw z aplow aphigh [functions]`. */
 interface Dispersion {
@@ -46,7 +46,7 @@ export function readMultispec(path: string, hdu: Hdu, primary: Header): Spectrum
   const facts = factsFrom(header, primary);
   const specs = attributes(header, 2);
   const unit = unitOf(header);
-  const sigmaBand = bandNamed(header, "sigma", nBand);
+  const { fluxBand, sigmaBand } = bandsOf(header, nBand);
   const spectra: Spectrum[] = [];
   for (let row = 0; row < nLine; row++) {
     const physical = physicalLine(header, row);
@@ -67,7 +67,9 @@ export function readMultispec(path: string, hdu: Hdu, primary: Header): Spectrum
     const named = { ...facts, id: header.string(`APID${physical}`) || facts.id };
     const sigma = sigmaBand === null ? null : take(line(sigmaBand, row));
     const known = noted(irafMedium(named, wavelength), ...notes);
-    spectra.push(assemble({ wavelength, flux: take(line(0, row)), sigma }, known, { file: path, hdu: hdu.index, row }));
+    spectra.push(
+      assemble({ wavelength, flux: take(line(fluxBand, row)), sigma }, known, { file: path, hdu: hdu.index, row }),
+    );
   }
   if (!spectra.length) throw new NoWavelengthError(`${where}: no aperture has a dispersion solution`);
   return spectra;
@@ -76,21 +78,9 @@ export function readMultispec(path: string, hdu: Hdu, primary: Header): Spectrum
 /** Return the unit of the axis; a label such as Velocity or Pixel stands for one that is refused. */
 function unitOf(header: Header): string {
   const { unit, label } = unitAndLabel(header);
+  const bracket = /[[(]\s*([^\])]+?)\s*[\])]/.exec(label);
   const silent = ["", "wavelength", "lambda"].includes(label.toLowerCase());
-  return unit || header.string("CUNIT1") || (silent ? "" : label);
-}
-
-/** Return the band whose BANDID contains a word. */
-function bandNamed(header: Header, word: string, nBand: number): number | null {
-  for (let band = 1; band < nBand; band++)
-    if (
-      header
-        .string(`BANDID${band + 1}`)
-        .toLowerCase()
-        .includes(word)
-    )
-      return band;
-  return null;
+  return unit || header.string("CUNIT1") || (bracket ? bracket[1] : silent ? "" : label);
 }
 
 /** Return the line of the original image, from which IRAF numbers the dispersions. */

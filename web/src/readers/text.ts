@@ -9,6 +9,7 @@ import { assemble } from "./assembly.ts";
 import { keyOf, mediumOf, understand, unitOf, type Column, type Roles } from "./columns.ts";
 import { factsFrom, irafMedium, mediumIn, noted } from "./facts.ts";
 import { Header } from "./fits.ts";
+import { median } from "../numeric.ts";
 import { isNumber, parseNumber } from "./number.ts";
 import { isWavelengthUnit, toAngstrom } from "./units.ts";
 
@@ -17,7 +18,16 @@ const MAX_HEADER_LINES = 5000;
 const COMMENT = /^\s*(#|%|;|!|\\|\/\/|\*|@)+\s?/;
 const STATED = /^\W*(?:object|target|star|name)\s*[=:]\s*(.+?)\s*$/i;
 const MEDIUM = /wav|lambda|medium|air.*vac/i;
-const OTHER_AXIS = /vel(ocity|o)?\b|\bv_?(lsr|rad|hel\w*)\b|km\/s|freq\w*|[kMGT]?Hz\b|pixel|channel/i;
+const OTHER_AXIS =
+  /vel(ocity|o)?\b|\bv_?(lsr|rad|hel\w*)\b|km\/s|freq\w*|[kMGT]?Hz\b|pixel|channel|wave_?num\w*|\bcm\^?-1/i;
+const UNIT =
+  /\b(?:wav\w*|lambda)[^\p{L}\p{N}_]{0,3}(?:in\s+)?(angstroms?|[nu]m|nanomet\w+|microns?|[µμ]m)(?![\p{L}\p{N}_])/iu;
+const NUMBERED = /^\W*(?:col(?:umn)?\W?)?(\d{1,3})(?=\W)\s*[:.)=-]?\s*([a-z]\w*)\s*(?:[[(]\s*(\w+))?/i;
+/** A double precision number of Fortran, 1.5D-03. */
+const FORTRAN = /(?<=[\d.])[dD](?=[+-]\d)/g;
+/** Of the best and worst spectra; normalised flux, S/N or a raw flux are farther from the flux than an error is. */
+const ERROR_TO_FLUX = [1e-5, 3];
+const TYPES = new Set(["double", "float", "real", "int", "integer", "long", "short", "char", "date", "string", ""]);
 const MISSING = new Set(["", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""']);
 /** What the Gaia archive's RVS spectra have: 846-870 nm in steps of 0.01. */
 const RVS_PIXELS = 2401;
@@ -34,7 +44,7 @@ interface Layout {
 
 /** Read a text file: one spectrum. */
 export function readText(path: string, text: string): Spectrum[] {
-  const layout = findNumbers(path, text.split(/\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/));
+  const layout = findNumbers(path, text.replace(FORTRAN, "e").split(/\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/));
   const { numbers, notes } = readNumbers(path, layout);
   const source: Source = { file: path, hdu: null, row: null };
   if (layout.head[0]?.startsWith("***")) return [libreEsprit(layout, numbers, source)];
@@ -128,10 +138,10 @@ function fromComments(head: readonly string[]): Facts {
  * a word for each column the last one counts from which the columns are understood.
  */
 function namedColumns(path: string, layout: Layout, numbers: Float64Array[]): Column[] {
-  const lines = layout.head.slice(-20).map((line) => split(line.replace(COMMENT, ""), layout.delimiter));
-  const wordy = lines.filter((fields) => fields.length === layout.nColumn && !fields.every(isNumber)).reverse();
-  for (const [i, names] of wordy.entries()) {
-    const units = unitsIn(wordy[i - 1]);
+  const lines = layout.head.slice(-20).map((line) => headerFields(line, layout));
+  const wordy = lines.filter((fields) => fields.some((field) => !TYPES.has(field.toLowerCase()))).reverse();
+  const headers = wordy.map((names, i) => ({ names, units: unitsIn(wordy[i - 1]) }));
+  for (const { names, units } of [...numbered(layout), ...headers]) {
     const columns = numbers.map((values, j) => ({ name: names[j], unit: units?.[j] ?? "", values }));
     try {
       understand(columns, path);
@@ -142,7 +152,32 @@ function namedColumns(path: string, layout: Layout, numbers: Float64Array[]): Co
         throw new NoWavelengthError(`${path}: columns ${names.join(", ")}: needed wavelengths`);
     }
   }
-  return byPosition(numbers);
+  const last = layout.head.at(-1) ?? "";
+  const first = last.replace(COMMENT, "").trim().split(/\s+/)[0];
+  if (OTHER_AXIS.exec(first)?.index === 0 && !/[=:]/.test(last))
+    throw new NoWavelengthError(`${path}: columns '${last.trim().slice(0, 60)}': needed wavelengths`);
+  const below = headers.map(({ units }) => units?.[0] ?? "").find(isWavelengthUnit);
+  const said = layout.head.slice(-200).map((line) => UNIT.exec(line)?.[1]);
+  return byPosition(numbers, below ?? said.find((unit) => unit !== undefined) ?? "");
+}
+
+/** Return the words of a header line, one a column, parted as in IPAC tables, by tabs, or as the numbers are. */
+function headerFields(line: string, layout: Layout): string[] {
+  const fields = ["|", "\t", layout.delimiter].map((delimiter) => split(line.replace(COMMENT, ""), delimiter));
+  return fields.find((found) => found.length === layout.nColumn && !found.every(isNumber)) ?? [];
+}
+
+/** Return the names and units that lines such as `# Column 1: wavelength (nm)` give to all columns. */
+function numbered(layout: Layout): { names: string[]; units: string[] }[] {
+  const named = new Map<number, { name: string; unit: string }>();
+  for (const line of layout.head.slice(-200)) {
+    const [, at, name, unit = ""] = NUMBERED.exec(line) ?? [];
+    if (at !== undefined) named.set(Number(at), { name, unit });
+  }
+  const columns = Array.from({ length: layout.nColumn }, (_, i) => named.get(i + 1));
+  if (named.size !== layout.nColumn || !columns.every((column) => column !== undefined)) return [];
+  const unitOf = (unit: string) => (isWavelengthUnit(unit) || OTHER_AXIS.test(unit) ? unit : "");
+  return [{ names: columns.map(({ name }) => name), units: columns.map(({ unit }) => unitOf(unit)) }];
 }
 
 /** Return the units in a line below the names, if they are units. */
@@ -152,11 +187,19 @@ function unitsIn(fields: readonly string[] | undefined): string[] | null {
 }
 
 /** Return wavelength, flux, and, when it can be one, error. */
-function byPosition(numbers: readonly Float64Array[]): Column[] {
-  const third = Array.from(numbers[2] ?? []).filter(Number.isFinite);
-  const isError = numbers.length > 2 && third.every((value) => value >= 0);
+function byPosition(numbers: readonly Float64Array[], unit = ""): Column[] {
+  const isError = numbers.length > 2 && mayBeError(numbers[2], numbers[1]);
   const name = (i: number) => ["wavelength", "flux", isError ? "error" : "column3"][i] ?? `column${i + 1}`;
-  return numbers.map((values, i) => ({ name: name(i), unit: "", values }));
+  return numbers.map((values, i) => ({ name: name(i), unit: i === 0 ? unit : "", values }));
+}
+
+/** Return whether numbers beside a flux may be its error: not negative, no flags or counts, of a likely size. */
+function mayBeError(values: Float64Array, flux: Float64Array): boolean {
+  const known = values.filter(Number.isFinite);
+  const seen = flux.filter(Number.isFinite).map(Math.abs);
+  if (!known.length || !seen.length || known.some((value) => value < 0) || known.every(Number.isInteger)) return false;
+  const [lowest, highest] = ERROR_TO_FLUX.map((ratio) => ratio * median(seen));
+  return lowest <= median(known) && median(known) <= highest;
 }
 
 function wavelengths(roles: Roles, where: string): { wavelength: Float64Array; notes: string[] } {

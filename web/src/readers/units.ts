@@ -5,8 +5,11 @@ import { general } from "../format.ts";
 
 /** Spellings in lower case, without blanks, dots and trailing s. */
 const SPELLINGS: readonly (readonly [number, string])[] = [
-  [1, "angstrom angstroem ångström ang angstr a aa å \u212b 0.1nm agstrom 1e-10m 10**-10m 10^-10m 10-10m 1.0e-10m"],
-  [10, "nm nanometer nanometre nanom 1e-9m 10**-9m 10-9m"],
+  [
+    1,
+    "angstrom angstroem ångström ang angstr a aa å \u212b 0.1nm agstrom 1e-10m 10**-10m 10^-10m 10-10m 1.0e-10m 1.e-10m 10**(-10)m 10^(-10)m",
+  ],
+  [10, "nm nanometer nanometre nanom 1e-9m 10**-9m 10**(-9)m 10-9m"],
   [1e4, "um µm μm micron micrometer micrometre mum mu micro 1e-6m"],
   [1e7, "mm millimeter millimetre"],
   [1e8, "cm centimeter centimetre"],
@@ -26,7 +29,7 @@ const NOT_WAVELENGTH = new Map(
 const PIXELS = new Set("pixel pix px channel bin deg degree arcsec".split(" "));
 const VELOCITY = /^(k?m)(\/|\*\*-1|per|\.)?s(ec)?(ond)?(\^?\(?-1\)?|\*\*-1)?$/;
 const LOG = /^(log10|log|dex|ln)[^\p{L}\p{N}_]*(.*?)[^\p{L}\p{N}_]*$/u;
-const UNSTATED = new Set(["", "none", "unknown", "undefined", "-", "--", "1", "null"]);
+const UNSTATED = new Set(["", "none", "unknown", "undefined", "-", "--", "1", "null", "wavelength", "lambda"]);
 
 export function isStated(unit: string): boolean {
   return !UNSTATED.has(unit.trim().toLowerCase());
@@ -60,8 +63,9 @@ function angstromsPer(unit: string, where: string): number {
 
 function plain(unit: string): string {
   return unit
+    .replace(/\b(?:in\s+)?(?:air|vac(?:uum)?)\b/gi, "")
     .replace(/\s+/g, "")
-    .replace(/^[[\]()'".]+|[[\]()'".]+$/g, "")
+    .replace(/^[[\]()'".,;]+|[[\]()'".,;]+$/g, "")
     .replace("angstroms", "angstrom")
     .toLowerCase();
 }
@@ -98,9 +102,13 @@ export function guessUnit(values: Float64Array, where: string): string {
     throw new NoWavelengthError(`${where}: the axis holds no positive values, needed wavelengths`);
   if (good[0] === 1 && good.every((value, i) => value === i + 1))
     throw new NoWavelengthError(`${where}: the axis counts pixels, needed wavelengths`);
-  const middle = good.slice().sort()[good.length >> 1];
+  const sorted = good.slice().sort();
+  const middle = sorted[sorted.length >> 1];
   if (middle >= 3000 && middle <= 60000) return "Angstrom";
   if (middle >= 300 && middle <= 1100) return "nm";
+  if (sorted[0] > 3.3 && sorted[sorted.length - 1] < 4.6)
+    throw new ReadError(`${where}: no wavelength unit stated, ${general(middle)} may be microns or log10 of Angstrom`);
   if (middle >= 0.3 && middle <= 6) return "um";
+  if (middle >= 3e-7 && middle <= 6e-6) return "m";
   throw new ReadError(`${where}: no wavelength unit stated and values near ${general(middle)} do not tell it`);
 }

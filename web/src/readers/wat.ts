@@ -23,3 +23,11 @@ export function unitAndLabel(header: Header): { unit: string; label: string } {
   const found = attributes(header, 1);
   return { unit: found.get("units") ?? "", label: found.get("label") ?? "" };
 }
+
+/** Return which band of an image is the flux, the first unless the BANDIDs say otherwise, and which its error. */
+export function bandsOf(header: Header, nBand: number): { fluxBand: number; sigmaBand: number | null } {
+  const names = Array.from({ length: nBand }, (_, band) => header.string(`BANDID${band + 1}`).toLowerCase());
+  const find = (...words: string[]) => names.findIndex((name) => words.some((word) => name.startsWith(word)));
+  const [flux, sigma] = [find("spectrum", "object"), find("sigma", "noise", "error")];
+  return { fluxBand: Math.max(flux, 0), sigmaBand: nBand > 1 && sigma >= 0 ? sigma : null };
+}
