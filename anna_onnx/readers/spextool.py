@@ -52,7 +52,8 @@ def _begins_with_wavelengths(hdu: Hdu) -> bool:
         to_angstrom(first, _unit(hdu), None, "")
     except ReadError:
         return False
-    return bool((first > 0).all() and ((step > 0).all() or (step < 0).all()))
+    lowest = 0.0 if _unit(hdu) else 100.0  # small numbers without a unit are anything, such as the depths of a bisector
+    return bool((first > lowest).all() and ((step > 0).all() or (step < 0).all()))
 
 
 def _unit(hdu: Hdu) -> str:

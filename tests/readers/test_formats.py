@@ -357,9 +357,10 @@ def test_rows_are_wavelength_flux_and_error_when_the_first_can_be_nothing_else(t
     np.testing.assert_array_equal(star.wavelength, WAVE)
     assert (star.flux[0], star.id, star.medium) == (FLUX[-1], "HD 3", "unknown")
     assert (star.sigma is None) == (n_row == 2)
-    (tmp_path / "b").write_bytes(image_bytes(rows[:, np.arange(N) ^ 1], {}))
-    with pytest.raises(NoWavelengthError, match=f"{n_row} x {N}"):
-        read_spectra(tmp_path / "b")
+    for other in (rows[:, np.arange(N) ^ 1], rows / 10000):
+        (tmp_path / "b").write_bytes(image_bytes(other, {}))
+        with pytest.raises(NoWavelengthError, match=f"{n_row} x {N}"):
+            read_spectra(tmp_path / "b")
 
 
 def test_igrins_spectra_are_divided_by_the_standard_star(tmp_path):
