@@ -25,6 +25,7 @@ from .units import angstroms_per
 MAX_TEXT = 32 << 20
 MAX_LINE = 2000  # characters of a header line that are looked at
 MAX_HEADER_LINES = 5000
+LONGEST_ROW, MOST_LINES = 100, 5  # of a table: a few lines with more numbers are columns
 ERROR_TO_FLUX = (1e-5, 3.0)  # of the best and worst spectra; normalised flux, S/N or a raw flux are farther apart
 _COMMENT = re.compile(r"^\s*(#|%|;|!|\\|//|\*|@)+\s?")
 _STATED = re.compile(r"^\W*(object|target|star|name)\s*[=:]\s*(.+?)\s*$", re.I)
@@ -78,6 +79,9 @@ def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
         text = _FORTRAN.sub("e", text)
     layout = _find_numbers(path, text.splitlines())
     numbers, notes = _numbers(path, layout)
+    if len(numbers) > LONGEST_ROW and numbers.shape[1] <= MOST_LINES:
+        numbers, layout = numbers.T, replace(layout, head=[], n_column=numbers.shape[1])
+        notes = (*notes, "each column in a line of its own")
     if layout.head and layout.head[0].startswith("***") and options.columns is None:
         return _libre_esprit(path, layout, numbers, options)
     cards = _cards(layout.head)

@@ -128,6 +128,13 @@ def test_the_unit_counts_also_when_the_other_columns_are_not_understood(read, he
     np.testing.assert_allclose(star.wavelength, 5 * WAVE)
 
 
+def test_a_few_long_lines_are_columns(read):
+    wave, flux = WAVE.repeat(5) + np.tile(np.linspace(0, 0.1, 5), N), FLUX.repeat(5)
+    (star,) = read(lines(*zip(wave, flux, 0.1 * flux, strict=True)))
+    np.testing.assert_allclose(star.wavelength, wave)
+    np.testing.assert_allclose(star.sigma, 0.1 * flux)
+
+
 def test_libre_esprit_orders_are_sorted_or_merged(read):
     wave = np.concatenate([WAVE, WAVE + 10.25]) / 10
     flux = np.tile(FLUX, 2)

@@ -15,6 +15,8 @@ import { isWavelengthUnit, toAngstrom } from "./units.ts";
 
 const CARD = 80;
 const MAX_HEADER_LINES = 5000;
+/** Numbers in a line of a table, and lines that are columns when they hold more. */
+const [LONGEST_ROW, MOST_LINES] = [100, 5];
 const COMMENT = /^\s*(#|%|;|!|\\|\/\/|\*|@)+\s?/;
 const STATED = /^\W*(?:object|target|star|name)\s*[=:]\s*(.+?)\s*$/i;
 const MEDIUM = /wav|lambda|medium|air.*vac/i;
@@ -46,6 +48,17 @@ interface Layout {
 export function readText(path: string, text: string): Spectrum[] {
   const layout = findNumbers(path, text.replace(FORTRAN, "e").split(/\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/));
   const { numbers, notes } = readNumbers(path, layout);
+  if (numbers.length > LONGEST_ROW && numbers[0].length <= MOST_LINES) {
+    const lines = Array.from(numbers[0], (_, line) => Float64Array.from(numbers, (column) => column[line]));
+    return assembled(path, { ...layout, head: [], nColumn: lines.length }, lines, [
+      ...notes,
+      "each column in a line of its own",
+    ]);
+  }
+  return assembled(path, layout, numbers, notes);
+}
+
+function assembled(path: string, layout: Layout, numbers: Float64Array[], notes: readonly string[]): Spectrum[] {
   const source: Source = { file: path, hdu: null, row: null };
   if (layout.head[0]?.startsWith("***")) return [libreEsprit(layout, numbers, source)];
   const cards = cardsOf(layout.head);
