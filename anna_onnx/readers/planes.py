@@ -37,7 +37,21 @@ _WAVELENGTH = (
     "WAVEDATA_VAC_BARY", "WAVEDATA_AIR_BARY", "WAVEDATA", "SCI WAVL", "SCIWAVE", "WAVE", "WAVEAB", "WAVEA",
     "WAVELENGTH", "LAMBDA", "WAVE_VAC", "WAVE_AIR", "WAVELENGTHS", "WL", "WAVELENGTH_VAC", "WAVELENGTH_AIR",
 )  # fmt: skip
-_SIGMA = ("ERRDATA", "SCI ERROR", "ERRS", "ERR", "ERROR", "SIGMA", "SIG", "STDEV", "UNCERTAINTY", "NOISE", "UNC")
+_SIGMA = (
+    "ERRDATA",
+    "SCI ERROR",
+    "ERRS",
+    "ERR",
+    "ERROR",
+    "SIGMA",
+    "SIG",
+    "STDEV",
+    "UNCERTAINTY",
+    "NOISE",
+    "UNC",
+    "STD",
+    "UNCERT",
+)
 _VARIANCE = ("SCI VARIANCE", "SCIVAR", "VAR", "VARIANCE", "STAT", "SPEC_DIVIDE_A0V_VARIANCE")
 _IVAR = ("IVAR", "INVVAR", "INVERSE_VARIANCE")
 _INVERSE, _SQUARED = re.compile(r"(?:\b|_)IVAR|INV.*VAR"), re.compile("VAR")
@@ -55,7 +69,7 @@ class _Images(NamedTuple):
 
 
 def matches(fits: FitsFile) -> bool:
-    """Return whether there are a flux image and one of wavelengths or errors that fits it, or several of one name."""
+    """Return whether a flux image has wavelengths, or one in one dimension errors or a mask, or there are several."""
     return bool(_find(fits))
 
 
@@ -68,7 +82,7 @@ def _find(fits: FitsFile) -> list[_Images]:
         return []
     alike = [hdu for hdu in fits.hdus if hdu is flux or (flux.name and hdu.name == flux.name)]
     found = [_companions(fits, hdu) for hdu in alike if len(hdu.shape) == len(flux.shape) and hdu.size > 1]
-    complete = [images for images in found if images.wavelength or (len(flux.shape) == 1 and images.error)]
+    complete = [images for images in found if images.wavelength or (len(flux.shape) == 1 and any(images[2:]))]
     return found if len(flux.shape) == 1 and len(found) > 1 else complete
 
 
