@@ -302,6 +302,7 @@ def test_images_of_one_name_are_told_apart_by_their_version(tmp_path):
 @pytest.mark.parametrize(
     ("name", "values", "sigma"),
     [
+        ("STD", 0.1, 0.1),
         ("FLUX_ERR", 0.1, 0.1),
         ("FLUX_IVAR", 100, 0.1),
         ("VAR_FLUX", 0.01, 0.1),
@@ -315,6 +316,12 @@ def test_an_image_may_speak_of_errors_in_its_name(tmp_path, name, values, sigma)
     fits.HDUList([flux, image(np.full(N, values, dtype="f8"), name)]).writeto(tmp_path / "a")
     (star,) = read_spectra(tmp_path / "a")
     assert (None if star.sigma is None else star.sigma[0]) == (sigma and pytest.approx(sigma))
+
+
+def test_a_mask_alone_counts_beside_a_flux(tmp_path):
+    flux = image(FLUX, "FLUX", CRVAL1=5000.0, CDELT1=0.5, CRPIX1=1.0)
+    (star,) = read_spectra(write_hdus(tmp_path / "a", flux, image((MASK >> 23).astype("u1"), "MASK")))
+    assert (star.sigma, bad_pixels(star)) == (None, [5])
 
 
 def test_crires_plus_has_three_columns_an_order(tmp_path):
