@@ -149,7 +149,7 @@ def axis(header: Header, n_pixel: int, options: ReadOptions, where: str, *more: 
     facts = from_headers(header, *(h for h in more if h is not header))
     if notes := (*notes, *more_notes, *unit_notes):
         facts = facts.noted(*notes)
-    return wavelength, iraf_medium(facts, wavelength) if _by_iraf(header) else facts
+    return wavelength, iraf_medium(facts, wavelength) if _written_by_iraf(header) else facts
 
 
 def _refuse(ctype: str, where: str) -> None:
@@ -237,6 +237,12 @@ def _to_angstrom(
             raise
         guess = "Angstrom"
     return to_angstrom(values, guess, None, where)[0], (f"wavelength unit not stated, taken as {guess}",)
+
+
+def _written_by_iraf(header: Header) -> bool:
+    """Return whether IRAF wrote the file: XIDL writes DC-FLAG too, and its wavelengths are in vacuum."""
+    own = any(key in header for key in ("WAT0_001", "WCSDIM", "IRAF-TLM", "W0"))
+    return own or "IRAF" in header.text("ORIGIN").upper()
 
 
 def _by_iraf(header: Header) -> bool:

@@ -100,6 +100,8 @@ def test_angstrom_is_read_in_any_spelling(read, unit):
         ({"INSTRUME": "HERMES"}, "air"),
         ({"CTYPE1": "WAVE-WAV"}, "unknown"),
         ({"WAT0_001": "system=equispec", "DC-FLAG": 0}, "air"),
+        ({"ORIGIN": "NOAO-IRAF FITS Image Kernel July 2003", "DC-FLAG": 0}, "air"),
+        ({"DC-FLAG": 0, "INSTRUME": "ESI"}, "unknown"),
         ({}, "unknown"),
     ],
 )

@@ -74,7 +74,7 @@ function axis(header: Header, nPixel: number, where: string): { wavelength: Floa
   }
   const { wavelength, notes: unitNotes } = inAngstrom(values, log.base === null ? unit : log.inner, header, where);
   const facts = noted(factsFrom(header), ...notes, ...logNotes, ...unitNotes);
-  return { wavelength, facts: byIraf(header) ? irafMedium(facts, wavelength) : facts };
+  return { wavelength, facts: writtenByIraf(header) ? irafMedium(facts, wavelength) : facts };
 }
 
 function refuse(ctype: string, where: string): void {
@@ -164,6 +164,12 @@ function inAngstrom(
   }
   const { wavelength } = toAngstrom(values, guess, where);
   return { wavelength, notes: [`wavelength unit not stated, taken as ${guess}`] };
+}
+
+/** Return whether IRAF wrote the file: XIDL writes DC-FLAG too, and its wavelengths are in vacuum. */
+function writtenByIraf(header: Header): boolean {
+  const own = ["WAT0_001", "WCSDIM", "IRAF-TLM", "W0"].some((key) => header.has(key));
+  return own || header.string("ORIGIN").toUpperCase().includes("IRAF");
 }
 
 function byIraf(header: Header): boolean {
