@@ -43,12 +43,10 @@ def read(path: str, options: ReadOptions, refusal: UnknownLayoutError) -> Iterat
     """
     if options.hdu is not None or options.columns is not None or find_spec("specutils") is None:
         raise refusal  # its loaders choose themselves
-    import specutils
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loader, found = _load(path)
-        known = Facts(notes=(f"read by specutils {specutils.__version__}, loader {loader}",))
+        reader, found = _load(path)
+        known = Facts(notes=(f"read by {reader}",))
         try:
             spectra = [_adopt(one, known, Source(path, row=row), options) for row, one in enumerate(found)]
         except AnnaError:
@@ -59,17 +57,18 @@ def read(path: str, options: ReadOptions, refusal: UnknownLayoutError) -> Iterat
 
 
 def _load(path: str) -> tuple[str, list[Any]]:
-    """Return what the first loader makes of a file that takes it for its own, and the name of the loader."""
+    """Return who reads a file, and what the first loader makes of it that takes it for its own."""
+    import specutils
     from astropy.io.registry import identify_format
-    from specutils import SpectrumList
 
-    for loader in identify_format("read", SpectrumList, path, None, [], {}):
+    for loader in identify_format("read", specutils.SpectrumList, path, None, [], {}):
         if loader not in _GUESSING:
             try:
-                loaded = SpectrumList.read(path, format=loader)
+                loaded = specutils.SpectrumList.read(path, format=loader)
+                found = [one for one in loaded if one.meta.get("purpose") not in _NO_STAR]
             except Exception:  # whatever a loader makes of a file that is not its own
                 continue
-            return loader, [one for one in loaded if one.meta.get("purpose") not in _NO_STAR]
+            return f"specutils {specutils.__version__}, loader {loader}", found
     return "", []
 
 

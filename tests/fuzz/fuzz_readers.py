@@ -13,6 +13,7 @@ the seeds at random, as the test in `test_fuzz_readers` does for a moment.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import pkgutil
 import sys
@@ -77,10 +78,17 @@ def mutations(seeds: list[bytes], generator: np.random.Generator, seconds: float
         yield mutate(seeds[generator.integers(0, len(seeds))], generator)
 
 
+def import_last_resort() -> None:
+    """Import specutils, where it is installed, so that the seconds that this takes are no file's."""
+    if importlib.util.find_spec("specutils"):
+        importlib.import_module("specutils")
+
+
 def run_at_random(seconds: float, seed: int = 0) -> int:
     """Read mutated seeds; return how many, raise what is no `AnnaError`, and complain about slow ones."""
     from tests.fuzz.seeds import seeds
 
+    import_last_resort()
     # HDF5 is tried in another process, which would take most of the time.
     contents = [content for name, content in seeds() if name != "hdf5"]
     n = 0
@@ -101,6 +109,7 @@ def main() -> None:
         return
     import atheris
 
+    import_last_resort()
     path = Path(tempfile.mkdtemp()) / "fuzz"
     with atheris.instrument_imports(include=["anna_onnx"]):
         for module in pkgutil.iter_modules(importlib.import_module("anna_onnx.readers").__path__):
