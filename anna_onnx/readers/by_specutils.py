@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -41,16 +40,16 @@ def read(path: str, options: ReadOptions, refusal: UnknownLayoutError) -> Iterat
         The refusal, when specutils is not installed, has no loader for the
         file, or makes of it what is no spectrum of wavelengths, frequencies or energies.
     """
-    if options.hdu is not None or options.columns is not None or find_spec("specutils") is None:
+    if options.hdu is not None or options.columns is not None:
         raise refusal  # its loaders choose themselves
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        reader, found = _load(path)
-        known = Facts(notes=(f"read by {reader}",))
-        try:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            reader, found = _load(path)
+            known = Facts(notes=(f"read by {reader}",))
             spectra = [_adopt(one, known, Source(path, row=row), options) for row, one in enumerate(found)]
-        except AnnaError:
-            raise refusal from None
+    except (ImportError, AnnaError):
+        raise refusal from None
     if not spectra:
         raise refusal
     yield from spectra
