@@ -29,6 +29,7 @@ _REFUSED = {
     **dict.fromkeys(("ENER", "WAVN"), "energies or wavenumbers"),
 }
 _PIXELS = ("PIXEL", "PIX", "CHANNEL", "INDEX", "RA--", "DEC-", "GLON", "GLAT", "STOKES", "POSITION", "SPATIAL")
+_FLUX = ("FLUX", "SPECTRUM", "SPEC", "SCI")
 _UNIT_IN_CTYPE = re.compile(r"[\[(]\s*([^\])]+?)\s*[\])]")
 
 
@@ -43,7 +44,7 @@ def reads(fits: FitsFile, hdu: Hdu) -> bool:
 
 
 def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
-    """Read the first image with a wavelength axis.
+    """Read the first image with a wavelength axis and a layout that is understood; after the primary one named flux.
 
     Raises
     ------
@@ -51,8 +52,10 @@ def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
         What is wrong with the first image, when none has one.
     """
     images = [hdu for hdu in fits.hdus if hdu.size > 1]
-    first = next((hdu for hdu in images if "CRVAL1" in hdu.header), images[0])
-    return read_hdu(fits, first, options)
+    calibrated = [hdu for hdu in images if "CRVAL1" in hdu.header]
+    explained = [hdu for hdu in calibrated if _is_explained(hdu)]
+    explained.sort(key=lambda hdu: (hdu is not fits.primary, hdu.name not in _FLUX))
+    return read_hdu(fits, (*explained, *calibrated, *images)[0], options)
 
 
 def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
@@ -86,17 +89,17 @@ def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectru
 
 def _layout(hdu: Hdu, where: str) -> tuple[int, int, int]:
     """Return the bands, lines and pixels of an image, when its header says that its lines are spectra."""
-    n_band, n_line, n_pixel = (1, 1, *hdu.shape)[-3:]
-    explained = n_band * n_line == 1 or _lines_are_spectra(hdu.header)
-    if explained and n_pixel > 1 and n_band * n_line * n_pixel == hdu.size:
-        return n_band, n_line, n_pixel
+    if _is_explained(hdu):
+        return (1, 1, *hdu.shape)[-3:]  # type: ignore[return-value]  # they are three
     size = " x ".join(map(str, hdu.shape))
     kind = UnknownLayoutError if "CRVAL1" in hdu.header else NoWavelengthError
     raise kind(f"{where}: an image of {size} that no layout explains; needed a spectrum along the first axis")
 
 
-def _lines_are_spectra(header: Header) -> bool:
-    return "APNUM1" in header or wat.attributes(header, 0).get("system") == "equispec"
+def _is_explained(hdu: Hdu) -> bool:
+    n_band, n_line, n_pixel = (1, 1, *hdu.shape)[-3:]
+    lines_are_spectra = "APNUM1" in hdu.header or wat.attributes(hdu.header, 0).get("system") == "equispec"
+    return (n_band * n_line == 1 or lines_are_spectra) and n_pixel > 1 and n_band * n_line * n_pixel == hdu.size
 
 
 def axis(header: Header, n_pixel: int, options: ReadOptions, where: str, *more: Header) -> tuple[FloatArray, Facts]:

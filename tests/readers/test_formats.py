@@ -318,6 +318,13 @@ def test_an_image_may_speak_of_errors_in_its_name(tmp_path, name, values, sigma)
     assert (None if star.sigma is None else star.sigma[0]) == (sigma and pytest.approx(sigma))
 
 
+def test_the_flux_is_found_behind_the_image_that_it_was_extracted_from(tmp_path):
+    axis = {"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0}
+    hdus = [image(np.ones((9, N)), "LSS_NONSS", **axis), image(FLUX[None] + 1, "SPEC_NONSS", **axis)]
+    (star,) = read_spectra(write_hdus(tmp_path / "a", *hdus, image(FLUX[None], "FLUX", **axis)))
+    assert (star.source.hdu, star.flux[0], star.wavelength[1]) == (3, FLUX[0], 5000.5)
+
+
 def test_a_mask_alone_counts_beside_a_flux(tmp_path):
     flux = image(FLUX, "FLUX", CRVAL1=5000.0, CDELT1=0.5, CRPIX1=1.0)
     (star,) = read_spectra(write_hdus(tmp_path / "a", flux, image((MASK >> 23).astype("u1"), "MASK")))
