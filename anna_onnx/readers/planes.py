@@ -82,8 +82,9 @@ def _find(fits: FitsFile) -> list[_Images]:
         return []
     alike = [hdu for hdu in fits.hdus if hdu is flux or (flux.name and hdu.name == flux.name)]
     found = [_companions(fits, hdu) for hdu in alike if len(hdu.shape) == len(flux.shape) and hdu.size > 1]
-    complete = [images for images in found if images.wavelength or (len(flux.shape) == 1 and any(images[2:]))]
-    return found if len(flux.shape) == 1 and len(found) > 1 else complete
+    is_line = flux.size == flux.shape[-1]
+    complete = [images for images in found if images.wavelength or (is_line and any(images[2:]))]
+    return found if is_line and len(found) > 1 else complete
 
 
 def _companions(fits: FitsFile, flux: Hdu) -> _Images:

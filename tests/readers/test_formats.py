@@ -326,9 +326,11 @@ def test_the_flux_is_found_behind_the_image_that_it_was_extracted_from(tmp_path)
 
 
 def test_a_mask_alone_counts_beside_a_flux(tmp_path):
-    flux = image(FLUX, "FLUX", CRVAL1=5000.0, CDELT1=0.5, CRPIX1=1.0)
-    (star,) = read_spectra(write_hdus(tmp_path / "a", flux, image((MASK >> 23).astype("u1"), "MASK")))
-    assert (star.sigma, bad_pixels(star)) == (None, [5])
+    for shape in ((N,), (1, N)):
+        flux = image(FLUX.reshape(shape), "FLUX", CRVAL1=5000.0, CDELT1=0.5, CRPIX1=1.0)
+        mask = image((MASK >> 23).astype("u1").reshape(shape), "MASK")
+        (star,) = read_spectra(write_hdus(tmp_path / f"{len(shape)}", flux, mask))
+        assert (star.sigma, bad_pixels(star)) == (None, [5])
 
 
 def test_crires_plus_has_three_columns_an_order(tmp_path):
