@@ -31,13 +31,16 @@ _COMMENT = re.compile(r"^\s*(#|%|;|!|\\|//|\*|@)+\s?")
 _STATED = re.compile(r"^\W*(object|target|star|name)\s*[=:]\s*(.+?)\s*$", re.I)
 _MEDIUM = re.compile(r"wav|lambda|medium|air.*vac", re.I)
 _OTHER_AXIS = re.compile(
-    r"vel(ocity|o)?\b|\bv_?(lsr|rad|hel\w*)\b|km/s|freq\w*|[kMGT]?Hz\b|pixel|channel|wave_?num\w*|\bcm\^?-1", re.I
+    r"vel(ocity|o)?\b|\bv_?(lsr|rad|hel\w*)\b|km/s|freq\w*|[kMGT]?Hz\b|pixel|channel"
+    r"|wave_?num\w*|\bcm\^?-1|\b(time|date|phase|epoch|[a-z]*jd)\b",
+    re.I,
 )
 _UNIT = re.compile(r"\b(?:wav\w*|lambda)\W{0,3}(?:in\s+)?(angstroms?|[nu]m|nanomet\w+|microns?|[µμ]m)\b", re.I)
 _NUMBERED = re.compile(r"^\W*(?:col(?:umn)?\W?)?(\d{1,3})(?=\W)\s*+[:.)=-]?\s*+([a-z]\w*+)\s*+(?:[\[(]\s*(\w+))?", re.I)
 _FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[+-]\d)")  # 1.5D-03
 _TYPES = {"double", "float", "real", "int", "integer", "long", "short", "char", "date", "string", ""}
-_MISSING = {"", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""'}
+_MISSING = ("", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""')
+_WORDS = dict.fromkeys(_MISSING, np.nan) | {"true": 1.0, "false": 0.0}
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def _shape(line: str) -> tuple[str | None, int]:
         if delimiter is None and ("," in line or ";" in line or "|" in line):
             continue
         fields = _split(line, delimiter)
-        if len(fields) >= 2 and _is_number(fields[0]) and all(_is_number(f) or f.lower() in _MISSING for f in fields):
+        if len(fields) >= 2 and _is_number(fields[0]) and all(_is_number(f) or f.lower() in _WORDS for f in fields):
             return delimiter, len(fields)
     return None, 0
 
@@ -172,7 +175,7 @@ def _row(line: str, layout: _Layout) -> list[float] | None:
     if len(fields) != layout.n_column:
         return None
     try:
-        return [np.nan if field.lower() in _MISSING else float(field) for field in fields]
+        return [_WORDS[field.lower()] if field.lower() in _WORDS else float(field) for field in fields]
     except ValueError:
         return None
 

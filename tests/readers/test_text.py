@@ -102,6 +102,12 @@ def test_missing_values_become_bad_pixels(read):
     assert np.flatnonzero(star.bad).tolist() == [4]
 
 
+def test_masks_may_be_words(read):
+    rows = (f"{w},{f},{e},{i == 4}" for i, (w, f, e) in enumerate(zip(WAVE, FLUX, ERROR, strict=True)))
+    (star,) = read("wave,flux,err,mask\n" + "\n".join(rows))
+    assert np.flatnonzero(star.bad).tolist() == [4]
+
+
 @pytest.mark.parametrize(
     "third",
     [
@@ -162,6 +168,7 @@ def test_equal_wavelengths_are_kept_apart_by_less_than_a_billionth(read):
         "# v_lsr T\n" + lines(WAVE, FLUX),
         "# wavenumber (cm-1)  flux\n" + lines(WAVE, FLUX),
         "wavenumber,flux\n" + lines(WAVE, FLUX, separator=","),
+        "mjd,flux,flux_err\n" + lines(11 * WAVE, FLUX, ERROR, separator=","),
         "pixel flux\n" + lines(WAVE, FLUX),
     ],
 )

@@ -21,7 +21,7 @@ const COMMENT = /^\s*(#|%|;|!|\\|\/\/|\*|@)+\s?/;
 const STATED = /^\W*(?:object|target|star|name)\s*[=:]\s*(.+?)\s*$/i;
 const MEDIUM = /wav|lambda|medium|air.*vac/i;
 const OTHER_AXIS =
-  /vel(ocity|o)?\b|\bv_?(lsr|rad|hel\w*)\b|km\/s|freq\w*|[kMGT]?Hz\b|pixel|channel|wave_?num\w*|\bcm\^?-1/i;
+  /vel(ocity|o)?\b|\bv_?(lsr|rad|hel\w*)\b|km\/s|freq\w*|[kMGT]?Hz\b|pixel|channel|wave_?num\w*|\bcm\^?-1|\b(time|date|phase|epoch|[a-z]*jd)\b/i;
 const UNIT =
   /\b(?:wav\w*|lambda)[^\p{L}\p{N}_]{0,3}(?:in\s+)?(angstroms?|[nu]m|nanomet\w+|microns?|[µμ]m)(?![\p{L}\p{N}_])/iu;
 const NUMBERED = /^\W*(?:col(?:umn)?\W?)?(\d{1,3})(?=\W)\s*[:.)=-]?\s*([a-z]\w*)\s*(?:[[(]\s*(\w+))?/i;
@@ -30,7 +30,8 @@ const FORTRAN = /(?<=[\d.])[dD](?=[+-]\d)/g;
 /** Of the best and worst spectra; normalised flux, S/N or a raw flux are farther from the flux than an error is. */
 const ERROR_TO_FLUX = [1e-5, 3];
 const TYPES = new Set(["double", "float", "real", "int", "integer", "long", "short", "char", "date", "string", ""]);
-const MISSING = new Set(["", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""']);
+const MISSING = ["", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""'];
+const WORDS = new Map([...MISSING.map((word) => [word, NaN] as const), ["true", 1], ["false", 0]]);
 /** What the Gaia archive's RVS spectra have: 846-870 nm in steps of 0.01. */
 const RVS_PIXELS = 2401;
 
@@ -97,7 +98,7 @@ function shapeOf(line: string): { delimiter: string | null; nColumn: number } {
   for (const delimiter of [null, ",", ";", "|"]) {
     if (delimiter === null && /[,;|]/.test(line)) continue;
     const fields = split(line, delimiter);
-    const isOne = (field: string) => isNumber(field) || MISSING.has(field.toLowerCase());
+    const isOne = (field: string) => isNumber(field) || WORDS.has(field.toLowerCase());
     if (fields.length >= 2 && isNumber(fields[0]) && fields.every(isOne)) return { delimiter, nColumn: fields.length };
   }
   return { delimiter: null, nColumn: 0 };
@@ -116,13 +117,13 @@ function readNumbers(path: string, layout: Layout): { numbers: Float64Array[]; n
   const rows = layout.body.filter((line) => !COMMENT.test(line)).map((line) => split(line, layout.delimiter));
   const good = rows.filter(
     (fields) =>
-      fields.length === layout.nColumn && fields.every((field) => isNumber(field) || MISSING.has(field.toLowerCase())),
+      fields.length === layout.nColumn && fields.every((field) => isNumber(field) || WORDS.has(field.toLowerCase())),
   );
   const lost = rows.length - good.length;
   if (good.length < 2 || good.length < 0.9 * rows.length)
     throw new ReadError(`${path}: ${lost} of ${rows.length} lines are not ${layout.nColumn} numbers`);
   const numbers = Array.from({ length: layout.nColumn }, (_, column) =>
-    Float64Array.from(good, (fields) => parseNumber(fields[column]) ?? NaN),
+    Float64Array.from(good, (fields) => parseNumber(fields[column]) ?? WORDS.get(fields[column].toLowerCase()) ?? NaN),
   );
   return { numbers, notes: lost ? [`${lost} lines that are no numbers left out`] : [] };
 }
