@@ -98,8 +98,12 @@ def _layout(hdu: Hdu, where: str) -> tuple[int, int, int]:
 
 def _is_explained(hdu: Hdu) -> bool:
     n_band, n_line, n_pixel = (1, 1, *hdu.shape)[-3:]
-    lines_are_spectra = "APNUM1" in hdu.header or wat.attributes(hdu.header, 0).get("system") == "equispec"
-    return (n_band * n_line == 1 or lines_are_spectra) and n_pixel > 1 and n_band * n_line * n_pixel == hdu.size
+    explained = n_band * n_line == 1 or _lines_are_spectra(hdu.header)
+    return explained and n_pixel > 1 and n_band * n_line * n_pixel == hdu.size
+
+
+def _lines_are_spectra(header: Header) -> bool:
+    return "APNUM1" in header or wat.attributes(header, 0).get("system") == "equispec"
 
 
 def axis(header: Header, n_pixel: int, options: ReadOptions, where: str, *more: Header) -> tuple[FloatArray, Facts]:
