@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from anna_onnx.continuum import Normalization, fit_continuum
 from anna_onnx.medium import convert, doppler
 from anna_onnx.quality import estimate_snr, off_continuum
-from anna_onnx.resampling import FWHM, Degrader, Floats, Grid, Resampler, resampler
+from anna_onnx.resampling import FWHM, Degrader, Floats, Grid, Interpolation, Resampler, resampler
 from anna_onnx.spectrum import BoolArray, FloatArray, Medium
 
 LARGEST_FLUX = 1e30
@@ -248,7 +248,8 @@ class Road:
             self.resampler = direct
         else:
             self.degrader = Degrader(self.wavelength, *degrade)
-            self.resampler = resampler(self.degrader.wavelength, grid.wavelength)
+            # Nothing is finer than the model's resolution any more, to which the width of its pixels would add.
+            self.resampler = Interpolation(self.degrader.wavelength, grid.wavelength)
 
 
 def _normalize(

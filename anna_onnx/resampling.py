@@ -18,6 +18,8 @@ Floats = NDArray[np.floating[Any]]
 FWHM = float(2 * np.sqrt(2 * np.log(2)))
 """Full width at half maximum of a Gaussian of standard deviation 1."""
 
+UNEVEN = 2.0
+"""Times as wide as its neighbour, a step between pixels is too uneven for a cubic."""
 MAX_PARTS = 10
 """Input pixels to an output pixel up to which they are summed part by part."""
 
@@ -97,7 +99,7 @@ def resample(spectrum: Spectrum, grid: Grid) -> Resampled:
 
     Where the grid's pixels are larger than the spectrum's, flux density is
     averaged over each pixel (Carnall 2017, arXiv:1705.05165), so that the
-    equivalent width of a line is kept; elsewhere it is interpolated linearly.
+    equivalent width of a line is kept; elsewhere it is interpolated with the cubic through four pixels.
     Gaps between orders or detectors stay gaps.
     The medium is not looked at: see `anna_onnx.preparation`.
 
@@ -272,24 +274,66 @@ class Identity(Resampler):
 
 
 class Interpolation(Resampler):
-    """Linear interpolation between pixel centres; a bad neighbour makes a bad pixel."""
+    """Interpolation with the cubic through the centres of four pixels; of the inner two neither may be bad.
+
+    A straight line would broaden lines by up to a quarter of a square pixel. It is taken where an outer
+    pixel is bad, lies behind a gap, or much nearer or farther than the inner two from each other.
+    """
 
     enough = 1 - 1e-9
 
     def __init__(self, wavelength: FloatArray, target: FloatArray) -> None:
-        self._right = np.clip(np.searchsorted(wavelength, target), 1, wavelength.size - 1)
-        self._left = self._right - 1
-        step = wavelength[self._right] - wavelength[self._left]
-        self._weight = np.clip((target - wavelength[self._left]) / step, 0, 1)
-        in_gap = np.isin(self._left, find_gaps(wavelength)) & (self._weight > 0) & (self._weight < 1)
+        n = wavelength.size
+        left = np.clip(np.searchsorted(wavelength, target), 1, n - 1) - 1
+        step, gaps = np.diff(wavelength), find_gaps(wavelength)
+        t = np.clip((target - wavelength[left]) / step[left], 0, 1)
+        in_gap = np.isin(left, gaps) & (t > 0) & (t < 1)
         self.covers = _inside(target, wavelength) & ~in_gap
         self.share = np.ones(target.size)
+        even = (left > 0) & (left < n - 2)
+        places = np.maximum(left - 1, 0), np.minimum(left + 1, n - 2)
+        before, after = (step[place] / step[left] for place in places)
+        for place, outer in zip(places, (before, after), strict=True):
+            even &= (outer < UNEVEN) & (outer > 1 / UNEVEN) & ~np.isin(place, gaps)
+        self._pixels = np.clip(left + np.arange(-1, 3)[:, None], 0, n - 1)  # (4, n_out)
+        nothing = np.zeros_like(t)
+        self._straight = np.stack([nothing, 1 - t, t, nothing])
+        self._weights = np.where(even, _lagrange(t, before, after), self._straight)
 
     def mean(self, values: Floats) -> Floats:
-        return (1 - self._weight) * values[:, self._left] + self._weight * values[:, self._right]
+        return self._sum(self._weights, values)
 
     def variance(self, values: Floats) -> Floats:
-        return (1 - self._weight) ** 2 * values[:, self._left] + self._weight**2 * values[:, self._right]
+        return self._sum(self._weights**2, values)
+
+    def apply(
+        self, flux: Floats, sigma: Floats | None = None, bad: BoolArray | None = None
+    ) -> tuple[Floats, Floats | None, BoolArray]:
+        result, error, valid = super().apply(flux, sigma, bad)
+        if bad is None:
+            return result, error, valid
+        beside_bad = valid & (bad[:, self._pixels[0]] | bad[:, self._pixels[3]])
+        straight = self._sum(self._straight, np.where(bad, 0, flux))
+        result = np.where(beside_bad, straight, result)
+        if sigma is not None and error is not None:
+            variance = self._sum(self._straight**2, np.square(np.where(bad, 0, sigma), dtype=np.float64))
+            error = np.where(beside_bad, np.sqrt(variance), error)
+        return result, error, valid
+
+    def _sum(self, weights: FloatArray, values: Floats) -> Floats:
+        near = zip(weights, self._pixels, strict=True)
+        return np.asarray(sum(weight * values[:, pixel] for weight, pixel in near))
+
+
+def _lagrange(t: FloatArray, before: FloatArray, after: FloatArray) -> FloatArray:
+    """Return the weights of the cubic through four nodes at t, shape (4, n).
+
+    The nodes, each of shape (n,), are -`before`, 0, 1 and 1 + `after`.
+    """
+    nodes = np.stack([-before, np.zeros_like(t), np.ones_like(t), 1 + after])
+    others = [[k for k in range(4) if k != i] for i in range(4)]
+    factors = [[(t - nodes[k]) / (nodes[i] - nodes[k]) for k in row] for i, row in enumerate(others)]
+    return np.asarray(np.prod(factors, axis=1))
 
 
 class Average(Resampler):
@@ -404,9 +448,10 @@ class Degrader:
         self._reach = 16  # four standard deviations
         kernel = np.exp(-0.5 * (np.arange(-self._reach, self._reach + 1) / 4.0) ** 2)
         self._kernel = kernel / kernel.sum()
-        # Steps finer than the pixels share the noise of a pixel, which interpolation lowers to 2/3 in the mean.
+        # Steps finer than the pixels share the noise of a pixel, which interpolation lowers.
         ratio = pixel_width(wavelength, wavelength[0], wavelength[-1]) * (n_out - 1) / np.ptp(wavelength)
-        self._shared = 1.5 * float(ratio) if isinstance(self._onto, Interpolation) else 1.0
+        lowered = self._onto.variance(np.ones((1, wavelength.size))).mean()
+        self._shared = float(ratio / lowered) if isinstance(self._onto, Interpolation) else 1.0
 
     def apply(
         self, flux: Floats, sigma: Floats | None = None, bad: BoolArray | None = None

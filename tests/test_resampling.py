@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anna_onnx.errors import CoverageError, SpectrumError
-from anna_onnx.resampling import Degrader, Grid, find_gaps, resample, resampler
+from anna_onnx.resampling import FWHM, Degrader, Grid, Interpolation, find_gaps, resample, resampler
 from anna_onnx.spectrum import FloatArray, Spectrum
 
 FINE = np.arange(4990.0, 5010.0, 0.02)
@@ -44,6 +44,58 @@ def test_a_straight_line_is_kept_by_interpolation_and_by_averaging() -> None:
     for grid in (COARSE, Grid(np.arange(4992.003, 5008, 0.007))):
         on_grid = resample(star, grid)
         np.testing.assert_allclose(on_grid.flux, 0.1 * grid.wavelength, rtol=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 0.4))
+def test_a_cubic_is_kept_by_interpolation_on_even_and_on_uneven_pixels(seed: int, uneven: float) -> None:
+    random = np.random.default_rng(seed)
+    wavelength = np.cumsum(random.uniform(1 - uneven / 2, 1 + uneven / 2, 40))
+    cubic = np.polynomial.Polynomial(random.normal(size=4), domain=wavelength[[0, -1]], window=[-1, 1])
+    target = np.sort(random.uniform(wavelength[1], wavelength[-2], 200))
+    flux, _, valid = resampler(wavelength, target).apply(cubic(wavelength)[None])
+    assert valid.all()
+    np.testing.assert_allclose(flux[0], cubic(target), atol=1e-9)
+
+
+def test_interpolation_halfway_between_pixels_hardly_widens_a_line() -> None:
+    pixels = 5000 + 0.2 * np.arange(100)
+    target = Grid(pixels[3:-3] + 0.1)
+    profile = 0.6 / FWHM  # of a spectrograph whose FWHM is three pixels
+    on_grid = resample(Spectrum(pixels, line(pixels, 5010, profile)), target)
+    depth = 1 - on_grid.flux
+    variance = (depth * (target.wavelength - 5010) ** 2).sum() / depth.sum()
+    assert np.sqrt(variance) == pytest.approx(profile, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("target", "is_cubic"),
+    [
+        (5000.5, False),
+        (5004.5, True),
+        (5008.5, False),
+        (5100.5, False),
+        (5103.5, False),
+        (5106.5, False),
+        (5107.5, True),
+    ],
+)
+def test_beside_a_bad_pixel_or_a_gap_and_at_the_ends_interpolation_is_straight(target: float, is_cubic: bool) -> None:
+    wavelength = np.concatenate([np.arange(5000.0, 5010), np.arange(5100.0, 5110)])
+    bad = wavelength == 5105
+    way = Interpolation(wavelength, np.array([target]))
+    flux, sigma, valid = way.apply(wavelength[None] ** 2, np.ones((1, 20)), bad[None])
+    assert valid.all()
+    # The chord of a parabola is 1/4 above it in the middle.
+    assert flux[0, 0] == pytest.approx(target**2 + (0 if is_cubic else 0.25), abs=1e-6)
+    assert sigma is not None
+    assert sigma[0, 0] ** 2 == pytest.approx(2 * (9**2 + 1) / 16**2 if is_cubic else 1 / 2)
+
+
+def test_pixels_that_are_much_closer_than_their_neighbours_do_not_shake_the_interpolation() -> None:
+    wavelength = np.array([5000.0, 5001, 5002, 5002.001, 5003, 5004, 5005])
+    flux = np.array([1.0, 1, 1.1, 0.9, 1, 1, 1])
+    on_grid, _, _ = Interpolation(wavelength, np.array([5000.5, 5001.5, 5002.5, 5003.5])).apply(flux[None])
+    assert np.abs(on_grid - 1).max() < 0.1
 
 
 def test_a_mean_of_ten_pixels_has_a_third_of_the_noise() -> None:

@@ -23,7 +23,7 @@ from anna_onnx.quality import estimate_snr
 from anna_onnx.resampling import Grid
 from anna_onnx.session import Session
 from anna_onnx.shifting import Shifter
-from anna_onnx.training.augmentation import Augmentation
+from anna_onnx.training.augmentation import Augmentation, cubic
 from anna_onnx.training.batches import CALIBRATION, FileSource, generator
 from anna_onnx.training.emulation import fit_emulator
 from anna_onnx.training.task import open_grid
@@ -46,7 +46,7 @@ IMPERFECT = 0.2
 LEAST_LINE_ERROR = 0.05
 """Fraction of the lines by which any synthetic spectrum is wrong: that much is never called unlike training."""
 LEAST_BLUR_ERROR = 0.4
-"""The same of the instrumental profile, a variance in square pixels; to interpolate linearly adds up to a quarter."""
+"""The same of the instrumental profile, a variance in square pixels."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -257,9 +257,11 @@ def _with_usual_errors(emulator: Emulator, fit: Fit) -> Emulator:
 
 def _interpolated(flux: Tensor, random: torch.Generator) -> Tensor:
     """Return spectra of which every other one was interpolated onto its pixels, as those of another grid are."""
+    n = flux.shape[1]
     where = torch.rand((len(flux), 1), generator=random)
     where[::2] = 0
-    return torch.cat([torch.lerp(flux[:, :-1], flux[:, 1:], where), flux[:, -1:]], dim=1)
+    inside = cubic(flux, torch.arange(n - 3).expand(len(flux), -1), where.repeat(1, n - 3))
+    return torch.cat([flux[:, :1], inside, flux[:, -2:]], dim=1)
 
 
 def _infer_with(bundle: Bundle) -> Infer:

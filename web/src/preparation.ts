@@ -12,7 +12,7 @@ import { convert, doppler } from "./medium.ts";
 import { gridText, type Model } from "./model.ts";
 import { searchSorted, sum } from "./numeric.ts";
 import { continuumLevel, estimateSnr, offContinuum } from "./quality.ts";
-import { Degrader, FWHM, resampler, type Resampled, type Resampler } from "./resampling.ts";
+import { Degrader, FWHM, Interpolation, resampler, type Resampled, type Resampler } from "./resampling.ts";
 import type { Frame, Medium, Spectrum } from "./spectrum.ts";
 
 /** What the user may ask for. */
@@ -170,7 +170,8 @@ function findRoad(model: Model, spectrum: Spectrum, velocity: number): Road | nu
     columns: [start, stop],
     wavelength,
     degrader,
-    resampler: degrader ? resampler(degrader.wavelength, grid) : direct,
+    // Nothing is finer than the model's resolution any more, to which the width of its pixels would add.
+    resampler: degrader ? new Interpolation(degrader.wavelength, grid, 1) : direct,
     nCovered: sum(direct.covers),
     gain: Math.sqrt(Math.max(1, direct.ratio)),
   };
