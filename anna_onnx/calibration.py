@@ -10,6 +10,7 @@ scaled by how well the spectrum fits, as errors of a least-squares fit are.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -80,8 +81,16 @@ class Calibration:
         half_width : array, shape (n, n_label)
         """
         self.check_level(level)
-        factors = np.stack([[np.interp(level, self.levels, row) for row in table] for table in self.factors])
-        return np.asarray(np.asarray(sigma, dtype=np.float64) * over_noise(snr, self.snr, factors))
+        if level not in self._at_level:
+            table = [[np.interp(level, self.levels, row) for row in table] for table in self.factors]
+            self._at_level[level] = np.array(table)
+        factors = over_noise(snr, self.snr, self._at_level[level])
+        return np.asarray(np.asarray(sigma, dtype=np.float64) * factors)
+
+    @cached_property
+    def _at_level(self) -> dict[float, FloatArray]:
+        """The factors, shape (n_bin, n_label), of the levels that were asked for: one or two of many blocks."""
+        return {}
 
 
 def over_noise(snr: ArrayLike, bins: FloatArray, values: FloatArray) -> FloatArray:
