@@ -77,7 +77,10 @@ _WAVELENGTH = (
     "arg", "wavel", "wavelen", "wlength", "wavelength_um", "wave_um", "wave_ang", "obs_wavelength",
     "wavelength_obs", "wave_rest", "opt_wave", "box_wave",
 )  # fmt: skip
-_LOG_WAVELENGTH = ("loglam", "log_lambda", "log_wave", "loglambda", "logwave", "log_wavelength", "log10lam", "log_lam")
+_LOG_WAVELENGTH = (
+    "loglam", "log_lambda", "log_wave", "loglambda", "logwave", "log_wavelength", "log10lam", "log_lam",
+    "lnlam", "ln_lambda", "lnwave", "ln_wave",
+)  # fmt: skip
 _FLUX = (
     "flux", "flux_reduced", "fluxes", "flux_norm", "norm_flux", "normalized_flux", "normalised_flux", "nflux",
     "flam", "f", "f_lambda", "fnu", "intensity", "spec", "spectrum", "counts", "fun", "flux_cal",

@@ -181,9 +181,11 @@ def _wavelength(
     values = np.asarray(stored, dtype=np.float64)
     if roles.log is None:
         return to_angstrom(values, unit_of(roles.wavelength), options.wave_unit, where)
+    base = np.e if values.size and 5.5 < values[values.size // 2] < 12 else roles.log  # 10**5.5 A are 32 micron
     with np.errstate(over="ignore"):
-        values = roles.log**values
-    return to_angstrom(values, unit_of(roles.wavelength), options.wave_unit, where, default="Angstrom")
+        values = base**values
+    wavelength, notes = to_angstrom(values, unit_of(roles.wavelength), options.wave_unit, where, default="Angstrom")
+    return wavelength, notes if base == roles.log else (*notes, "natural logarithms, from their size")
 
 
 def _sigma(error: NDArray[Any] | None, roles: Roles) -> FloatArray | None:

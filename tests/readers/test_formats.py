@@ -551,6 +551,12 @@ def test_a_mask_of_words_or_bits_is_left_out(tmp_path, flags):
     assert any("mask" in note for note in star.notes)
 
 
+@pytest.mark.parametrize(("name", "log"), [("loglam", np.log10), ("log_lambda", np.log), ("ln_wave", np.log)])
+def test_logarithms_of_wavelengths_are_natural_when_their_size_says_so(tmp_path, name, log):
+    (star,) = read_spectra(write_hdus(tmp_path / "a", table("S", **{name: log(WAVE), "flux": FLUX})))
+    np.testing.assert_allclose(star.wavelength, WAVE)
+
+
 def test_wavenumbers_are_no_wavelengths(tmp_path):
     with pytest.raises(ReadError, match="WAVENUMBER"):
         read_spectra(write_hdus(tmp_path / "a", table("S", WAVENUMBER=2 * WAVE, flux=FLUX)))

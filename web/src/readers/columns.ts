@@ -39,7 +39,9 @@ const WAVELENGTH = words(`
   wavelength_obs wave_rest`);
 /** The last names are too short or too general to be believed among many columns. */
 const WAVELENGTH_AMONG_MANY = WAVELENGTH.slice(0, -6);
-const LOG_WAVELENGTH = words("loglam log_lambda log_wave loglambda logwave log_wavelength log10lam log_lam");
+const LOG_WAVELENGTH = words(
+  "loglam log_lambda log_wave loglambda logwave log_wavelength log10lam log_lam lnlam ln_lambda lnwave ln_wave",
+);
 const FLUX = words(`
   flux flux_reduced fluxes flux_norm norm_flux normalized_flux normalised_flux nflux
   flam f f_lambda fnu intensity spec spectrum counts fun flux_cal

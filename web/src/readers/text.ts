@@ -219,12 +219,11 @@ function mayBeError(values: Float64Array, flux: Float64Array): boolean {
 function wavelengths(roles: Roles, where: string): { wavelength: Float64Array; notes: string[] } {
   const { wavelength, log } = roles;
   if (log === null) return toAngstrom(wavelength.values, unitOf(wavelength), where);
-  return toAngstrom(
-    wavelength.values.map((value) => log ** value),
-    unitOf(wavelength),
-    where,
-    "Angstrom",
-  );
+  const middle = wavelength.values[wavelength.values.length >> 1];
+  const base = middle > 5.5 && middle < 12 ? Math.E : log; // 10**5.5 A are 32 micron
+  const values = wavelength.values.map((value) => base ** value);
+  const found = toAngstrom(values, unitOf(wavelength), where, "Angstrom");
+  return base === log ? found : { ...found, notes: [...found.notes, "natural logarithms, from their size"] };
 }
 
 function sigmaOf({ error, kind }: Roles): Float64Array | null {
