@@ -138,7 +138,8 @@ def guess_unit(values: FloatArray, where: str) -> str:
         raise NoWavelengthError(f"{where}: the axis counts pixels, needed wavelengths")
     if 3000 <= middle <= 60000:
         return "Angstrom"
-    if 300 <= middle <= 1100 and good.min() < 900:  # from 900 they may be Angstrom in the far ultraviolet
+    # From 900 they may be Angstrom in the far ultraviolet; below 9 nm no model of a star begins.
+    if 300 <= middle <= 1100 and 9 <= good.min() < 900:
         return "nm"
     if good.min() > 3.3 and good.max() < 4.6:
         raise ReadError(f"{where}: no wavelength unit stated, and {middle:g} may be microns or log10 of Angstrom")

@@ -238,6 +238,8 @@ def test_a_unit_that_cannot_be_told_is_asked_for(read):
     assert read({"CRVAL1": 1500.0, "CDELT1": 0.1, "CRPIX1": 1.0}, wave_unit="nm")[0].wavelength[0] == 15000
     with pytest.raises(ReadError, match="wave_unit"):  # FUSE in Angstrom, or the Y band in nm
         read({"CRVAL1": 905.0, "CDELT1": 1.0, "CRPIX1": 1.0})
+    with pytest.raises(ReadError, match="wave_unit"):
+        read({"CRVAL1": 3.0, "CDELT1": 20.0, "CRPIX1": 1.0})
 
 
 def test_microns_that_may_be_logarithms_are_asked_for(read):

@@ -105,8 +105,8 @@ export function guessUnit(values: Float64Array, where: string): string {
   const sorted = good.slice().sort();
   const middle = sorted[sorted.length >> 1];
   if (middle >= 3000 && middle <= 60000) return "Angstrom";
-  // From 900 they may be Angstrom in the far ultraviolet.
-  if (middle >= 300 && middle <= 1100 && sorted[0] < 900) return "nm";
+  // From 900 they may be Angstrom in the far ultraviolet; below 9 nm no model of a star begins.
+  if (middle >= 300 && middle <= 1100 && sorted[0] >= 9 && sorted[0] < 900) return "nm";
   if (sorted[0] > 3.3 && sorted[sorted.length - 1] < 4.6)
     throw new ReadError(`${where}: no wavelength unit stated, ${general(middle)} may be microns or log10 of Angstrom`);
   if (middle >= 0.3 && middle <= 6) return "um";
