@@ -7,7 +7,8 @@ emulator then says what a star with these labels looks like, and two things are 
 * Is it larger in the space of the training spectra than noise, which lies outside of it too, makes it?
 * Is it what a lower resolving power leaves?
 
-Errors of the inferred labels, of the velocity and of the continuum are allowed for, to first order.
+Errors of the inferred labels, of the velocity and of the continuum are allowed for, to first order; so are, by the
+first, the usual errors of the profile.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Fit:
     pixel_noise : array
         Noise of a pixel, from what is left of its neighbours.
     noise : array
-        Rms of a pixel outside the space of the emulated spectra.
+        Rms of a pixel outside the space of the emulated spectra and of smooth continua.
     misfit : array
         The same inside of it, after all that is allowed for.
     lines : array
@@ -211,14 +212,20 @@ class Emulator:
         scatter = pixel_noise(left)
         share = np.maximum(np.isfinite(left).mean(axis=1), 1 / self.mean.size)
         known = np.nan_to_num(left, copy=False)
-        inside = shifter.shift(known, -velocity, beyond=0) @ self._components.T  # (spectrum, component)
-        outside = np.maximum(sums_of_squares(known) - sums_of_squares(inside), 0)
-        noise = np.sqrt(outside / (share * max(self.mean.size - len(self.components), 1)))
+        at_rest = shifter.shift(known, -velocity, beyond=0)
+        inside = at_rest @ self._components.T  # (spectrum, component)
+        explained = sums_of_squares(inside) + sums_of_squares(at_rest @ self._smooth.T)
+        outside = np.maximum(sums_of_squares(known) - explained, 0)
+        noise = np.sqrt(outside / (share * max(self.mean.size - len(self.components) - len(self._smooth), 1)))
         allowed = Allowed(self._directions(labels, amounts, errors), np.maximum(noise, LEAST_NOISE))
         rest = self._fill_gaps(inside, allowed, flux, velocity, shifter)
         wider = amounts @ self._of_widening[1:] + self._of_widening[0]
         of_its_own = allowed.take_out(wider)
         weight = np.maximum(np.einsum("nk,nk->n", wider, of_its_own), 1e-12)
+        # The misfit allows for an error of the profile too, one direction more (Sherman & Morrison 1950).
+        usual = self.blur_error**2
+        steps = usual * np.einsum("nk,nk->n", wider, rest) / (allowed.noise**2 + usual * weight)
+        rest = rest - steps[:, None] * of_its_own
         return Fit(
             velocity=velocity,
             pixel_noise=scatter,
@@ -302,8 +309,18 @@ class Emulator:
     @cached_property
     def _of_continuum(self) -> Image:
         """What errors of the continuum do that are Legendre polynomials."""
+        return self._onto_components(self._legendre)
+
+    @cached_property
+    def _smooth(self) -> Image:
+        """What of these errors lies outside of the components, orthonormal, shape (n_direction, n_pixel)."""
+        outside = self._legendre - self._of_continuum @ self._components
+        return np.asarray(np.linalg.qr(outside.T)[0].T, dtype=np.float32)
+
+    @cached_property
+    def _legendre(self) -> FloatArray:
         position = np.linspace(-1, 1, self.mean.size)
-        return self._onto_components(np.polynomial.legendre.legvander(position, CONTINUUM_ORDER).T)
+        return np.asarray(np.polynomial.legendre.legvander(position, CONTINUUM_ORDER).T)
 
     @cached_property
     def _rows(self) -> FloatArray:

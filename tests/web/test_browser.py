@@ -72,7 +72,7 @@ def files(tmp_path_factory) -> list[Path]:
 
 
 def assert_same(page_rows, lite_rows, labels):
-    """Compare the tables; the labels to 1e-4 of their ranges."""
+    """Compare the tables; the labels to 1e-4 of their ranges, their errors to 5e-4, for float32 tells in a misfit."""
     assert len(page_rows) == len(lite_rows)
     assert list(page_rows[0]) == list(lite_rows[0])
     for ours, theirs in zip(page_rows, lite_rows, strict=True):
@@ -85,9 +85,9 @@ def assert_same(page_rows, lite_rows, labels):
         else:
             assert ours["message"] == theirs["message"], where
         for label in labels:
-            for name in (label.name, f"e_{label.name}"):
+            for name, tolerance in ((label.name, 1e-4), (f"e_{label.name}", 5e-4)):
                 difference = abs(float(ours[name]) - float(theirs[name]))
-                assert difference <= 1e-4 * label.span or ours[name] == theirs[name] == "nan", f"{where}: {name}"
+                assert difference <= tolerance * label.span or ours[name] == theirs[name] == "nan", f"{where}: {name}"
         for name in ("snr", "coverage"):
             np.testing.assert_allclose(float(ours[name]), float(theirs[name]), rtol=1e-4, err_msg=f"{where}: {name}")
 

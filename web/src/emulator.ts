@@ -61,17 +61,25 @@ export function compare(
   const left = given.map((value, i) => value - shifted[i]);
   const share = Math.max(left.filter(Number.isFinite).length, 1) / nPixel;
   const known = left.map((value) => (Number.isFinite(value) ? value : 0));
-  const inside = project(components, shifter.shift(known, -velocity, 0));
-  const outside = Math.max(squares(known) - squares(inside), 0);
-  const noise = Math.max(Math.sqrt(outside / (share * Math.max(nPixel - nComponent, 1))), LEAST_NOISE);
+  const atRest = shifter.shift(known, -velocity, 0);
+  const inside = project(components, atRest);
+  const smooth = smoothDirections(components, nPixel);
+  const explained = squares(inside) + sum(smooth.map((one) => dot(one, atRest) ** 2));
+  const outside = Math.max(squares(known) - explained, 0);
+  const nFree = Math.max(nPixel - nComponent - smooth.length, 1);
+  const noise = Math.max(Math.sqrt(outside / (share * nFree)), LEAST_NOISE);
   const directions = directionsOf(emulator, labels, amounts, errors, model);
   const takeOut = (values: Float64Array) => withoutDirections(directions, values, noise);
   const gap = shifter.shift(given, -velocity, 0).map((value) => (Number.isNaN(value) ? 1 : 0));
   const filled = given.some(Number.isNaN) ? fillGaps(components, inside, takeOut, gap) : inside;
-  const rest = takeOut(filled).subarray(0, TEST_COMPONENTS);
   const wider = project(components, secondDifferences(model));
   const ofItsOwn = takeOut(wider);
   const weight = Math.max(dot(wider, ofItsOwn), 1e-12);
+  // The misfit allows for an error of the profile too.
+  const unexplained = takeOut(filled);
+  const usual = emulator.blur_error ** 2;
+  const step = (usual * dot(wider, unexplained)) / (noise ** 2 + usual * weight);
+  const rest = unexplained.map((value, k) => value - step * ofItsOwn[k]).subarray(0, TEST_COMPONENTS);
 
   const dilution = Math.sqrt(nPixel / Math.min(TEST_COMPONENTS, nComponent));
   const lineError = emulator.line_error * Math.sqrt(squares(lines) / nPixel) * dilution;
@@ -105,7 +113,6 @@ function directionsOf(
   model: Float64Array,
 ): Float64Array[] {
   const { components } = emulator;
-  const last = model.length - 1;
   const ofLabels = Array.from(labels, (label, i) => {
     const step = clamp(Number.isNaN(errors[i]) ? LARGEST_ERROR : errors[i], LEAST_ERROR, LARGEST_ERROR);
     const towardMiddle = label > 0.5 ? label - step : label + step;
@@ -115,15 +122,34 @@ function directionsOf(
     );
     return changed.map((value, k) => value - amounts[k]);
   });
-  const continuum = Array.from({ length: CONTINUUM_ORDER + 1 }, (_, order) => {
-    const series = new Float64Array(CONTINUUM_ORDER + 1);
-    series[order] = CONTINUUM_ERROR;
-    return project(
-      components,
-      model.map((_value, i) => legendre((2 * i) / last - 1, series)),
-    );
-  });
+  const continuum = Array.from({ length: CONTINUUM_ORDER + 1 }, (_, order) =>
+    project(components, legendrePolynomial(order, model.length)).map((value) => CONTINUUM_ERROR * value),
+  );
   return [...ofLabels, project(components, gradient(model)), ...continuum];
+}
+
+/** Return what of errors of the continuum lies outside of the components: orthonormal directions. */
+function smoothDirections(components: Float32Array, nPixel: number): Float64Array[] {
+  const found: Float64Array[] = [];
+  for (let order = 0; order <= CONTINUUM_ORDER; order++) {
+    let one = legendrePolynomial(order, nPixel);
+    const inside = project(components, one);
+    const minus = inside.map((value) => -value);
+    one = combine(one, components, minus);
+    for (const other of found) {
+      const along = dot(one, other);
+      one = one.map((value, i) => value - along * other[i]);
+    }
+    const length = Math.sqrt(squares(one));
+    found.push(one.map((value) => value / length));
+  }
+  return found;
+}
+
+function legendrePolynomial(order: number, n: number): Float64Array {
+  const series = new Float64Array(order + 1);
+  series[order] = 1;
+  return Float64Array.from({ length: n }, (_, i) => legendre((2 * i) / (n - 1) - 1, series));
 }
 
 /** Return what is left of amounts when steps along the directions, each of about one sigma, are taken out. */
