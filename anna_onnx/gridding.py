@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from anna_onnx.continuum import Normalization, fit_continuum
 from anna_onnx.medium import convert, doppler
 from anna_onnx.quality import estimate_snr, off_continuum
-from anna_onnx.resampling import FWHM, Degrader, Floats, Grid, Interpolation, Resampler, resampler
+from anna_onnx.resampling import FWHM, Degrader, Floats, Grid, Interpolation, Resampler, Way, resampler
 from anna_onnx.spectrum import BoolArray, FloatArray, Medium
 
 LARGEST_FLUX = 1e30
@@ -125,8 +125,8 @@ class Gridded:
 class Gridder:
     """Brings spectra onto a grid, and remembers the way for the next that share their wavelengths."""
 
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
+    def __init__(self, grid: Grid, interpolation: Way) -> None:
+        self._grid, self._interpolation = grid, interpolation
         self._roads: list[Road] = []
 
     def bring(self, spectra: Spectra, treatment: Treatment, rv: FloatArray | None) -> Gridded:
@@ -159,7 +159,7 @@ class Gridder:
             same = road.source is spectra.wavelength or np.array_equal(road.source, spectra.wavelength)
             if road.key == key and same:
                 return road
-        road = Road(spectra.wavelength, self._grid, *key)
+        road = Road(spectra.wavelength, self._grid, self._interpolation, *key)
         self._roads = [road, *self._roads[:1]]
         return road
 
@@ -226,7 +226,13 @@ class Road:
     degrader: Degrader | None = None
 
     def __init__(
-        self, source: FloatArray, grid: Grid, medium: Medium, velocity: float, degrade: tuple[float, float] | None
+        self,
+        source: FloatArray,
+        grid: Grid,
+        interpolation: Way,
+        medium: Medium,
+        velocity: float,
+        degrade: tuple[float, float] | None,
     ) -> None:
         self.source, self.key = source, (medium, velocity, degrade)
         first, last = grid.wavelength[[0, -1]]
@@ -241,7 +247,7 @@ class Road:
         self.wavelength = convert(source[self.columns], medium, grid.medium) / shift
         if self.wavelength.size < 2 or last < self.wavelength[0] or first > self.wavelength[-1]:
             return
-        direct = resampler(self.wavelength, grid.wavelength)
+        direct = resampler(self.wavelength, grid.wavelength, interpolation)
         self.gain = np.sqrt(max(1.0, direct.ratio))
         self.n_covered = int(np.count_nonzero(direct.covers))
         if degrade is None:
@@ -249,7 +255,7 @@ class Road:
         else:
             self.degrader = Degrader(self.wavelength, *degrade)
             # Nothing is finer than the model's resolution any more, to which the width of its pixels would add.
-            self.resampler = Interpolation(self.degrader.wavelength, grid.wavelength)
+            self.resampler = Interpolation(self.degrader.wavelength, grid.wavelength, interpolation)
 
 
 def _normalize(

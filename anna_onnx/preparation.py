@@ -26,7 +26,7 @@ from anna_onnx.errors import AnnaError
 from anna_onnx.flags import Flag
 from anna_onnx.gridding import Gridded, Gridder, Spectra, Treatment
 from anna_onnx.quality import continuum_level, off_continuum
-from anna_onnx.resampling import Floats, Grid
+from anna_onnx.resampling import Floats, Grid, Way
 from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Spectrum
 from anna_onnx.velocity import measure_rv
 
@@ -177,6 +177,8 @@ class Preparation:
         lower for a network trained with missing pixels.
     snr_range : (low, high), optional
         Signal-to-noise ratios, per pixel of the grid, of the training.
+    interpolation : {'cubic', 'linear'}
+        Between pixels; linear as in the old program for networks that were trained with it.
 
     Raises
     ------
@@ -200,12 +202,15 @@ class Preparation:
     normalize: Normalization | None = None
     min_coverage: float = 0.99
     snr_range: tuple[float, float] | None = None
+    interpolation: Way = "cubic"
 
     def __post_init__(self) -> None:
         if self.frame not in get_args(Frame):
             raise AnnaError(f"preparation: frame '{self.frame}', needed one of {', '.join(get_args(Frame))}")
         if self.resolution is not None and not 1 < self.resolution < np.inf:
             raise AnnaError(f"preparation: resolving power {self.resolution}, needed wavelength / FWHM")
+        if self.interpolation not in get_args(Way):
+            raise AnnaError(f"preparation: interpolation '{self.interpolation}', needed {' or '.join(get_args(Way))}")
         if not 0 <= self.min_coverage <= 1:
             raise AnnaError(f"preparation: min_coverage {self.min_coverage}, needed 0 to 1")
         for name in ("velocity_range", "snr_range"):
@@ -222,6 +227,7 @@ class Preparation:
             "normalize": None if self.normalize is None else self.normalize.to_dict(),
             "min_coverage": self.min_coverage,
             "snr_range": self.snr_range,
+            "interpolation": self.interpolation,
         }
 
     @classmethod
@@ -244,6 +250,7 @@ class Preparation:
                 normalize=None if recipe is None else Normalization.from_dict(recipe),
                 min_coverage=float(values.get("min_coverage", 0.99)),
                 snr_range=_pair(values.get("snr_range")),
+                interpolation=values.get("interpolation", "cubic"),
             )
         except (TypeError, ValueError, AttributeError) as error:
             raise AnnaError(f"preparation: {error}") from error
@@ -352,7 +359,7 @@ class Preparation:
 
     @cached_property
     def _gridder(self) -> Gridder:
-        return Gridder(self.grid)
+        return Gridder(self.grid, self.interpolation)
 
     def _treatment(self, options: PrepareOptions, resolution: float | None) -> Treatment:
         recipe = options.normalize if isinstance(options.normalize, Normalization) else self.normalize

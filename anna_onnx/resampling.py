@@ -18,6 +18,8 @@ Floats = NDArray[np.floating[Any]]
 FWHM = float(2 * np.sqrt(2 * np.log(2)))
 """Full width at half maximum of a Gaussian of standard deviation 1."""
 
+Way = Literal["cubic", "linear"]
+"""Of interpolating between pixels."""
 UNEVEN = 2.0
 """Times as wide as its neighbour, a step between pixels is too uneven for a cubic."""
 MAX_PARTS = 10
@@ -171,7 +173,7 @@ def find_gaps(wavelength: FloatArray) -> NDArray[np.intp]:
     return np.flatnonzero(step > 5 * np.maximum(usual[: step.size], usual[reach + 1 :]))
 
 
-def resampler(wavelength: FloatArray, target: FloatArray) -> Resampler:
+def resampler(wavelength: FloatArray, target: FloatArray, interpolation: Way = "cubic") -> Resampler:
     """Work out the way from one wavelength vector to another.
 
     Parameters
@@ -179,13 +181,15 @@ def resampler(wavelength: FloatArray, target: FloatArray) -> Resampler:
     wavelength : array of float64, shape (n_in,)
         Ascending, same unit, medium and frame as `target`.
     target : array of float64, shape (n_out,)
+    interpolation : {'cubic', 'linear'}
+        Where the pixels of the target are not larger.
     """
     first, last = target[[0, -1]]
     width_out = pixel_width(target, first, last)
     if wavelength.size == target.size and np.abs(wavelength - target).max() < 1e-4 * width_out:
         return Identity(target.size)
     ratio = width_out / pixel_width(wavelength, first, last)
-    way = Average(wavelength, target) if ratio > 1.0001 else Interpolation(wavelength, target)
+    way = Average(wavelength, target) if ratio > 1.0001 else Interpolation(wavelength, target, interpolation)
     way.ratio = ratio
     return way
 
@@ -277,12 +281,13 @@ class Interpolation(Resampler):
     """Interpolation with the cubic through the centres of four pixels; of the inner two neither may be bad.
 
     A straight line would broaden lines by up to a quarter of a square pixel. It is taken where an outer
-    pixel is bad, lies behind a gap, or much nearer or farther than the inner two from each other.
+    pixel is bad, lies behind a gap, or much nearer or farther than the inner two from each other; everywhere
+    for an `interpolation` that is linear.
     """
 
     enough = 1 - 1e-9
 
-    def __init__(self, wavelength: FloatArray, target: FloatArray) -> None:
+    def __init__(self, wavelength: FloatArray, target: FloatArray, interpolation: Way = "cubic") -> None:
         n = wavelength.size
         left = np.clip(np.searchsorted(wavelength, target), 1, n - 1) - 1
         step, gaps = np.diff(wavelength), find_gaps(wavelength)
@@ -290,7 +295,7 @@ class Interpolation(Resampler):
         in_gap = np.isin(left, gaps) & (t > 0) & (t < 1)
         self.covers = _inside(target, wavelength) & ~in_gap
         self.share = np.ones(target.size)
-        even = (left > 0) & (left < n - 2)
+        even = (left > 0) & (left < n - 2) & (interpolation == "cubic")
         places = np.maximum(left - 1, 0), np.minimum(left + 1, n - 2)
         before, after = (step[place] / step[left] for place in places)
         for place, outer in zip(places, (before, after), strict=True):

@@ -301,6 +301,7 @@ def test_options_that_make_no_sense_are_refused(wrong: dict[str, object]) -> Non
         {"resolution": "high"},
         {"min_coverage": 2},
         {"snr_range": [3, 1]},
+        {"interpolation": "nearest"},
         {"velocity_range": [1]},
         {"velocity_range": 5},
         {"normalize": "yes"},

@@ -91,6 +91,12 @@ def test_beside_a_bad_pixel_or_a_gap_and_at_the_ends_interpolation_is_straight(t
     assert sigma[0, 0] ** 2 == pytest.approx(2 * (9**2 + 1) / 16**2 if is_cubic else 1 / 2)
 
 
+def test_a_linear_interpolation_is_straight_everywhere() -> None:
+    wavelength, target = np.arange(5000.0, 5010), np.arange(5000.5, 5009)
+    flux, _, _ = resampler(wavelength, target, "linear").apply(wavelength[None] ** 2)
+    np.testing.assert_allclose(flux[0], target**2 + 0.25, rtol=1e-12)
+
+
 def test_pixels_that_are_much_closer_than_their_neighbours_do_not_shake_the_interpolation() -> None:
     wavelength = np.array([5000.0, 5001, 5002, 5002.001, 5003, 5004, 5005])
     flux = np.array([1.0, 1, 1.1, 0.9, 1, 1, 1])

@@ -88,7 +88,7 @@ def convert_frozen(
     snr_range = old.values.get("SN_RANGE_TRAIN") if old.is_on("PREPROCESS_TRAIN") else None
     sidecar = bundle.Sidecar(
         labels=labels,
-        preparation=Preparation(grid, snr_range=snr_range),
+        preparation=Preparation(grid, snr_range=snr_range, interpolation="linear"),  # as the old program does
         selftest=selftest,
         provenance={**_describe_conversion(source, target, network, old), **training},
     )

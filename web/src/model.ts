@@ -4,6 +4,7 @@ import type { Normalization } from "./continuum.ts";
 import type { Emulator } from "./emulator.ts";
 import type { Novelty } from "./novelty.ts";
 import type { Hull } from "./recognition.ts";
+import type { Way } from "./resampling.ts";
 import type { Frame } from "./spectrum.ts";
 
 /** One quantity that the network infers. */
@@ -22,6 +23,7 @@ export interface Preparation {
   readonly normalize: Normalization | null;
   readonly min_coverage: number;
   readonly snr_range: readonly [number, number] | null;
+  readonly interpolation: Way;
 }
 
 /** Factors on sigma that make 68 % errors, for every S/N bin and label. */

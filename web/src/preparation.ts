@@ -164,14 +164,15 @@ function findRoad(model: Model, spectrum: Spectrum, velocity: number): Road | nu
   const inside = convert(spectrum.wavelength.slice(start, stop), spectrum.medium, model.grid.medium);
   const wavelength = inside.map((w) => w / shift);
   if (wavelength.length < 2 || last < wavelength[0] || first > wavelength[wavelength.length - 1]) return null;
-  const direct = resampler(wavelength, grid);
+  const way = model.preparation.interpolation;
+  const direct = resampler(wavelength, grid, way);
   const degrader = degrade && new Degrader(wavelength, degrade[0], degrade[1]);
   return {
     columns: [start, stop],
     wavelength,
     degrader,
     // Nothing is finer than the model's resolution any more, to which the width of its pixels would add.
-    resampler: degrader ? new Interpolation(degrader.wavelength, grid, 1) : direct,
+    resampler: degrader ? new Interpolation(degrader.wavelength, grid, 1, way) : direct,
     nCovered: sum(direct.covers),
     gain: Math.sqrt(Math.max(1, direct.ratio)),
   };

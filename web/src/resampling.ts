@@ -5,6 +5,9 @@ import { clamp, differences, median, searchSorted, sum } from "./numeric.ts";
 /** Full width at half maximum of a Gaussian of standard deviation 1. */
 export const FWHM = 2 * Math.sqrt(2 * Math.log(2));
 
+/** Of interpolating between pixels; linear as in the old program. */
+export type Way = "cubic" | "linear";
+
 /** Times as wide as its neighbour, a step between pixels is too uneven for a cubic. */
 const UNEVEN = 2;
 
@@ -57,14 +60,14 @@ export function findGaps(wavelength: Float64Array): number[] {
 }
 
 /** Work out the way from one wavelength vector to another. */
-export function resampler(wavelength: Float64Array, target: Float64Array): Resampler {
+export function resampler(wavelength: Float64Array, target: Float64Array, way: Way = "cubic"): Resampler {
   const first = target[0];
   const last = target[target.length - 1];
   const width = pixelWidth(target, first, last);
   if (wavelength.length === target.length && wavelength.every((w, i) => Math.abs(w - target[i]) < 1e-4 * width))
     return new Identity(target.length);
   const ratio = width / pixelWidth(wavelength, first, last);
-  return ratio > 1.0001 ? new Average(wavelength, target, ratio) : new Interpolation(wavelength, target, ratio);
+  return ratio > 1.0001 ? new Average(wavelength, target, ratio) : new Interpolation(wavelength, target, ratio, way);
 }
 
 /** The way of spectra from one wavelength vector to another: every output pixel is a mean of input pixels. */
@@ -144,7 +147,7 @@ export class Interpolation extends Resampler {
   /** Of the four pixels, one array each. */
   private readonly weights: readonly Float64Array[];
 
-  constructor(wavelength: Float64Array, target: Float64Array, ratio: number) {
+  constructor(wavelength: Float64Array, target: Float64Array, ratio: number, way: Way = "cubic") {
     super(ratio);
     const n = wavelength.length;
     const gaps = new Set(findGaps(wavelength));
@@ -161,7 +164,7 @@ export class Interpolation extends Resampler {
       const left = this.left[i];
       const [before, after] = [step[left - 1] / step[left], step[left + 1] / step[left]];
       const even = (outer: number) => outer < UNEVEN && outer > 1 / UNEVEN;
-      const isCubic = even(before) && even(after) && !gaps.has(left - 1) && !gaps.has(left + 1);
+      const isCubic = way === "cubic" && even(before) && even(after) && !gaps.has(left - 1) && !gaps.has(left + 1);
       const weights = isCubic ? lagrange([-before, 0, 1, 1 + after], t) : [0, 1 - t, t, 0];
       weights.forEach((weight, k) => (this.weights[k][i] = weight));
     });
