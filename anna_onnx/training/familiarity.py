@@ -34,8 +34,7 @@ Image = NDArray[np.float32]
 Infer = Callable[[Image], tuple[FloatArray, FloatArray]]
 Draw = Callable[[float | None], Image]
 
-FALSE_ALARM = 0.01
-STRICT = 0.008  # set on a few thousand stars; of others somewhat more are beyond
+FALSE_ALARM = 0.01  # of spectra with the continua of the training; of those without, fewer are beyond
 NOVELTY_SNR = (10, 20, 40, 80, 160, 320, 1000)
 MAX_COMPONENTS = 128
 N_FIT, N_THRESHOLD = 6000, 4000  # spectra
@@ -184,7 +183,7 @@ def fit_novelty(flux: Tensor, augmentation: Augmentation, seed: int) -> Novelty:
 def set_thresholds(
     novelty: Novelty, emulator: Emulator | None, levels: Sequence[float], draw: Draw, infer: Infer, grid: Grid
 ) -> tuple[Novelty, Emulator | None]:
-    """Set thresholds of which the fraction `STRICT` of clean spectra exceeds any, at every noise.
+    """Set thresholds of which the fraction `FALSE_ALARM` of clean spectra exceeds any, at every noise.
 
     Parameters
     ----------
@@ -222,7 +221,7 @@ def set_thresholds(
     return novelty, emulator
 
 
-def joint_thresholds(noise: FloatArray, left: FloatArray, beyond: float = STRICT) -> tuple[FloatArray, FloatArray]:
+def joint_thresholds(noise: FloatArray, left: FloatArray, beyond: float = FALSE_ALARM) -> tuple[FloatArray, FloatArray]:
     """Return noise levels and thresholds, of which the fraction `beyond` of spectra exceeds any.
 
     Parameters
