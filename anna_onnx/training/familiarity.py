@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -120,7 +121,9 @@ def learn_familiar(
         )
         return _interpolated(Augmentation(noisy, grid, settings.resolve)(others, random).flux, random).numpy()
 
-    novelty, emulator = set_thresholds(novelty, emulator, levels, draw, _infer_with(bundle), grid)
+    # The fewer stars thresholds are set on, the more of other stars are beyond.
+    beyond = FALSE_ALARM * min(1.0, math.sqrt(len(spectra) / N_THRESHOLD))
+    novelty, emulator = set_thresholds(novelty, emulator, levels, draw, _infer_with(bundle), grid, beyond)
     return novelty, emulator, Hull.of(stars.scaled)
 
 
@@ -181,9 +184,15 @@ def fit_novelty(flux: Tensor, augmentation: Augmentation, seed: int) -> Novelty:
 
 
 def set_thresholds(
-    novelty: Novelty, emulator: Emulator | None, levels: Sequence[float], draw: Draw, infer: Infer, grid: Grid
+    novelty: Novelty,
+    emulator: Emulator | None,
+    levels: Sequence[float],
+    draw: Draw,
+    infer: Infer,
+    grid: Grid,
+    beyond: float = FALSE_ALARM,
 ) -> tuple[Novelty, Emulator | None]:
-    """Set thresholds of which the fraction `FALSE_ALARM` of clean spectra exceeds any, at every noise.
+    """Set thresholds of which a fraction of clean spectra exceeds any, at every noise.
 
     Parameters
     ----------
@@ -196,6 +205,8 @@ def set_thresholds(
     infer : callable
         Gives the labels of spectra, scaled to 0-1, and their errors.
     grid : Grid
+    beyond : float
+        The fraction.
     """
     shifter = Shifter(grid)
     if emulator is not None:
@@ -212,7 +223,7 @@ def set_thresholds(
             tests += [(fit.noise, emulator.misfit(fit)), (fit.noise, emulator.blur(fit))]
         noise.append([level for level, _ in tests])
         left.append([value for _, value in tests])
-    seen, thresholds = joint_thresholds(np.array(noise), np.array(left))
+    seen, thresholds = joint_thresholds(np.array(noise), np.array(left), beyond)
     novelty = dataclasses.replace(novelty, noise=seen[:, 0], threshold=thresholds[:, 0])
     if emulator is not None:
         emulator = dataclasses.replace(
