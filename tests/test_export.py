@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,7 @@ from anna_onnx.training.export import (
     IR_VERSION,
     OPSET,
     Frozen,
+    calibrating,
     calibration_set,
     describe_preparation,
     describe_size,
@@ -288,6 +290,14 @@ def test_nothing_is_said_about_packages_that_the_exporter_could_use(run, tmp_pat
     export(run, tmp_path / "a.onnx", say=lambda text: None)
     assert capfd.readouterr() == ("", "")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize(("trained", "calibrated"), [(0.6, 0.3), (1.0, 1.0)])
+def test_errors_are_calibrated_on_half_as_many_imperfections_where_only_some_spectra_have_them(trained, calibrated):
+    settings = config.loads(GRID_PARAMS, Path("params.toml"))
+    augmentation = dataclasses.replace(settings.augmentation, imperfect=trained)
+    found = calibrating(dataclasses.replace(settings, augmentation=augmentation))
+    assert found.augmentation == dataclasses.replace(augmentation, imperfect=calibrated)
 
 
 def test_a_run_from_a_grid_is_calibrated_on_fresh_stars_of_its_instrument(monkeypatch):
