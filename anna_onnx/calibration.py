@@ -84,7 +84,7 @@ class Calibration:
         if level not in self._at_level:
             table = [[np.interp(level, self.levels, row) for row in table] for table in self.factors]
             self._at_level[level] = np.array(table)
-        factors = over_noise(snr, self.snr, self._at_level[level])
+        factors = interpolate_in_noise(snr, self.snr, self._at_level[level])
         return np.asarray(np.asarray(sigma, dtype=np.float64) * factors)
 
     @cached_property
@@ -93,7 +93,7 @@ class Calibration:
         return {}
 
 
-def over_noise(snr: ArrayLike, bins: FloatArray, values: FloatArray) -> FloatArray:
+def interpolate_in_noise(snr: ArrayLike, bins: FloatArray, values: FloatArray) -> FloatArray:
     """Interpolate between bins of S/N in the noise, which is what errors go with.
 
     Parameters
@@ -141,6 +141,10 @@ class FitScaling:
         if not ((self.power >= 0) & (self.power <= 1)).all():
             raise BundleError("fit_scaling: powers must be between 0 and 1")
 
+    def scale(self, sigma: FloatArray, misfit: ArrayLike, snr: ArrayLike) -> FloatArray:
+        """Return sigma, shape (n, n_label), times the factor of each spectrum."""
+        return np.asarray(sigma * self.factor(misfit, snr)[:, None])
+
     def factor(self, misfit: ArrayLike, snr: ArrayLike) -> FloatArray:
         """Return the factor on sigma, shape (n,).
 
@@ -149,7 +153,7 @@ class FitScaling:
         misfit, snr : array_like, shape (n,)
             NaN where not known: a misfit counts as the median, a S/N as in the median bin.
         """
-        usual, power = over_noise(snr, self.snr, np.stack([self.misfit, self.power], axis=1)).T
+        usual, power = interpolate_in_noise(snr, self.snr, np.stack([self.misfit, self.power], axis=1)).T
         times = np.clip(np.nan_to_num(np.asarray(misfit) / usual, nan=1.0), 1 / MISFIT_REACH, MISFIT_REACH)
         return np.asarray(times**power)
 

@@ -14,6 +14,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,7 +154,7 @@ def examine(
     most: int = MOST,
     resolution: float | None = None,
     progress: Progress = silent,
-    **read: object,
+    **read: Any,
 ) -> Measured:
     """Measure what a sample of spectra is like.
 
@@ -176,7 +177,7 @@ def examine(
     AnnaError
         If no spectrum could be used, or the grid that was asked for does not fit.
     """
-    reading = ReadOptions(**read)  # type: ignore[arg-type]  # it refuses wrong values
+    reading = ReadOptions(**read)
     options = InferOptions(prepare=PrepareOptions(resolution=resolution), read=reading)
     sample = gather(Inference(bundle, options), files, most)
     unnormalized = float((sample.flags & Flag.not_normalized.value > 0).mean())

@@ -73,7 +73,7 @@ class Fit:
     widening_error: FloatArray
 
     @property
-    def over_noise(self) -> FloatArray:
+    def misfit_in_noise(self) -> FloatArray:
         """The misfit in units of the noise, shape (n,)."""
         return np.asarray(self.misfit / self.noise)
 

@@ -183,7 +183,7 @@ class Inference:
         values[~covered], sigma[~covered] = np.nan, np.nan
         verdict = self._judge(block, prepared, values, half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA))
         if self.bundle.sidecar.fit_scaling is not None:
-            sigma *= self.bundle.sidecar.fit_scaling.factor(verdict.misfit, prepared.snr)[:, None]
+            sigma = self.bundle.sidecar.fit_scaling.scale(sigma, verdict.misfit, prepared.snr)
         flags = prepared.flags.copy()
         flags[covered & verdict.outside] |= Flag.outside_labels
         flags[covered & verdict.unlike] |= Flag.unlike_training

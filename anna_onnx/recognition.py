@@ -93,7 +93,7 @@ class Recognizer:
         score = emulator.score(fit)
         if novelty is not None:
             score = np.maximum(score, novelty.score(flux, fit.pixel_noise))
-        return ~(score <= 1), fit.over_noise, fit.velocity
+        return ~(score <= 1), fit.misfit_in_noise, fit.velocity
 
     def _outside(self, scaled: FloatArray, margin: FloatArray) -> BoolArray:
         """Return whether labels lie outside the training set by more than a margin.

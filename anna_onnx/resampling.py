@@ -318,6 +318,8 @@ class Interpolation(Resampler):
         if bad is None:
             return result, error, valid
         beside_bad = valid & (bad[:, self._pixels[0]] | bad[:, self._pixels[3]])
+        if not beside_bad.any():
+            return result, error, valid
         straight = self._sum(self._straight, np.where(bad, 0, flux))
         result = np.where(beside_bad, straight, result)
         if sigma is not None and error is not None:
@@ -453,10 +455,11 @@ class Degrader:
         self._reach = 16  # four standard deviations
         kernel = np.exp(-0.5 * (np.arange(-self._reach, self._reach + 1) / 4.0) ** 2)
         self._kernel = kernel / kernel.sum()
-        # Steps finer than the pixels share the noise of a pixel, which interpolation lowers.
-        ratio = pixel_width(wavelength, wavelength[0], wavelength[-1]) * (n_out - 1) / np.ptp(wavelength)
-        lowered = self._onto.variance(np.ones((1, wavelength.size))).mean()
-        self._shared = float(ratio / lowered) if isinstance(self._onto, Interpolation) else 1.0
+        self._shared = 1.0
+        if isinstance(self._onto, Interpolation):
+            # Steps finer than the pixels share the noise of a pixel, which interpolation lowers.
+            ratio = pixel_width(wavelength, wavelength[0], wavelength[-1]) * (n_out - 1) / np.ptp(wavelength)
+            self._shared = float(ratio / self._onto.variance(np.ones((1, wavelength.size))).mean())
 
     def apply(
         self, flux: Floats, sigma: Floats | None = None, bad: BoolArray | None = None

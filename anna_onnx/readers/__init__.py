@@ -67,7 +67,7 @@ def read_spectra(
     return spectra
 
 
-def iter_spectra(path: str | os.PathLike[str], options: ReadOptions = ReadOptions()) -> Iterator[Spectrum]:  # noqa: B008 frozen
+def iter_spectra(path: str | os.PathLike[str], options: ReadOptions = ReadOptions()) -> Iterator[Spectrum]:
     """Read the spectra of a file one after the other, in bounded memory.
 
     Parameters

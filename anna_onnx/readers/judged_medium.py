@@ -183,7 +183,8 @@ def _line_velocities(spectrum: Spectrum, lines: range, expected: float) -> list[
     scatter2 = ((depth**2).sum(axis=1) - (core**2).sum(axis=1)) / n_beside - mean**2
     clear &= (lower[:, 0] + lower[:, -1] == 0) & (deepest**2 > _CONTRAST**2 * scatter2)
     centroid = (lower * _VELOCITY[near]).sum(axis=1) / lower.sum(axis=1)
-    return np.where(clear, centroid + expected, np.nan).tolist()  # type: ignore[no-any-return]  # a list of floats
+    velocities: list[float] = np.where(clear, centroid + expected, np.nan).tolist()
+    return velocities
 
 
 def _mean(values: Sequence[float]) -> float:

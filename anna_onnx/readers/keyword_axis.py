@@ -90,7 +90,8 @@ def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectru
 def _layout(hdu: Hdu, where: str) -> tuple[int, int, int]:
     """Return the bands, lines and pixels of an image, when its header says that its lines are spectra."""
     if _is_explained(hdu):
-        return (1, 1, *hdu.shape)[-3:]  # type: ignore[return-value]  # they are three
+        n_band, n_line, n_pixel = (1, 1, *hdu.shape)[-3:]
+        return n_band, n_line, n_pixel
     size = " x ".join(map(str, hdu.shape))
     kind = UnknownLayoutError if "CRVAL1" in hdu.header else NoWavelengthError
     raise kind(f"{where}: an image of {size} that no layout explains; needed a spectrum along the first axis")
@@ -233,7 +234,7 @@ def _log_base(
 def _to_angstrom(
     values: FloatArray, unit: str, header: Header, options: ReadOptions, where: str
 ) -> tuple[FloatArray, tuple[str, ...]]:
-    if unit or options.wave_unit or not _by_iraf(header):
+    if unit or options.wave_unit or not _in_iraf_style(header):
         return to_angstrom(values, unit, options.wave_unit, where)
     try:
         guess = guess_unit(values, where)
@@ -252,5 +253,6 @@ def _written_by_iraf(header: Header) -> bool:
     return own or "IRAF" in header.text("ORIGIN").upper()
 
 
-def _by_iraf(header: Header) -> bool:
+def _in_iraf_style(header: Header) -> bool:
+    """Return whether the axis is written as IRAF does, by whatever program."""
     return "WAT0_001" in header or "DC-FLAG" in header

@@ -38,20 +38,9 @@ _WAVELENGTH = (
     "WAVELENGTH", "LAMBDA", "WAVE_VAC", "WAVE_AIR", "WAVELENGTHS", "WL", "WAVELENGTH_VAC", "WAVELENGTH_AIR",
 )  # fmt: skip
 _SIGMA = (
-    "ERRDATA",
-    "SCI ERROR",
-    "ERRS",
-    "ERR",
-    "ERROR",
-    "SIGMA",
-    "SIG",
-    "STDEV",
-    "UNCERTAINTY",
-    "NOISE",
-    "UNC",
-    "STD",
+    "ERRDATA", "SCI ERROR", "ERRS", "ERR", "ERROR", "SIGMA", "SIG", "STDEV", "UNCERTAINTY", "NOISE", "UNC", "STD",
     "UNCERT",
-)
+)  # fmt: skip
 _VARIANCE = ("SCI VARIANCE", "SCIVAR", "VAR", "VARIANCE", "STAT", "SPEC_DIVIDE_A0V_VARIANCE")
 _IVAR = ("IVAR", "INVVAR", "INVERSE_VARIANCE")
 _INVERSE, _SQUARED = re.compile(r"(?:\b|_)IVAR|INV.*VAR"), re.compile("VAR")

@@ -76,14 +76,12 @@ def _open(path: str, options: ReadOptions) -> Iterator[Spectrum]:
     data = load(path)
     head = bytes(data[:4096])
     if head.startswith((b"SIMPLE  =", b"XTENSION=")):
-        spectra = _open_fits(open_fits(path, data), options)
-    elif head.startswith(HDF5):
-        return _module("hdf5").read(path, data, options)  # type: ignore[no-any-return]  # every module's does
-    elif _module("legacy_binary").matches(data):
-        return _module("legacy_binary").read(path, data, options)  # type: ignore[no-any-return]
-    else:
-        spectra = _module("votable" if b"<VOTABLE" in head.upper() else "text").read(path, data, options)
-    return _judged(spectra, options)  # but training sets, above, are left as they are
+        return _judged(_open_fits(open_fits(path, data), options), options)
+    is_hdf5 = head.startswith(HDF5)
+    if is_hdf5 or _module("legacy_binary").matches(data):  # training sets are left as they are
+        stars: Iterator[Spectrum] = _module("hdf5" if is_hdf5 else "legacy_binary").read(path, data, options)
+        return stars
+    return _judged(_module("votable" if b"<VOTABLE" in head.upper() else "text").read(path, data, options), options)
 
 
 def _judged(spectra: Iterator[Spectrum], options: ReadOptions) -> Iterator[Spectrum]:
@@ -161,11 +159,13 @@ def _open_fits(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     if options.hdu is not None:
         return _read_hdu(fits, options)
     if options.columns is not None:
-        return _module("tables").read(fits, options)  # type: ignore[no-any-return]  # every family's does
+        columns: Iterator[Spectrum] = _module("tables").read(fits, options)
+        return columns
     single = len(fits.hdus) == 1 and len(fits.primary.shape) == 1
     for family in map(_module, IMAGE_FAMILIES if single else FITS_FAMILIES):
         if family.matches(fits):
-            return family.read(fits, options)  # type: ignore[no-any-return]  # every family's does
+            spectra: Iterator[Spectrum] = family.read(fits, options)
+            return spectra
     raise UnknownLayoutError(f"{fits.path}: no spectrum that is understood; found {fits.describe()}")
 
 
@@ -177,7 +177,8 @@ def _read_hdu(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     generic = ("tables",) if hdu.is_table else ("multispec", "spextool", "keyword_axis")
     for family in map(_module, generic):
         if family.reads(one, hdu):
-            return family.read_hdu(one, hdu, options)  # type: ignore[no-any-return]  # every family's does
+            spectra: Iterator[Spectrum] = family.read_hdu(one, hdu, options)
+            return spectra
     raise ReadError(f"{fits.path}[{hdu.index}]: no spectrum that is understood; found {fits.describe()}")
 
 

@@ -152,20 +152,9 @@ def export(
     deviation = require_parity(frozen, full, examples, labels)
     say(f"torch and onnxruntime agree to {deviation:.1e} of a label's range at batches of 1, 2 and 90")
 
-    bundle = dataclasses.replace(full, network=store(full.network, precision))
-    inferred = infer_examples(bundle, examples, spectra.grid)
+    stored = dataclasses.replace(full, network=store(full.network, precision))
+    bundle, inferred = learn_errors(settings, stored, examples, spectra, precision)
     effect = inferred.compare(infer_examples(full, examples, spectra.grid), labels) if precision != "float32" else {}
-    sidecar = dataclasses.replace(sidecar, calibration=inferred.calibrate(), selftest=make_selftest(bundle, examples))
-    novelty, emulator, hull = learn_familiar(settings, dataclasses.replace(bundle, sidecar=sidecar), spectra)
-    if precision != "float32":
-        novelty, emulator = shorten(novelty), None if emulator is None else shorten(emulator)
-    sidecar = dataclasses.replace(sidecar, novelty=novelty, emulator=emulator, hull=hull)
-    if emulator is not None:
-        inferred = infer_examples(dataclasses.replace(bundle, sidecar=sidecar), examples, spectra.grid)
-        scaling = fit_scaling(inferred.error, inferred.sigma, inferred.snr, inferred.misfit)
-        inferred = inferred.scale(scaling)
-        sidecar = dataclasses.replace(sidecar, fit_scaling=scaling, calibration=inferred.calibrate())
-    bundle = dataclasses.replace(bundle, sidecar=sidecar)
     provenance = describe_provenance(run, settings, info, known_as, bundle, inferred, augmentation.template)
     provenance["precision"] = {"stored": precision, **({"effect": effect} if effect else {})}
     names = tuple(label.name for label in labels)
@@ -180,13 +169,36 @@ def export(
     )
     if coverage is not None:
         provenance["coverage"] = coverage.to_dict()
-    bundle = write(path, bundle.network, dataclasses.replace(sidecar, provenance=provenance))
+    bundle = write(path, bundle.network, dataclasses.replace(bundle.sidecar, provenance=provenance))
     write_card(bundle, path.with_suffix(".md"), notes)
     for line in describe_size(path, full.network, precision, settings):
         say(line)
     if coverage is not None and (warning := coverage.warning()):
         say(warning)
     return bundle
+
+
+def learn_errors(
+    settings: config.Config, bundle: Bundle, examples: Examples, spectra: TrainingSet, precision: Precision
+) -> tuple[Bundle, Inferred]:
+    """Return a bundle that knows its errors and what is familiar to it, and what it makes of the examples.
+
+    What is familiar is judged by the errors, and errors are scaled by how well a spectrum fits what is
+    familiar: they come first without that, and again with it.
+    """
+    inferred = infer_examples(bundle, examples, spectra.grid)
+    selftest = make_selftest(bundle, examples)
+    sidecar = dataclasses.replace(bundle.sidecar, calibration=inferred.calibrate(), selftest=selftest)
+    novelty, emulator, hull = learn_familiar(settings, dataclasses.replace(bundle, sidecar=sidecar), spectra)
+    if precision != "float32":
+        novelty, emulator = shorten(novelty), None if emulator is None else shorten(emulator)
+    sidecar = dataclasses.replace(sidecar, novelty=novelty, emulator=emulator, hull=hull)
+    if emulator is not None:
+        inferred = infer_examples(dataclasses.replace(bundle, sidecar=sidecar), examples, spectra.grid)
+        scaling = fit_scaling(inferred.error, inferred.sigma, inferred.snr, inferred.misfit)
+        inferred = inferred.scale(scaling)
+        sidecar = dataclasses.replace(sidecar, fit_scaling=scaling, calibration=inferred.calibrate())
+    return dataclasses.replace(bundle, sidecar=sidecar), inferred
 
 
 def describe_size(path: Path, full: bytes, precision: Precision, settings: config.Config) -> list[str]:
@@ -381,7 +393,7 @@ class Inferred:
 
     def scale(self, scaling: FitScaling) -> Inferred:
         """Return the same with sigma scaled by how well each spectrum fits."""
-        return dataclasses.replace(self, sigma=self.sigma * scaling.factor(self.misfit, self.snr)[:, None])
+        return dataclasses.replace(self, sigma=scaling.scale(self.sigma, self.misfit, self.snr))
 
     def compare(self, full: Inferred, labels: tuple[Label, ...]) -> dict[str, dict[str, float]]:
         """Return what storing the weights small does to each label, in its unit.
