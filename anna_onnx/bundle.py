@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx import wire
-from anna_onnx.calibration import Calibration, FitScaling, Trends
-from anna_onnx.emulator import Emulator
+from anna_onnx.calibration import Calibration, Trends
 from anna_onnx.errors import AnnaError, BundleError, SidecarMismatchError, VersionError
 from anna_onnx.files import replacing
+from anna_onnx.fit import FitLimits
 from anna_onnx.guard import bounded_memory, check_heaps
 from anna_onnx.hull import Hull
 from anna_onnx.labels import Label
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from astropy.table import QTable
 
 FORMAT = "anna-sidecar"
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "2.0"
 METADATA_KEY = b"anna_sidecar"
 MAX_NETWORK = 200_000_000  # bytes: twenty e-mails
 MAX_SIDECAR = 50_000_000
@@ -85,10 +85,9 @@ class Sidecar:
     preparation : Preparation
         How a spectrum becomes input; holds the wavelength grid.
     calibration : Calibration or None
-    fit_scaling : FitScaling or None
     trends : Trends or None
     novelty : Novelty or None
-    emulator : Emulator or None
+    fit_limits : FitLimits or None
     hull : Hull or None
     selftest : SelfTest or None
     provenance : mapping
@@ -100,10 +99,9 @@ class Sidecar:
     labels: tuple[Label, ...]
     preparation: Preparation
     calibration: Calibration | None = None
-    fit_scaling: FitScaling | None = None
     trends: Trends | None = None
     novelty: Novelty | None = None
-    emulator: Emulator | None = None
+    fit_limits: FitLimits | None = None
     hull: Hull | None = None
     selftest: SelfTest | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -189,8 +187,6 @@ class Sidecar:
             shapes["trends"] = self.trends.coefficients.shape[:1], (n_label,)
         if self.novelty is not None:
             shapes["novelty"] = self.novelty.mean.shape, (n_pixel,)
-        if self.emulator is not None:
-            shapes["emulator"] = (self.emulator.mean.size, self.emulator.n_label), (n_pixel, n_label)
         if self.hull is not None and self.hull.n_label > n_label:
             raise BundleError(f"hull of {self.hull.n_label} labels, there are {n_label}")
         if (test := self.selftest) is not None:
@@ -204,10 +200,9 @@ class Sidecar:
 
 _PARTS: Mapping[str, type[Any]] = {
     "calibration": Calibration,
-    "fit_scaling": FitScaling,
     "trends": Trends,
     "novelty": Novelty,
-    "emulator": Emulator,
+    "fit_limits": FitLimits,
     "hull": Hull,
     "selftest": SelfTest,
 }
@@ -234,7 +229,10 @@ def _read_sidecar(file: h5py.File, where: str) -> Sidecar:
     found = _attribute(file, "format")
     if found != FORMAT:
         raise BundleError(f"{where}: format '{found}', needed '{FORMAT}'")
-    check_version(_attribute(file, "format_version"), FORMAT_VERSION, where)
+    version = _attribute(file, "format_version")
+    check_version(version, FORMAT_VERSION, where)
+    if "emulator" in file:
+        raise VersionError(f"{where}: format_version {version}, needed {FORMAT_VERSION}: export the model anew")
     reader = _Reader(file)
     columns = {name: reader.numbers(f"labels/{name}") for name in ("low", "high")}
     texts = {name: reader.texts(f"labels/{name}") for name in ("name", "unit", "ucd")}

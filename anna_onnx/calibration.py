@@ -3,8 +3,7 @@
 Split-conformal: on spectra that training never saw, ``|true - inferred| / sigma``
 is sorted, and its p-quantile is the factor that makes ``inferred +- factor * sigma``
 hold a fraction p of the truths (Romano, Patterson & Candes 2019, arXiv:1905.03222;
-Angelopoulos & Bates 2021, arXiv:2107.07511), here in bins of the S/N. Before that sigma is
-scaled by how well the spectrum fits, as errors of a least-squares fit are.
+Angelopoulos & Bates 2021, arXiv:2107.07511), here in bins of the S/N.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ from anna_onnx.errors import BundleError
 FloatArray = NDArray[np.float64]
 ONE_SIGMA = 0.6827
 LEAST_SNR = 1e-3  # a measured S/N may come out as zero or below
-MISFIT_REACH = 3.0
-"""Times the median misfit, or as many times less, up to which errors follow it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,51 +108,6 @@ def interpolate_in_noise(snr: ArrayLike, bins: FloatArray, values: FloatArray) -
     where = np.where(np.isnan(snr), bins[bins.size // 2], np.asarray(snr, dtype=np.float64))
     noise, known = (-1 / np.maximum(level, LEAST_SNR) for level in (where, bins))  # negative to ascend
     return np.stack([np.interp(noise, known, column) for column in values.T], axis=-1)
-
-
-@dataclass(frozen=True, eq=False)
-class FitScaling:
-    """How errors grow where a spectrum fits the emulation of its labels badly, and shrink where it fits well.
-
-    Attributes
-    ----------
-    snr : array, shape (n_bin,)
-        Median S/N of each bin, ascending.
-    misfit : array, shape (n_bin,)
-        The median misfit, in units of the noise.
-    power : array, shape (n_bin,)
-        Errors go as misfit ** power: 0 at low S/N, where the misfit is that of the noise.
-    """
-
-    snr: FloatArray
-    misfit: FloatArray
-    power: FloatArray
-
-    def __post_init__(self) -> None:
-        if self.snr.ndim != 1 or self.snr.size == 0 or not self.snr.shape == self.misfit.shape == self.power.shape:
-            raise BundleError(f"fit_scaling: shapes {self.snr.shape}, {self.misfit.shape}, {self.power.shape}")
-        if not np.isfinite(self.snr).all() or (np.diff(self.snr) < 0).any():
-            raise BundleError("fit_scaling: snr must be finite and ascend")
-        if not (np.isfinite(self.misfit).all() and (self.misfit > 0).all()):
-            raise BundleError("fit_scaling: misfit must be finite and positive")
-        if not ((self.power >= 0) & (self.power <= 1)).all():
-            raise BundleError("fit_scaling: powers must be between 0 and 1")
-
-    def scale(self, sigma: FloatArray, misfit: ArrayLike, snr: ArrayLike) -> FloatArray:
-        """Return sigma, shape (n, n_label), times the factor of each spectrum."""
-        return np.asarray(sigma * self.factor(misfit, snr)[:, None])
-
-    def factor(self, misfit: ArrayLike, snr: ArrayLike) -> FloatArray:
-        """Return the factor on sigma, shape (n,).
-
-        Parameters
-        ----------
-        misfit, snr : array_like, shape (n,)
-            NaN where not known: a misfit counts as the median, a S/N as in the median bin.
-        """
-        usual, power = interpolate_in_noise(snr, self.snr, np.stack([self.misfit, self.power], axis=1)).T
-        times = np.clip(np.nan_to_num(np.asarray(misfit) / usual, nan=1.0), 1 / MISFIT_REACH, MISFIT_REACH)
-        return np.asarray(times**power)
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,7 +66,7 @@ class Findings:
     prepared : PreparedBlock
         As the network saw them.
     values, sigma : arrays, shape (n, n_label)
-        In the labels' units; the network's sigma, scaled by how well each spectrum fits, not yet calibrated.
+        In the labels' units; the network's sigma, not yet calibrated.
     flags : array of int64, shape (n,)
         Bits of `Flag`.
     verdict : Verdict
@@ -179,11 +179,10 @@ class Inference:
         """Return what is found out of a block of spectra."""
         prepared = self.prepare(block)
         covered = prepared.coverage > 0
-        values, sigma = self._session.run(prepared.flux)
+        values, sigma, fit = self._session.run(prepared.flux)
         values[~covered], sigma[~covered] = np.nan, np.nan
-        verdict = self._judge(block, prepared, values, half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA))
-        if self.bundle.sidecar.fit_scaling is not None:
-            sigma = self.bundle.sidecar.fit_scaling.scale(sigma, verdict.misfit, prepared.snr)
+        errors = half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA)
+        verdict = self._recognizer.judge(prepared.flux, values, errors, fit, self._at_rest(block, prepared))
         flags = prepared.flags.copy()
         flags[covered & verdict.outside] |= Flag.outside_labels
         flags[covered & verdict.unlike] |= Flag.unlike_training
@@ -206,15 +205,14 @@ class Inference:
             template=None if sidecar.novelty is None else sidecar.novelty.mean,
         )
 
-    def _judge(self, block: Block, prepared: PreparedBlock, values: FloatArray, errors: FloatArray) -> Verdict:
-        """Return whether spectra and labels are like those of the training set."""
+    def _at_rest(self, block: Block, prepared: PreparedBlock) -> NDArray[np.bool_]:
+        """Return whether the lines of spectra are said to be at rest, shape (n,)."""
         at_rest = np.full(len(block), block.setting.frame == "rest")
         # A measured velocity says nothing of whether the wavelengths are right.
         if prepared.rv is not None and self.options.prepare.rv != "auto":
             at_rest |= np.isfinite(prepared.rv)
         # And training spectra in another frame do not tell where lines are at rest.
-        at_rest &= self.bundle.sidecar.preparation.frame == "rest"
-        return self._recognizer.judge(prepared.flux, values, errors, at_rest)
+        return at_rest & (self.bundle.sidecar.preparation.frame == "rest")
 
     def _unreadable(self, failure: Failure) -> Rows:
         nothing = np.full((1, len(self.bundle.sidecar.labels)), np.nan)
@@ -330,7 +328,7 @@ def run_selftest(bundle: Bundle, device: str = "cpu") -> float:
     test = bundle.sidecar.selftest
     if test is None:
         raise BundleError(f"{bundle.name}: carries no self-test")
-    labels, sigma = Session(bundle, device).run(test.flux)
+    labels, sigma, _ = Session(bundle, device).run(test.flux)
     span = np.array([label.span for label in bundle.sidecar.labels])
     deviation = np.abs(np.concatenate([labels - test.labels, sigma - test.sigma])) / span
     return float(deviation.max())

@@ -26,7 +26,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from anna_onnx.bundle import Bundle, Sidecar
 from anna_onnx.calibration import ONE_SIGMA
-from anna_onnx.emulator import Emulator
 from anna_onnx.errors import ResultError
 from anna_onnx.files import write_text
 
@@ -91,9 +90,6 @@ def model_json(bundle: Bundle) -> dict[str, Any]:
         "grid": {"wavelength": _array(sidecar.grid.wavelength, "<f8"), "medium": sidecar.grid.medium},
         "preparation": sidecar.preparation.to_dict(),
         "calibration": _error_factors(sidecar),
-        "fit_scaling": None
-        if sidecar.fit_scaling is None
-        else {name: getattr(sidecar.fit_scaling, name).tolist() for name in ("snr", "misfit", "power")},
         "novelty": None
         if novelty is None
         else {
@@ -102,34 +98,14 @@ def model_json(bundle: Bundle) -> dict[str, Any]:
             "noise": novelty.noise.tolist(),
             "threshold": novelty.threshold.tolist(),
         },
-        "emulator": None if sidecar.emulator is None else _emulator(sidecar.emulator),
+        "fit_limits": None
+        if sidecar.fit_limits is None
+        else {name: np.asarray(value).tolist() for name, value in vars(sidecar.fit_limits).items()},
         "hull": None
         if sidecar.hull is None
         else {"pairs": sidecar.hull.pairs.astype(int).tolist(), "filled": sidecar.hull.filled.astype(int).tolist()},
         "selftest": None if test is None else {"flux": _array(test.flux, "<f4"), "labels": _array(test.labels, "<f4")},
         "about": _about(sidecar),
-    }
-
-
-def _emulator(emulator: Emulator) -> dict[str, Any]:
-    """Return the emulator as ``web/src/emulator.ts`` has it."""
-    return {
-        "mean": _array(emulator.mean, "<f8"),
-        "components": _array(emulator.components, "<f4"),
-        "layers": [
-            {
-                "weight": _array(getattr(emulator, f"{name}_weight"), "<f4"),
-                "bias": _array(getattr(emulator, f"{name}_bias"), "<f4"),
-            }
-            for name in ("input", "hidden", "output")
-        ],
-        **{
-            name: getattr(emulator, name).astype(float).tolist()
-            for name in ("noise", "misfit_threshold", "blur_threshold")
-        },
-        "line_error": float(emulator.line_error),
-        "blur_error": float(emulator.blur_error),
-        "velocities": [float(emulator.velocity_low), float(emulator.velocity_high)],
     }
 
 

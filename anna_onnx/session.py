@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx.bundle import Bundle
 from anna_onnx.errors import BundleError
+from anna_onnx.fit import COLUMNS, Fit
 from anna_onnx.guard import bounded_memory
 from anna_onnx.trainingset import blocks
 
@@ -22,6 +23,22 @@ PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
     "directml": "DmlExecutionProvider",
 }
+
+
+class Answers(NamedTuple):
+    """What a network says of spectra.
+
+    Attributes
+    ----------
+    labels, sigma : arrays of float64, shape (n, n_label)
+        In the labels' units.
+    fit : Fit or None
+        How the spectra compare with what is expected of these labels; None where the network does not say.
+    """
+
+    labels: FloatArray
+    sigma: FloatArray
+    fit: Fit | None
 
 
 class Session:
@@ -62,28 +79,25 @@ class Session:
         self._check_shapes()
         self._probe(ort, len(bundle.network))
 
-    def run(self, flux: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
-        """Return labels and sigma, in the labels' units.
+    def run(self, flux: NDArray[np.float32]) -> Answers:
+        """Ask the network.
 
         Parameters
         ----------
         flux : array of float32, shape (n, n_pixel)
             Continuum = 1, NaN where a pixel is not valid.
-
-        Returns
-        -------
-        labels, sigma : arrays of float64, shape (n, n_label)
         """
-        labels = np.empty((len(flux), self._n_label))
-        sigma = np.empty_like(labels)
+        answers = [np.empty((len(flux), width)) for width in self._widths]
         for rows in blocks(len(flux), BATCH):
-            labels[rows], sigma[rows] = self.run_whole(flux[rows])
-        return labels, sigma
+            for whole, part in zip(answers, self.run_whole(flux[rows]), strict=True):
+                whole[rows] = part
+        labels, sigma, *fit = answers
+        return Answers(labels, sigma, Fit.of(fit[0]) if fit else None)
 
-    def run_whole(self, flux: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return labels and sigma of spectra, all in one call of the network."""
-        labels, sigma = self._session.run(["labels", "sigma"], {"flux": flux})
-        return labels, sigma
+    def run_whole(self, flux: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Return labels, sigma and, where the network gives them, the columns of the fit, all in one call."""
+        answers: list[NDArray[np.float32]] = self._session.run(self._outputs, {"flux": flux})
+        return answers
 
     def _check_shapes(self) -> None:
         try:
@@ -95,6 +109,9 @@ class Session:
             raise BundleError(f"{self._name}: the network takes {inputs}, needed flux (batch, {self._n_pixel})")
         if not {"labels", "sigma"} <= set(outputs):
             raise BundleError(f"{self._name}: the network gives {', '.join(outputs)}, needed labels and sigma")
+        self._outputs, self._widths = ["labels", "sigma"], [self._n_label] * 2
+        if "fit" in outputs:
+            self._outputs, self._widths = [*self._outputs, "fit"], [*self._widths, len(COLUMNS)]
 
     def _probe(self, ort: Any, size: int) -> None:
         """Run the network on one spectrum, with bounds that a hostile one would break."""
@@ -107,14 +124,14 @@ class Session:
         flux = np.ones((1, self._n_pixel), dtype=np.float32)
         try:
             with bounded_memory(size):
-                answers = self._session.run(["labels", "sigma"], {"flux": flux}, limits)
+                answers = self._session.run(self._outputs, {"flux": flux}, limits)
         except Exception as error:  # onnxruntime raises a class of its own for each fault
             raise BundleError(f"{self._name}: the network does not run ({_first_line(error)})") from error
         finally:
             timer.cancel()
-        shapes = [np.shape(answer) for answer in answers]
-        if shapes != [(1, self._n_label)] * 2:
-            raise BundleError(f"{self._name}: the network gives {shapes} for one spectrum and {self._n_label} labels")
+        shapes, needed = [np.shape(answer) for answer in answers], [(1, width) for width in self._widths]
+        if shapes != needed:
+            raise BundleError(f"{self._name}: the network gives {shapes} for one spectrum, needed {needed}")
 
 
 def _provider(device: str, available: list[str]) -> Any:

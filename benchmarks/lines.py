@@ -1,6 +1,6 @@
 """How well the lines that a model was trained with agree with those of a star whose labels are known.
 
-For every line of the emulated spectrum deeper than ``--depth``: how much weaker the star's is,
+For every line of the embedded grid's spectrum deeper than ``--depth``: how much weaker the star's is,
 as a fraction of its equivalent width within 0.6 Angstrom of its centre, continuum (a parabola) and velocity
 fitted; and the rms over the lines.
 
@@ -17,11 +17,11 @@ import numpy as np
 from anna_onnx.blocks import Part, read_blocks
 from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.errors import AnnaError
-from anna_onnx.inference import Inference, InferOptions, half_width
-from anna_onnx.labels import scale
+from anna_onnx.inference import Inference, InferOptions
 from anna_onnx.preparation import PrepareOptions
 from anna_onnx.readers import ReadOptions
-from anna_onnx.shifting import Shifter
+from anna_onnx.session import Session
+from anna_onnx.synthesis import SpectralGrid, Synthesizer
 
 HALF_WIDTH = 0.6  # Angstrom
 
@@ -37,11 +37,11 @@ HALF_WIDTH = 0.6  # Angstrom
 def main(
     model: str, spectrum: str, labels: tuple[str, ...], resolution: float, normalize: bool, depth: float, as_json: bool
 ) -> None:
-    """Compare the lines of a star, the first in SPECTRUM, with those that MODEL expects."""
+    """Compare the lines of a star, the first in SPECTRUM, with those that MODEL was trained with."""
     try:
         bundle = Bundle.load(find_model(model))
         known = dict(label.split("=") for label in labels)
-        true = np.array([[float(known[label.name]) for label in bundle.sidecar.labels]])
+        true = {name: float(value) for name, value in known.items()}
         found = compare(bundle, spectrum, true, PrepareOptions(normalize=normalize, resolution=resolution), depth)
     except (AnnaError, KeyError, ValueError) as error:
         raise click.ClickException(str(error)) from error
@@ -55,21 +55,23 @@ def main(
 
 
 def compare(
-    bundle: Bundle, spectrum: str, true: np.ndarray, options: PrepareOptions, depth: float
+    bundle: Bundle, spectrum: str, true: dict[str, float], options: PrepareOptions, depth: float
 ) -> list[tuple[float, float, float]]:
     """Return wavelength, expected depth, and by what fraction the star's is weaker, of every line."""
     sidecar, grid = bundle.sidecar, bundle.sidecar.grid
-    if sidecar.emulator is None:
-        raise AnnaError(f"{bundle.name}: holds no emulator")
     inference = Inference(bundle, InferOptions(prepare=options))
-    found = inference.look(next(iter(read_blocks([Part(spectrum)], ReadOptions()))))
-    scaled, span = scale(true, sidecar.labels), np.array([label.span for label in sidecar.labels])
-    flux = found.prepared.flux[:1]
-    error = half_width(bundle, found.sigma, found.prepared.snr, 0.68)[:1] / span
-    shifter = Shifter(grid)
-    velocity = sidecar.emulator.compare(flux, scaled, error, shifter).velocity
-    expected = sidecar.emulator.spectrum(scaled)[0]
-    left = shifter.shift(flux, -velocity)[0] - expected
+    flux = inference.prepare(next(iter(read_blocks([Part(spectrum)], ReadOptions())))).flux[:1]
+    fit = Session(bundle).run(flux).fit
+    if fit is None or sidecar.preparation.resolution is None:
+        raise AnnaError(f"{bundle.name}: measures no velocities, or does not know its resolution")
+    velocity = fit.velocity[:1]
+    synthesizer = Synthesizer.build(
+        SpectralGrid.open(), grid, fwhm=grid.wavelength.mean() / sidecar.preparation.resolution,
+        max_rv=float(abs(velocity[0])), max_vsini=true["vsini"],
+    )  # fmt: skip
+    labels = np.array([[true[name] for name in synthesizer.label_names]])
+    expected = synthesizer(labels, velocity)[0]
+    left = flux[0] - expected
     good, place = np.isfinite(left), np.linspace(-1, 1, grid.n_pixel)
     left -= np.polynomial.Polynomial.fit(place[good], left[good], 2, domain=[-1, 1])(place)
     reach = round(HALF_WIDTH / np.diff(grid.wavelength).mean())

@@ -305,7 +305,8 @@ HOSTILE_SIDECARS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "no label name": (replace_dataset("labels/name", data=["teff", "\x1b[2J"]), "letters"),
     "NaN grid": (replace_dataset("wavelength", data=np.full(50, np.nan)), "dataset|text|finite"),
     "short self-test": (replace_dataset("selftest/labels", data=np.zeros((1, 2), "f4")), "selftest"),
-    "major version": (attribute("format_version", "2.0"), "upgrade anna-onnx"),
+    "major version": (attribute("format_version", "3.0"), "upgrade anna-onnx"),
+    "earlier version": (lambda file: file.create_group("emulator"), "export the model anew"),
     "no version": (attribute("format_version", "new"), "is no version"),
     "other format": (attribute("format", "anna-grid"), "needed 'anna-sidecar'"),
     "deep provenance": (attribute("provenance", "[" * 5000 + "]" * 5000), "nested|damaged|no table"),
@@ -339,7 +340,7 @@ def test_a_folder_is_no_model(tmp_path: Path) -> None:
 def test_labels_that_the_network_does_not_give_are_refused(tmp_path: Path) -> None:
     three = (*tiny.LABELS, Label("feh", -1, 1))
     with_sidecar(tmp_path / "model.onnx", tiny.network(), tiny.sidecar(labels=three, selftest=None))
-    refused(tmp_path / "model.onnx", "3 labels")
+    refused(tmp_path / "model.onnx", r"needed \[\(1, 3\), \(1, 3\)\]")
 
 
 def test_a_device_that_is_not_there_is_named() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from anna_onnx.calibration import Calibration, FitScaling, Trends
+from anna_onnx.calibration import Calibration, Trends
 from anna_onnx.errors import BundleError
 
 approx = pytest.approx
@@ -49,48 +49,6 @@ def test_a_level_beyond_the_table_is_refused(calibration: Calibration) -> None:
 def test_tables_that_make_no_sense_are_refused(change: dict[str, np.ndarray]) -> None:
     with pytest.raises(BundleError, match="calibration"):
         Calibration(**{"levels": LEVELS, "snr": SNR, "factors": FACTORS, "n": 100, **change})
-
-
-@pytest.fixture
-def scaling() -> FitScaling:
-    return FitScaling(SNR, np.array([1.0, 2.0]), np.array([0.0, 0.5]))
-
-
-@pytest.mark.parametrize(
-    ("snr", "misfit", "factor"),
-    [
-        (50, 2.5, 1),
-        (200, 2, 1),
-        (200, 4, 2**0.5),
-        (200, 1, 0.5**0.5),
-        (200, 100, 3**0.5),
-        (200, np.nan, 1),
-        (1e9, 4, 2**0.5),
-    ],
-)
-def test_errors_follow_the_misfit_where_the_noise_is_small(
-    scaling: FitScaling, snr: float, misfit: float, factor: float
-) -> None:
-    assert scaling.factor([misfit], [snr]) == approx([factor])
-
-
-def test_a_misfit_at_an_unknown_snr_is_looked_up_in_the_median_bin(scaling: FitScaling) -> None:
-    assert scaling.factor([4.0], [np.nan]) == approx(scaling.factor([4.0], [200.0]))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"snr": SNR[::-1]},
-        {"misfit": np.ones(3)},
-        {"misfit": np.array([0.0, 1.0])},
-        {"power": np.array([0.0, np.nan])},
-        {"power": np.array([0.0, -0.1])},
-    ],
-)
-def test_scalings_that_make_no_sense_are_refused(change: dict[str, np.ndarray]) -> None:
-    with pytest.raises(BundleError, match="fit_scaling"):
-        FitScaling(**{"snr": SNR, "misfit": np.ones(2), "power": np.zeros(2), **change})
 
 
 def test_a_trend_is_taken_out_and_held_outside() -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from anna_onnx.calibration import MISFIT_REACH, ONE_SIGMA, Calibration, FitScaling, Trends
+from anna_onnx.calibration import ONE_SIGMA, Calibration, Trends
+from anna_onnx.fit import COLUMNS
 
 FloatArray = NDArray[np.float64]
 LEVELS = (0.1, 0.3, 0.5, ONE_SIGMA, 0.8, 0.9, 0.95, 0.99)
-APART = 1e-4
-"""Keeps equal medians apart: they have no slope between them."""
+HIDDEN = 16
+STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 2000, 1024, 5e-3, 0.01
+MANY_STARS = 6000
+"""Stars from which more than a linear adjustment is learnt."""
+LEAST_KNOWN = 300
+FARTHEST = 3.0
+"""Standard deviations of a feature."""
+LARGEST_LOG_FACTOR = 2.3
+TINY = 1e-6
 
 
 def fit_calibration(error: FloatArray, sigma: FloatArray, snr: FloatArray, per_bin: int = 400) -> Calibration:
@@ -38,35 +44,6 @@ def fit_calibration(error: FloatArray, sigma: FloatArray, snr: FloatArray, per_b
     return Calibration(np.array(LEVELS), middle, factors, len(error))
 
 
-def fit_scaling(
-    error: FloatArray, sigma: FloatArray, snr: FloatArray, misfit: FloatArray, per_bin: int = 1500
-) -> FitScaling:
-    """Return how errors go with the misfit: from the third of the spectra that fit best to the third that fit worst.
-
-    Parameters
-    ----------
-    error, sigma, snr
-        As `fit_calibration` has them.
-    misfit : array, shape (n,)
-        As inference measures it.
-    per_bin : int
-        Spectra in a bin of S/N at least; at most eight bins.
-    """
-    bins = _bins(snr, int(np.clip(len(error) // per_bin, 1, 8)))
-    ratio = np.abs(error) / sigma
-    usual, power = np.empty(len(bins)), np.empty(len(bins))
-    for i, rows in enumerate(bins):
-        usual[i] = max(np.median(misfit[rows]), 1e-6)
-        times = np.log(np.clip(misfit[rows] / usual[i], 1 / MISFIT_REACH, MISFIT_REACH))
-        best, worst = (times <= np.quantile(times, 1 / 3)), (times >= np.quantile(times, 2 / 3))
-        # What misfit does is much the same for all labels.
-        scaled = ratio[rows] / np.nanquantile(ratio[rows], ONE_SIGMA, axis=0)
-        small, large = (np.nanquantile(scaled[third], ONE_SIGMA) for third in (best, worst))
-        apart = times[worst].mean() - times[best].mean()
-        power[i] = np.clip(np.log(large / small) / apart, 0, 1) if apart > 0 else 0.0
-    return FitScaling(np.array([np.median(snr[rows]) for rows in bins]), usual, power)
-
-
 def _bins(snr: FloatArray, n_bin: int) -> list[NDArray[np.intp]]:
     """Return the rows of bins of equal number; where spectra share one S/N the edges coincide, and there are fewer."""
     edges = np.unique(np.quantile(snr, np.linspace(0, 1, n_bin + 1)[1:-1]))
@@ -74,63 +51,91 @@ def _bins(snr: FloatArray, n_bin: int) -> list[NDArray[np.intp]]:
     return [np.flatnonzero(place == i) for i in np.unique(place)]
 
 
-@dataclass(frozen=True, eq=False)
-class Factors:
-    """By what sigma must be multiplied, for low and high labels and for small and large sigma.
+class Adjustment(nn.Module):
+    """By what sigma must be multiplied, for these labels and sigmas, and for how well the spectrum fits them.
 
-    Attributes
-    ----------
-    level : Tensor, shape (n_label, n_level)
-        Logarithm of sigma, strictly ascending.
-    knot : Tensor, shape (n_label, n_level, n_knot)
-        Scaled inferred label, strictly ascending.
-    factor : Tensor, shape (n_label, n_level, n_knot)
-        Linear in between, constant beyond.
-    """
-
-    level: Tensor
-    knot: Tensor
-    factor: Tensor
-
-    @classmethod
-    def none(cls, n_label: int, n_level: int = 2, n_knot: int = 2) -> Factors:
-        """Return factors of one."""
-        level, knot = torch.linspace(-6.0, 0.0, n_level), torch.linspace(0.0, 1.0, n_knot)
-        shape = (n_label, n_level, n_knot)
-        return cls(level.repeat(n_label, 1), knot.expand(shape).clone(), torch.ones(shape))
-
-
-def fit_factors(mean: Tensor, sigma: Tensor, true: Tensor, per_cell: int = 300) -> Factors:
-    """Return by what sigma must be multiplied to hold 68 % of the truths.
-
-    A network that is honest on average may be too timid in the middle of a label's range and too
-    bold at its ends, and otherwise so for good spectra than for poor ones, which sigma tells apart.
-    What is left to do as a function of the S/N is done by `fit_calibration`.
+    A network that is honest on average may be too timid for some stars and too bold for others.
 
     Parameters
     ----------
-    mean, sigma, true : Tensor, shape (n, n_label)
-        Of the scaled labels; NaN where the truth is not known.
-    per_cell : int
-        Spectra that a factor is taken from, at least; up to six labels at up to three sigmas. A label with
-        too few known truths keeps factors of 1, and is left to `fit_calibration`.
+    n_label, n_feature : int
+        Of `features_of`.
+    n_hidden : int
+        0: the logarithm of the factor is linear in the features.
     """
-    n_label = mean.shape[1]
-    n_knot = max(2, min(6, len(mean) // per_cell))
-    n_level = max(2, min(3, len(mean) // (n_knot * per_cell)))
-    result = Factors.none(n_label, n_level, n_knot)
-    for i in range(n_label):
-        known = ~true[:, i].isnan()
-        if known.sum() < n_level * n_knot * per_cell:
-            continue
-        inferred, error, size = mean[known, i], (mean[known, i] - true[known, i]).abs(), sigma[known, i].log()
-        for j, group in enumerate(size.argsort().tensor_split(n_level)):
-            result.level[i, j] = size[group].median() + APART * j
-            for k, cell in enumerate(group[inferred[group].argsort()].tensor_split(n_knot)):
-                result.knot[i, j, k] = inferred[cell].median() + APART * k
-                ratio = (error[cell] / size[cell].exp()).quantile(ONE_SIGMA)
-                result.factor[i, j, k] = ratio.clamp(min=0.1, max=10)
-    return result
+
+    center: Tensor
+    spread: Tensor
+
+    def __init__(self, n_label: int, n_feature: int, n_hidden: int) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(n_feature))
+        self.register_buffer("spread", torch.ones(n_feature))
+        last = nn.Linear(n_hidden or n_feature, n_label)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        hidden = [nn.Linear(n_feature, n_hidden), nn.SiLU()] if n_hidden else []
+        self.layers = nn.Sequential(*hidden, last)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the factors, shape (n, n_label); features beyond those it was fitted to count as the last ones."""
+        usual = ((features - self.center) / self.spread).clamp(-FARTHEST, FARTHEST)
+        factor: Tensor = self.layers(usual).clamp(-LARGEST_LOG_FACTOR, LARGEST_LOG_FACTOR).exp()
+        return factor
+
+
+def features_of(mean: Tensor, sigma: Tensor, fit: Tensor | None) -> Tensor:
+    """Return what errors may depend on, shape (n, n_feature).
+
+    Parameters
+    ----------
+    mean, sigma : Tensor, shape (n, n_label)
+        Of the scaled labels.
+    fit : Tensor, shape (n, n_column), or None
+        The columns of a `anna_onnx.fit.Fit`.
+    """
+    known = [mean, sigma.clamp(min=TINY).log()]
+    if fit is not None:
+        of = {name: fit[:, i : i + 1] for i, name in enumerate(COLUMNS)}
+        noise, misfit, lines = (of[name].clamp(min=TINY).log() for name in ("noise", "misfit", "lines"))
+        known += [noise, misfit - noise, misfit - lines]
+    return torch.cat(known, dim=1)
+
+
+def fit_adjustment(features: Tensor, error: Tensor, n_star: int, seed: int) -> Adjustment:
+    """Return by what sigma must be multiplied to hold 68 % of the truths, whatever the features.
+
+    Quantile regression (Koenker & Bassett 1978, Econometrica 46, 33) of the logarithm of `error`. What
+    is left to do as a function of the S/N is done by `fit_calibration`.
+
+    Parameters
+    ----------
+    features : Tensor, shape (n, n_feature)
+    error : Tensor, shape (n, n_label)
+        Absolute, in units of sigma; NaN where the truth is not known. A label of which too few are known
+        keeps factors of 1, and is left to `fit_calibration`.
+    n_star : int
+        How many stars the spectra are of: of few, only what is linear is learnt.
+    seed : int
+    """
+    torch.manual_seed(seed)
+    known = ~error.isnan()
+    learnt = known & (known.sum(dim=0) >= LEAST_KNOWN)
+    size = torch.where(learnt, error, 1.0).clamp(min=TINY).log()
+    result = Adjustment(error.shape[1], features.shape[1], HIDDEN if n_star >= MANY_STARS else 0)
+    result.center.copy_(features.mean(dim=0))
+    result.spread.copy_(features.std(dim=0).clamp(min=1e-3))
+    optimizer = torch.optim.AdamW(result.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for _ in range(STEPS):
+        rows = torch.randint(len(features), (BATCH,))
+        beyond = size[rows] - result(features[rows]).log()
+        cost = torch.where(learnt[rows], torch.maximum(ONE_SIGMA * beyond, (ONE_SIGMA - 1) * beyond), 0.0)
+        optimizer.zero_grad()
+        cost.mean().backward()
+        optimizer.step()
+        schedule.step()
+    return result.eval().requires_grad_(False)
 
 
 def _conformal_quantiles(ratio: FloatArray) -> FloatArray:

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from anna_onnx.emulator import Emulator
 from anna_onnx.resampling import Grid
 from anna_onnx.training.augmentation import Pixels
+from anna_onnx.training.comparison import Emulator
 
 FloatArray = NDArray[np.float64]
 MAX_COMPONENTS, HIDDEN = 40, 64
@@ -39,15 +39,8 @@ class Subspace(NamedTuple):
     remainder: float
 
 
-def fit_emulator(
-    flux: Tensor,
-    scaled: FloatArray,
-    velocity: FloatArray | None,
-    velocities: tuple[float, float],
-    grid: Grid,
-    seed: int,
-) -> Emulator:
-    """Learn what spectra look like from their labels; thresholds are yet to be set.
+def fit_emulator(flux: Tensor, scaled: FloatArray, velocity: FloatArray | None, grid: Grid, seed: int) -> Emulator:
+    """Learn what spectra look like from their labels.
 
     Parameters
     ----------
@@ -57,8 +50,6 @@ def fit_emulator(
         Their labels, all known, scaled to 0-1.
     velocity : array, shape (n,), optional
         Their radial velocities, km/s; not used where spectra brought to rest are less alike.
-    velocities : (low, high)
-        Range of the training, km/s.
     grid : Grid
     seed : int
     """
@@ -69,26 +60,8 @@ def fit_emulator(
         shifts = torch.as_tensor(-velocity, dtype=torch.float32)
         pixels = Pixels(torch.as_tensor(grid.wavelength), torch.device("cpu"), float(shifts.abs().max()))
         space = min(space, principal_components(pixels.shift(flux, shifts), n_component), key=lambda one: one.remainder)
-    scale = space.amounts.std().item() or 1.0
-    network = fit_network(torch.as_tensor(scaled, dtype=torch.float32), space.amounts / scale)
-    first, second, third = (layer for layer in network if isinstance(layer, nn.Linear))
-    one = np.ones(1)
-    return Emulator(
-        mean=space.mean.double().numpy(),
-        components=_numbers(space.components),
-        input_weight=_numbers(first.weight),
-        input_bias=_numbers(first.bias),
-        hidden_weight=_numbers(second.weight),
-        hidden_bias=_numbers(second.bias),
-        output_weight=_numbers(third.weight * scale),
-        output_bias=_numbers(third.bias * scale),
-        noise=one, misfit_threshold=one, blur_threshold=one, line_error=0.0, blur_error=0.0,
-        velocity_low=velocities[0], velocity_high=velocities[1],
-    )  # fmt: skip
-
-
-def _numbers(values: Tensor) -> NDArray[np.float32]:
-    return np.asarray(values.detach().numpy())
+    layers = fit_network(torch.as_tensor(scaled, dtype=torch.float32), space.amounts)
+    return Emulator(space.mean, space.components, layers).requires_grad_(False)
 
 
 def principal_components(flux: Tensor, n_component: int) -> Subspace:
@@ -108,18 +81,22 @@ def principal_components(flux: Tensor, n_component: int) -> Subspace:
 
 def fit_network(scaled: Tensor, amounts: Tensor) -> nn.Sequential:
     """Return a network from scaled labels, shape (n, n_label), to amounts, shape (n, n_component)."""
+    scale = amounts.std().item() or 1.0
+    last = nn.Linear(HIDDEN, amounts.shape[1])
     network = nn.Sequential(
-        nn.Linear(scaled.shape[1], HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(),
-        nn.Linear(HIDDEN, amounts.shape[1]),
+        nn.Linear(scaled.shape[1], HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(), last
     )  # fmt: skip
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
     around = 2 * scaled - 1
     for _ in range(STEPS):
         rows = torch.randint(len(scaled), (BATCH,))
-        cost = (network(around[rows]) - amounts[rows]).square().sum(dim=1).mean()
+        cost = (network(around[rows]) - amounts[rows] / scale).square().sum(dim=1).mean()
         optimizer.zero_grad()
         cost.backward()
         optimizer.step()
         schedule.step()
+    with torch.no_grad():
+        last.weight.mul_(scale)
+        last.bias.mul_(scale)
     return network

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from anna_onnx import __version__, config
 from anna_onnx.blocks import Block, Setting
 from anna_onnx.bundle import Bundle, SelfTest, Sidecar, write
-from anna_onnx.calibration import ONE_SIGMA, Calibration, FitScaling
+from anna_onnx.calibration import ONE_SIGMA, Calibration
 from anna_onnx.card import write_card
 from anna_onnx.errors import TrainingError
+from anna_onnx.fit import Fit
 from anna_onnx.inference import Inference, half_width
 from anna_onnx.labels import Label, unscale
 from anna_onnx.legacy import open_training_set
@@ -33,10 +34,11 @@ from anna_onnx.session import Session
 from anna_onnx.spectrum import Frame
 from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.batches import CALIBRATION
-from anna_onnx.training.calibration import Factors, fit_calibration, fit_factors, fit_scaling
+from anna_onnx.training.calibration import MANY_STARS, Adjustment, features_of, fit_adjustment, fit_calibration
 from anna_onnx.training.checkpoint import RunDirectory
+from anna_onnx.training.comparison import Comparison
 from anna_onnx.training.crossfit import cross_fitted_coverage
-from anna_onnx.training.familiarity import learn_familiar
+from anna_onnx.training.familiarity import learn_comparison, learn_familiar
 from anna_onnx.training.network import Network
 from anna_onnx.training.precision import PRECISIONS, Precision, shorten, store
 from anna_onnx.training.task import (
@@ -50,11 +52,14 @@ from anna_onnx.training.task import (
 from anna_onnx.trainingset import TrainingSet
 
 FloatArray = NDArray[np.float64]
+Rows = NDArray[np.int64]
 # What onnxruntime reads since 2023: its version 1.15 is the first for Python 3.11.
 OPSET, IR_VERSION = 18, 8
 PARITY = 1e-5  # of a label's range
+PARITY_OF_FIT = 1e-2  # of a misfit
 BATCHES = (1, 2, 90)
 N_CALIBRATION = 12_000  # spectra
+MOST_REPEATS = 4
 MAX_VALUES = 50_000_000  # of their pixels
 IMPERFECT = 0.5
 """Share of the spectra with the imperfections of the training that keep them when errors are calibrated.
@@ -67,22 +72,25 @@ EMAIL = 10e6  # bytes that mail servers let through
 
 
 class Frozen(nn.Module):
-    """The network as it is exported: physical units out, and a sigma for every label.
+    """The network as it is exported: physical units out, a sigma for every label, and how well the spectrum fits.
 
     Parameters
     ----------
     network : Network
     labels : tuple of Label
     sigma : Tensor, shape (n_label,), optional
-        Error of each label in its unit, for a network that infers none.
+        Error of each scaled label, for a network that infers none.
+
+    Attributes
+    ----------
+    comparison : Comparison or None
+    adjustment : Adjustment or None
+        Of sigma.
     """
 
     low: Tensor
     span: Tensor
     constant: Tensor
-    level: Tensor
-    knot: Tensor
-    factor: Tensor
 
     def __init__(self, network: Network, labels: tuple[Label, ...], sigma: Tensor | None) -> None:
         super().__init__()
@@ -90,27 +98,30 @@ class Frozen(nn.Module):
         self.register_buffer("low", torch.tensor([label.low for label in labels]))
         self.register_buffer("span", torch.tensor([label.span for label in labels]))
         self.register_buffer("constant", torch.zeros(len(labels)) if sigma is None else sigma)
-        self.correct(Factors.none(len(labels)))
+        self.comparison: Comparison | None = None
+        self.adjustment: Adjustment | None = None
 
-    def correct(self, factors: Factors) -> None:
-        """Multiply sigma by factors that go with the inferred label and with sigma itself."""
-        for name in ("level", "knot", "factor"):
-            self.register_buffer(name, getattr(factors, name))
+    @property
+    def output_names(self) -> list[str]:
+        """What `forward` returns."""
+        return ["labels", "sigma"] if self.comparison is None else ["labels", "sigma", "fit"]
 
-    def forward(self, flux: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, flux: Tensor) -> tuple[Tensor, ...]:
+        mean, sigma, fit = self.scaled(flux)
+        if self.adjustment is not None:
+            sigma = sigma * self.adjustment(features_of(mean, sigma, fit))
+        physical = mean * self.span + self.low, sigma * self.span
+        return physical if fit is None else (*physical, fit)
+
+    def scaled(self, flux: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return mean and sigma of the scaled labels, not yet adjusted, and the fit."""
+        mean, sigma = self.infer(flux)
+        return mean, sigma, None if self.comparison is None else self.comparison(flux, mean, sigma)
+
+    def infer(self, flux: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and sigma of the scaled labels, shape (n, n_label)."""
         mean, sigma = self.network.combine(flux)
-        physical = mean * self.span + self.low
-        if sigma is None:
-            return physical, torch.zeros_like(mean) + self.constant
-        at_level = _interpolate(mean.unsqueeze(-1), self.knot, self.factor)  # (batch, n_label, n_level)
-        return physical, sigma * _interpolate(sigma.log(), self.level, at_level) * self.span
-
-
-def _interpolate(x: Tensor, knot: Tensor, value: Tensor) -> Tensor:
-    """Interpolate linearly between knots, the last axis of `knot` and `value`; constant beyond."""
-    step = knot.diff(dim=-1)
-    share = (x.unsqueeze(-1) - knot[..., :-1]).clamp(min=0).minimum(step) / step
-    return value[..., 0] + (share * value.diff(dim=-1)).sum(dim=-1)
+        return mean, torch.zeros_like(mean) + self.constant if sigma is None else sigma
 
 
 def export(
@@ -142,18 +153,36 @@ def export(
     settings, info, labels = read_run(run)
     network = load_network(run, settings)
     spectra, known_as = calibration_set(settings)
-    augmentation = load_augmentation(calibrating(settings), spectra.grid, torch.device("cpu"))
-    examples = draw_examples(spectra, labels, augmentation, settings.seed)
-    frozen = Frozen(network, labels, None if network.uncertainty else rms_of(network, examples, labels)).eval()
+    chosen = calibrating(settings)
+    augmentation = load_augmentation(chosen, spectra.grid, torch.device("cpu"))
+    adjusting, calibrating_rows = share_out(len(spectra))
+    n = n_calibration(spectra.grid.n_pixel)
+    examples = draw_examples(spectra, calibrating_rows[:n], labels, augmentation, settings.seed, n)
+    preparation = describe_preparation(settings, spectra)
+    frozen = Frozen(network, labels, None if network.uncertainty else rms_of(network, examples)).eval()
+    velocities = preparation.velocity_range or (0.0, 0.0)
+    frozen.comparison = learn_comparison(settings, labels, spectra, velocities, frozen.infer)
     if network.uncertainty:
-        frozen.correct(fit_factors(*combined(network, examples), examples.scaled))
-    sidecar = Sidecar(labels=labels, preparation=describe_preparation(settings, spectra), provenance={})
+        losing = load_augmentation(more_incomplete(chosen), spectra.grid, torch.device("cpu"))
+        others = draw_examples(spectra, adjusting[:n], labels, losing, settings.seed + 1, MOST_REPEATS * n)
+        frozen.adjustment = learn_adjustment(frozen, others, settings.seed)
+    sidecar = Sidecar(labels=labels, preparation=preparation, provenance={})
     full = Bundle(path.stem, to_onnx(frozen, spectra.grid.n_pixel), sidecar)
     deviation = require_parity(frozen, full, examples, labels)
     say(f"torch and onnxruntime agree to {deviation:.1e} of a label's range at batches of 1, 2 and 90")
 
     stored = dataclasses.replace(full, network=store(full.network, precision))
-    bundle, inferred = learn_errors(settings, stored, examples, spectra, precision)
+    novelty, limits, hull = learn_familiar(settings, stored, spectra, frozen.comparison)
+    inferred = infer_examples(stored, examples, spectra.grid)
+    sidecar = dataclasses.replace(
+        sidecar,
+        calibration=inferred.calibrate(),
+        novelty=novelty if precision == "float32" else shorten(novelty),
+        fit_limits=limits,
+        hull=hull,
+        selftest=make_selftest(stored, examples),
+    )
+    bundle = dataclasses.replace(stored, sidecar=sidecar)
     effect = inferred.compare(infer_examples(full, examples, spectra.grid), labels) if precision != "float32" else {}
     provenance = describe_provenance(run, settings, info, known_as, bundle, inferred, augmentation.template)
     provenance["precision"] = {"stored": precision, **({"effect": effect} if effect else {})}
@@ -178,27 +207,16 @@ def export(
     return bundle
 
 
-def learn_errors(
-    settings: config.Config, bundle: Bundle, examples: Examples, spectra: TrainingSet, precision: Precision
-) -> tuple[Bundle, Inferred]:
-    """Return a bundle that knows its errors and what is familiar to it, and what it makes of the examples.
-
-    What is familiar is judged by the errors, and errors are scaled by how well a spectrum fits what is
-    familiar: they come first without that, and again with it.
-    """
-    inferred = infer_examples(bundle, examples, spectra.grid)
-    selftest = make_selftest(bundle, examples)
-    sidecar = dataclasses.replace(bundle.sidecar, calibration=inferred.calibrate(), selftest=selftest)
-    novelty, emulator, hull = learn_familiar(settings, dataclasses.replace(bundle, sidecar=sidecar), spectra)
-    if precision != "float32":
-        novelty, emulator = shorten(novelty), None if emulator is None else shorten(emulator)
-    sidecar = dataclasses.replace(sidecar, novelty=novelty, emulator=emulator, hull=hull)
-    if emulator is not None:
-        inferred = infer_examples(dataclasses.replace(bundle, sidecar=sidecar), examples, spectra.grid)
-        scaling = fit_scaling(inferred.error, inferred.sigma, inferred.snr, inferred.misfit)
-        inferred = inferred.scale(scaling)
-        sidecar = dataclasses.replace(sidecar, fit_scaling=scaling, calibration=inferred.calibrate())
-    return dataclasses.replace(bundle, sidecar=sidecar), inferred
+@torch.no_grad()
+def learn_adjustment(frozen: Frozen, examples: Examples, seed: int) -> Adjustment:
+    """Return by what sigma must be multiplied for stars of every kind."""
+    features, errors = [], []
+    for flux, true in zip(torch.split(examples.flux, 500), torch.split(examples.scaled, 500), strict=True):
+        mean, sigma, fit = frozen.scaled(flux)
+        features.append(features_of(mean, sigma, fit))
+        errors.append((mean - true).abs() / sigma)
+    with torch.enable_grad():
+        return fit_adjustment(torch.cat(features), torch.cat(errors), len(np.unique(examples.id)), seed)
 
 
 def describe_size(path: Path, full: bytes, precision: Precision, settings: config.Config) -> list[str]:
@@ -256,7 +274,7 @@ def calibration_set(settings: config.Config) -> tuple[TrainingSet, str]:
         instrument = {
             key: value for key in ("fwhm", "resolution") if (value := getattr(settings.data, key)) is not None
         }
-        stars = training_set_from_grid(settings, n_calibration(pixels_of(settings).n_pixel))
+        stars = training_set_from_grid(settings, 2 * n_calibration(pixels_of(settings).n_pixel))
         return dataclasses.replace(stars, attrs=instrument), "stars drawn from the grid"
     return open_training_set(settings.resolve(settings.data.train[0]), names), "training set"
 
@@ -273,28 +291,33 @@ def calibrating(settings: config.Config) -> config.Config:
     return dataclasses.replace(settings, augmentation=dataclasses.replace(settings.augmentation, imperfect=imperfect))
 
 
-def draw_examples(spectra: TrainingSet, labels: tuple[Label, ...], augmentation: Augmentation, seed: int) -> Examples:
-    """Draw augmented spectra for calibration, those of a small set up to four times."""
-    n = n_calibration(spectra.grid.n_pixel)
-    repeats = max(1, min(4, n // len(spectra)))
-    rows = np.tile(np.arange(min(len(spectra), n)), repeats)
-    return make_examples([spectra], rows, labels, augmentation, seed, CALIBRATION)
+def share_out(n_spectrum: int) -> tuple[Rows, Rows]:
+    """Return the rows that sigma is adjusted on, and those that it is calibrated on: the same where there are few."""
+    rows = np.arange(n_spectrum)
+    half = n_spectrum // 2
+    return (rows[:half], rows[half:]) if half >= MANY_STARS else (rows, rows)
+
+
+def more_incomplete(settings: config.Config) -> config.Config:
+    """Return parameters with which more of the spectra lack a part of the wavelengths."""
+    augmentation = settings.augmentation
+    more = dataclasses.replace(augmentation, incomplete=(1 + augmentation.incomplete) / 2)
+    return dataclasses.replace(settings, augmentation=more)
+
+
+def draw_examples(
+    spectra: TrainingSet, rows: Rows, labels: tuple[Label, ...], augmentation: Augmentation, seed: int, n: int
+) -> Examples:
+    """Draw about n augmented spectra, those of a small set up to four times."""
+    repeats = max(1, min(MOST_REPEATS, n // len(rows)))
+    return make_examples([spectra], np.tile(rows, repeats), labels, augmentation, seed, CALIBRATION)
 
 
 @torch.no_grad()
-def combined(network: Network, examples: Examples) -> tuple[Tensor, Tensor]:
-    """Return mean and sigma of the scaled labels, shape (n, n_label) each; sigma is 0 where the network has none."""
-    parts = [network.combine(flux) for flux in torch.split(examples.flux, 500)]
-    mean = torch.cat([part[0] for part in parts])
-    known = [part[1] for part in parts if part[1] is not None]
-    return mean, torch.cat(known) if known else torch.zeros_like(mean)
-
-
-def rms_of(network: Network, examples: Examples, labels: tuple[Label, ...]) -> Tensor:
-    """Return the RMS error of each label in its unit."""
-    mean, _ = combined(network, examples)
-    span = torch.tensor([label.span for label in labels])
-    return (mean - examples.scaled).square().nanmean(dim=0).sqrt() * span
+def rms_of(network: Network, examples: Examples) -> Tensor:
+    """Return the RMS error of each scaled label, shape (n_label,)."""
+    mean = torch.cat([network.combine(flux)[0] for flux in torch.split(examples.flux, 500)])
+    return (mean - examples.scaled).square().nanmean(dim=0).sqrt()
 
 
 def to_onnx(frozen: Frozen, n_pixel: int) -> bytes:
@@ -307,7 +330,7 @@ def to_onnx(frozen: Frozen, n_pixel: int) -> bytes:
             frozen,
             (torch.ones(2, n_pixel),),
             input_names=["flux"],
-            output_names=["labels", "sigma"],
+            output_names=frozen.output_names,
             dynamic_shapes={"flux": {0: torch.export.Dim("batch")}},
             opset_version=OPSET,
             dynamo=True,
@@ -352,7 +375,10 @@ def require_parity(frozen: Frozen, bundle: Bundle, examples: Examples, labels: t
         flux = examples.flux[:n]
         ours = [output.numpy() for output in frozen(flux)]
         theirs = session.run_whole(flux.numpy())
-        worst = max(worst, *(float(np.abs((a - b) / span).max()) for a, b in zip(ours, theirs, strict=True)))
+        worst = max(worst, *(float(np.abs((a - b) / span).max()) for a, b in zip(ours[:2], theirs[:2], strict=True)))
+        fits = [Fit.of(columns[2]) for columns in (ours, theirs) if len(columns) > 2]
+        if fits and not np.allclose(fits[0].misfit, fits[1].misfit, rtol=PARITY_OF_FIT):
+            raise TrainingError("onnxruntime and torch find different misfits")
     if worst > PARITY:
         raise TrainingError(f"onnxruntime differs from torch by {worst:.1e} of a label's range, allowed {PARITY}")
     return worst
@@ -367,9 +393,9 @@ class Inferred:
     flux : array of float32, shape (n, n_pixel)
         As the network saw it.
     values, sigma, true : arrays, shape (n, n_label)
-        In the labels' units; sigma is the network's, scaled by how well each spectrum fits once a bundle knows that.
-    snr, misfit : arrays, shape (n,)
-        As inference measures them.
+        In the labels' units; sigma is the network's.
+    snr : array, shape (n,)
+        As inference measures it.
     flags : array of int64, shape (n,)
         Bits of `anna_onnx.flags.Flag`.
     """
@@ -379,7 +405,6 @@ class Inferred:
     sigma: FloatArray
     true: FloatArray
     snr: FloatArray
-    misfit: FloatArray
     flags: NDArray[np.int64]
 
     @property
@@ -390,10 +415,6 @@ class Inferred:
     def calibrate(self) -> Calibration:
         """Return the factors on sigma that make honest intervals."""
         return fit_calibration(self.error, self.sigma, self.snr)
-
-    def scale(self, scaling: FitScaling) -> Inferred:
-        """Return the same with sigma scaled by how well each spectrum fits."""
-        return dataclasses.replace(self, sigma=scaling.scale(self.sigma, self.misfit, self.snr))
 
     def compare(self, full: Inferred, labels: tuple[Label, ...]) -> dict[str, dict[str, float]]:
         """Return what storing the weights small does to each label, in its unit.
@@ -438,7 +459,6 @@ def infer_examples(bundle: Bundle, examples: Examples, grid: Grid) -> Inferred:
         sigma=found.sigma,
         true=unscale(examples.scaled.cpu().numpy().astype(np.float64), bundle.sidecar.labels),
         snr=found.prepared.snr,
-        misfit=found.verdict.misfit,
         flags=found.flags,
     )
 
@@ -452,7 +472,7 @@ def known_snr(examples: Examples, inferred: Inferred) -> FloatArray:
 def make_selftest(bundle: Bundle, examples: Examples, n: int = 8) -> SelfTest:
     """Return a few spectra, rounded so that they compress well, and the answers of this machine."""
     flux = examples.flux[:n].cpu().numpy().astype(np.float16).astype(np.float32)
-    labels, sigma = Session(bundle).run(flux)
+    labels, sigma, _ = Session(bundle).run(flux)
     return SelfTest(flux, labels.astype(np.float32), sigma.astype(np.float32))
 
 

@@ -13,40 +13,39 @@ from torch import Tensor
 
 from anna_onnx import config
 from anna_onnx.bundle import Bundle
-from anna_onnx.calibration import ONE_SIGMA
-from anna_onnx.emulator import Emulator, Fit
+from anna_onnx.fit import Fit, FitLimits
 from anna_onnx.hull import Hull
-from anna_onnx.inference import half_width
 from anna_onnx.labels import Label, canonical, scale
 from anna_onnx.legacy import open_training_set
 from anna_onnx.novelty import Novelty, pixel_noise
-from anna_onnx.quality import estimate_snr
 from anna_onnx.resampling import Grid
 from anna_onnx.session import Session
-from anna_onnx.shifting import Shifter
 from anna_onnx.training.augmentation import Augmentation, cubic
 from anna_onnx.training.batches import CALIBRATION, FileSource, generator
+from anna_onnx.training.comparison import TEST_COMPONENTS, Comparison
 from anna_onnx.training.emulation import fit_emulator
 from anna_onnx.training.task import open_grid
 from anna_onnx.trainingset import TrainingSet
 
 FloatArray = NDArray[np.float64]
 Image = NDArray[np.float32]
-Infer = Callable[[Image], tuple[FloatArray, FloatArray]]
-Draw = Callable[[float | None], Image]
+Infer = Callable[[Tensor], tuple[Tensor, Tensor]]
+Compare = Callable[[Image], Fit]
+Draw = Callable[[float | None, bool], Image]
 
 FALSE_ALARM = 0.01  # of spectra with the continua of the training; of those without, fewer are beyond
 NOVELTY_SNR = (10, 20, 40, 80, 160, 320, 1000)
 MAX_COMPONENTS = 128
 N_FIT, N_THRESHOLD = 6000, 4000  # spectra
 MAX_VALUES = 30_000_000  # of their pixels
+PART = 1000  # spectra at once
 LEAST_STARS = 100  # with which an emulator is worth fitting
-LEAST_LINE_ERROR = 0.12
+LEAST_LINE_ERROR = 0.14
 """Fraction of the lines by which any synthetic spectrum is wrong: that much is never called unlike training.
 
 Of the embedded grid's lines those of Procyon are wrong by 16 % (rms), those of the Sun by 10 % (benchmarks/lines.py).
 """
-LEAST_BLUR_ERROR = 0.4
+LEAST_BLUR_ERROR = 0.45
 """The same of the instrumental profile, a variance in square pixels."""
 
 
@@ -69,62 +68,116 @@ class Stars:
     velocity: FloatArray | None = None
 
 
+def learn_comparison(
+    settings: config.Config,
+    labels: tuple[Label, ...],
+    spectra: TrainingSet,
+    velocities: tuple[float, float],
+    infer: Infer,
+) -> Comparison | None:
+    """Learn what spectra look like from their labels, and how clean ones differ from that.
+
+    Parameters
+    ----------
+    settings : config.Config
+    labels : tuple of Label
+    spectra : TrainingSet
+        Clean spectra that the network was not trained on.
+    velocities : (low, high)
+        Radial velocities of the training, km/s.
+    infer : callable
+        Gives the labels of spectra, scaled to 0-1, and their errors.
+
+    Returns
+    -------
+    Comparison or None
+        None where too few of the training stars have all labels.
+    """
+    stars = training_stars(settings, labels, spectra.grid, at_rest=True)
+    known = np.isfinite(stars.scaled).all(axis=1)
+    if known.sum() < LEAST_STARS:
+        return None
+    velocity = None if stars.velocity is None else stars.velocity[known]
+    flux = stars.flux[torch.as_tensor(known)]
+    emulator = fit_emulator(flux, stars.scaled[known], velocity, spectra.grid, settings.seed)
+    comparison = Comparison(emulator, spectra.grid, velocities, len(labels)).eval()
+    comparison.expect_blur(usual_blur(comparison, clean_spectra(settings, spectra)(None, True), infer))
+    return comparison
+
+
+@torch.no_grad()
+def usual_blur(comparison: Comparison, flux: Image, infer: Infer) -> float:
+    """Return by how much the broadening of spectra without noise differs from their emulation, square pixels."""
+    parts = [comparison.fit(part, *infer(part)).widening for part in torch.from_numpy(flux).split(PART)]
+    low, high = np.quantile(np.concatenate(parts), [0.16, 0.84])
+    return max(float(high - low) / 2, LEAST_BLUR_ERROR)
+
+
 def learn_familiar(
-    settings: config.Config, bundle: Bundle, spectra: TrainingSet
-) -> tuple[Novelty, Emulator | None, Hull | None]:
+    settings: config.Config, bundle: Bundle, spectra: TrainingSet, comparison: Comparison | None
+) -> tuple[Novelty, FitLimits | None, Hull | None]:
     """Learn what the flags need to know of the training set.
 
     Parameters
     ----------
     settings : config.Config
     bundle : Bundle
-        The network with its calibration.
+        The network as stored.
     spectra : TrainingSet
         Clean spectra that the network was not trained on, for the thresholds.
+    comparison : Comparison or None
+        What the network holds of it.
 
     Returns
     -------
     novelty : Novelty
-    emulator : Emulator or None
-        None where too few of the training stars have all labels.
+    limits : FitLimits or None
+        None without a comparison.
     hull : Hull or None
         None where the training stars fill the box of their ranges.
     """
     labels, grid = bundle.sidecar.labels, spectra.grid
-    clean = without_noise(settings.augmentation)
-    moving = training_stars(settings, labels, grid, at_rest=False)
-    novelty = fit_novelty(moving.flux, Augmentation(clean, grid, settings.resolve), settings.seed)
-    stars = training_stars(settings, labels, grid, at_rest=True) if settings.data.grid else moving
-    velocities = bundle.sidecar.preparation.velocity_range or (0.0, 0.0)
-    emulator = None
-    known = np.isfinite(stars.scaled).all(axis=1)
-    if known.sum() >= LEAST_STARS:
-        velocity = None if stars.velocity is None else stars.velocity[known]
-        emulator = fit_emulator(
-            stars.flux[torch.as_tensor(known)], stars.scaled[known], velocity, velocities, grid, settings.seed
-        )
-    chosen = np.resize(np.arange(min(len(spectra), N_THRESHOLD)), N_THRESHOLD)
-    others = torch.from_numpy(np.array(spectra.flux[: chosen.max() + 1], dtype=np.float32))[chosen]
-    random = generator(torch.device("cpu"), settings.seed, CALIBRATION, 2)
-
+    stars = training_stars(settings, labels, grid, at_rest=False)
+    augmentation = Augmentation(without_noise(settings.augmentation), grid, settings.resolve)
+    novelty = fit_novelty(stars.flux, augmentation, settings.seed)
     low, high = settings.augmentation.snr or (NOVELTY_SNR[0], NOVELTY_SNR[-1])
     levels = np.union1d(NOVELTY_SNR, np.geomspace(low, high, 3)).tolist()
+    # The fewer stars thresholds are set on, the more of other stars are beyond.
+    beyond = FALSE_ALARM * min(1.0, math.sqrt(len(spectra) / N_THRESHOLD))
+    session = Session(bundle)
 
-    def draw(snr: float | None) -> Image:
-        noise = None if snr is None else (snr, snr)
+    def compare(flux: Image) -> Fit:
+        fit = session.run(flux).fit
+        assert fit is not None, "the network holds a comparison"
+        return fit
+
+    limits = None if comparison is None else usual_limits(comparison)
+    novelty, limits = set_thresholds(novelty, limits, levels, clean_spectra(settings, spectra), compare, beyond)
+    return novelty, limits, Hull.of(stars.scaled)
+
+
+def clean_spectra(settings: config.Config, spectra: TrainingSet) -> Draw:
+    """Return a function that augments spectra as in training at an S/N, None: without noise, and spoils none.
+
+    It interpolates them where it is told to, as spectra of another grid are.
+    """
+    clean, grid = without_noise(settings.augmentation), spectra.grid
+    chosen = np.resize(np.arange(min(len(spectra), N_THRESHOLD)), N_THRESHOLD)
+    flux = torch.from_numpy(np.array(spectra.flux[: chosen.max() + 1], dtype=np.float32))[chosen]
+    random = generator(torch.device("cpu"), settings.seed, CALIBRATION, 2)
+
+    def draw(snr: float | None, interpolated: bool) -> Image:
         noisy = dataclasses.replace(
             clean,
-            snr=noise,
+            snr=None if snr is None else (snr, snr),
             snr_template=settings.augmentation.snr_template,
             # Where all spectra have imperfections they are no reason for a flag.
             imperfect=float(settings.augmentation.imperfect == 1),
         )
-        return _interpolated(Augmentation(noisy, grid, settings.resolve)(others, random).flux, random).numpy()
+        result = Augmentation(noisy, grid, settings.resolve)(flux, random).flux
+        return (_interpolated(result, random) if interpolated else result).numpy()
 
-    # The fewer stars thresholds are set on, the more of other stars are beyond.
-    beyond = FALSE_ALARM * min(1.0, math.sqrt(len(spectra) / N_THRESHOLD))
-    novelty, emulator = set_thresholds(novelty, emulator, levels, draw, _infer_with(bundle), grid, beyond)
-    return novelty, emulator, Hull.of(stars.scaled)
+    return draw
 
 
 def training_stars(settings: config.Config, labels: tuple[Label, ...], grid: Grid, at_rest: bool) -> Stars:
@@ -183,53 +236,63 @@ def fit_novelty(flux: Tensor, augmentation: Augmentation, seed: int) -> Novelty:
     return Novelty(mean.double().numpy(), components, np.ones(1), np.ones(1), FALSE_ALARM)
 
 
+def usual_limits(comparison: Comparison) -> FitLimits:
+    """Return limits whose thresholds, and errors of the lines, are yet to be set."""
+    n_component, n_pixel = comparison.emulator.components.shape
+    one = np.ones(1)
+    dilution = math.sqrt(n_pixel / min(TEST_COMPONENTS, n_component))
+    return FitLimits(one, one, one, dilution, LEAST_LINE_ERROR, float(comparison.blur_error))
+
+
 def set_thresholds(
     novelty: Novelty,
-    emulator: Emulator | None,
+    limits: FitLimits | None,
     levels: Sequence[float],
     draw: Draw,
-    infer: Infer,
-    grid: Grid,
+    compare: Compare,
     beyond: float = FALSE_ALARM,
-) -> tuple[Novelty, Emulator | None]:
+) -> tuple[Novelty, FitLimits | None]:
     """Set thresholds of which a fraction of clean spectra exceeds any, at every noise.
 
     Parameters
     ----------
     novelty : Novelty
-    emulator : Emulator or None
+    limits : FitLimits or None
     levels : sequence of float
         S/N at which they are set.
     draw : callable
-        Gives spectra that neither was fitted to, augmented as in training, at an S/N; None: without noise.
-    infer : callable
-        Gives the labels of spectra, scaled to 0-1, and their errors.
-    grid : Grid
+        Gives spectra that neither was fitted to, augmented as in training, at an S/N; None: without noise. And
+        interpolated onto their pixels or not, which makes noise smooth: thresholds hold for both.
+    compare : callable
+        Gives the fit of spectra; not called without limits.
     beyond : float
         The fraction.
     """
-    shifter = Shifter(grid)
-    if emulator is not None:
-        flux = draw(None)
-        emulator = _with_usual_errors(emulator, emulator.compare(flux, *infer(flux), shifter))
-    noise, left = [], []
-    for snr in sorted(levels, reverse=True):
-        flux = draw(snr)
-        if emulator is None:
-            tests = [(pixel_noise(flux), novelty.remainder(flux))]
-        else:
-            fit = emulator.compare(flux, *infer(flux), shifter)
-            tests = [(fit.pixel_noise, novelty.remainder(flux))]
-            tests += [(fit.noise, emulator.misfit(fit)), (fit.noise, emulator.blur(fit))]
-        noise.append([level for level, _ in tests])
-        left.append([value for _, value in tests])
-    seen, thresholds = joint_thresholds(np.array(noise), np.array(left), beyond)
+    if limits is not None:
+        line_error = float(np.median(limits.relative_misfit(compare(draw(None, True)))))
+        limits = dataclasses.replace(limits, line_error=max(line_error, LEAST_LINE_ERROR))
+
+    def tests_of(flux: Image) -> list[tuple[FloatArray, FloatArray]]:
+        if limits is None:
+            return [(pixel_noise(flux), novelty.remainder(flux))]
+        fit = compare(flux)
+        own = [(fit.noise, limits.misfit(fit)), (fit.noise, limits.blur(fit))]
+        return [(fit.pixel_noise, novelty.remainder(flux)), *own]
+
+    found = []
+    for interpolated in (False, True):
+        # (level, test, noise or value, spectrum)
+        tests = np.array([tests_of(draw(snr, interpolated)) for snr in sorted(levels, reverse=True)])
+        found.append(joint_thresholds(tests[:, :, 0], tests[:, :, 1], beyond))
+    (seen, sharp), (elsewhere, smooth) = found
+    columns = zip(seen.T, sharp.T, elsewhere.T, smooth.T, strict=True)
+    thresholds = np.stack([np.maximum(high, np.interp(x, at, other)) for x, high, at, other in columns], axis=1)
     novelty = dataclasses.replace(novelty, noise=seen[:, 0], threshold=thresholds[:, 0])
-    if emulator is not None:
-        emulator = dataclasses.replace(
-            emulator, noise=seen[:, 1], misfit_threshold=thresholds[:, 1], blur_threshold=thresholds[:, 2]
+    if limits is not None:
+        limits = dataclasses.replace(
+            limits, noise=seen[:, 1], misfit_threshold=thresholds[:, 1], blur_threshold=thresholds[:, 2]
         )
-    return novelty, emulator
+    return novelty, limits
 
 
 def joint_thresholds(noise: FloatArray, left: FloatArray, beyond: float = FALSE_ALARM) -> tuple[FloatArray, FloatArray]:
@@ -257,35 +320,12 @@ def joint_thresholds(noise: FloatArray, left: FloatArray, beyond: float = FALSE_
     return level, usual * np.array(margin)
 
 
-def _with_usual_errors(emulator: Emulator, fit: Fit) -> Emulator:
-    """Return an emulator that knows by how much spectra without noise differ from it."""
-    low, high = np.quantile(fit.widening, [0.16, 0.84])
-    return dataclasses.replace(
-        emulator,
-        line_error=max(float(np.median(emulator.relative_misfit(fit))), LEAST_LINE_ERROR),
-        blur_error=max(float(high - low) / 2, LEAST_BLUR_ERROR),
-    )
-
-
 def _interpolated(flux: Tensor, random: torch.Generator) -> Tensor:
-    """Return spectra of which every other one was interpolated onto its pixels, as those of another grid are."""
+    """Return spectra that were interpolated onto their pixels, as those of another grid are."""
     n = flux.shape[1]
     where = torch.rand((len(flux), 1), generator=random)
-    where[::2] = 0
     inside = cubic(flux, torch.arange(n - 3).expand(len(flux), -1), where.repeat(1, n - 3))
     return torch.cat([flux[:, :1], inside, flux[:, -2:]], dim=1)
-
-
-def _infer_with(bundle: Bundle) -> Infer:
-    """Return a function that gives the labels of spectra, scaled to 0-1, and their errors."""
-    session, labels = Session(bundle), bundle.sidecar.labels
-    span = np.array([label.span for label in labels])
-
-    def infer(flux: Image) -> tuple[FloatArray, FloatArray]:
-        values, sigma = session.run(flux)
-        return scale(values, labels), half_width(bundle, sigma, estimate_snr(flux), ONE_SIGMA) / span
-
-    return infer
 
 
 def _without_gaps(flux: Tensor) -> Tensor:

@@ -8,19 +8,17 @@ when it opens the network.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from anna_onnx.emulator import Emulator
 from anna_onnx.errors import TrainingError
 from anna_onnx.novelty import Novelty
 
 FloatArray = NDArray[np.float32]
-Part = TypeVar("Part", Novelty, Emulator)
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 LARGE = 1024  # numbers in a weight that is worth storing small
@@ -99,16 +97,13 @@ def _row_axis(graph: Any, name: str) -> int:
     return 0
 
 
-def shorten(part: Part) -> Part:
-    """Return a novelty or an emulator with fewer bits, whose components compress well.
+def shorten(novelty: Novelty) -> Novelty:
+    """Return a novelty with fewer bits, whose components compress well.
 
     Components in steps of 2**-12, a hundredth of what a pixel of a component usually is: the remainders of
-    spectra with S/N up to 300 change by less than 1 %. Those of an emulator, which are compared with errors of
-    the lines too, in steps twice as large; its weights in float16.
+    spectra with S/N up to 300 change by less than 1 %.
     """
-    step = COMPONENT_STEP if isinstance(part, Novelty) else 2 * COMPONENT_STEP
-    short: dict[str, Any] = {"components": (np.rint(part.components / step) * step).astype(np.float16)}
-    if isinstance(part, Emulator):
-        layers = [f"{layer}_{kind}" for layer in ("input", "hidden", "output") for kind in ("weight", "bias")]
-        short |= {name: getattr(part, name).astype(np.float16) for name in layers}
-    return dataclasses.replace(part, **short)
+    short: dict[str, Any] = {
+        "components": (np.rint(novelty.components / COMPONENT_STEP) * COMPONENT_STEP).astype(np.float16)
+    }
+    return dataclasses.replace(novelty, **short)

@@ -6,7 +6,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
 
 from anna_onnx.calibration import ONE_SIGMA
-from anna_onnx.training.calibration import fit_calibration, fit_factors, fit_scaling, fit_trends
+from anna_onnx.fit import COLUMNS
+from anna_onnx.training.calibration import features_of, fit_adjustment, fit_calibration, fit_trends
 
 
 @pytest.fixture
@@ -60,55 +61,47 @@ def test_where_there_is_no_trend_none_is_invented(random):
     np.testing.assert_allclose(corrected, true, atol=1e-9)
 
 
-def test_a_power_of_the_misfit_is_found_where_errors_go_with_it(random):
-    snr = np.geomspace(10, 400, 48000)
-    misfit = 0.7 * 10 ** random.normal(0, 0.15, snr.size)
-    power = np.where(snr > 100, 0.5, 0.0)
-    error = (misfit**power)[:, None] * random.normal(size=(snr.size, 3))
-    error[::7, 1] = np.nan
-    found = fit_scaling(error, np.ones_like(error), snr, misfit)
-    assert found.snr.size == 8
-    assert found.misfit == pytest.approx(0.7, rel=0.05)
-    assert found.power == pytest.approx(np.where(found.snr > 100, 0.5, 0.0), abs=0.1)
+def adjusted(features: torch.Tensor, error: torch.Tensor, n_star: int = 10_000) -> torch.Tensor:
+    """Return the factors of an adjustment fitted to errors in units of sigma."""
+    return fit_adjustment(features, error.abs(), n_star, seed=1)(features)
 
 
-def test_spectra_that_all_fit_equally_well_tell_nothing_of_a_power(random):
-    error = random.normal(size=(2000, 1))
-    assert fit_scaling(error, np.ones_like(error), np.full(2000, 100.0), np.zeros(2000)).power == pytest.approx(0)
-
-
-def test_factors_undo_errors_that_are_wrong_by_a_function_of_the_label():
+def test_errors_that_are_wrong_by_a_function_of_the_features_are_put_right():
     generator = torch.Generator().manual_seed(1)
-    true = torch.rand(60000, 2, generator=generator)
-    honest = torch.stack([0.02 + 0.04 * true[:, 0], torch.full((60000,), 0.03)], dim=1)
-    mean = true + honest * torch.randn(true.shape, generator=generator)
-    found = fit_factors(mean, torch.full_like(mean, 0.03), true)
-    assert found.knot.shape == found.factor.shape == (2, 3, 6)
-    assert found.factor[0].numpy() == pytest.approx((0.02 + 0.04 * found.knot[0].clamp(0, 1)).numpy() / 0.03, rel=0.1)
-    assert found.factor[1].numpy() == pytest.approx(1.0, rel=0.1)
+    features = torch.rand(40000, 2, generator=generator)
+    honest = torch.stack([(2 * features[:, 0] - 1).square() + 0.5, torch.full((40000,), 0.7)], dim=1)
+    found = adjusted(features, honest * torch.randn(honest.shape, generator=generator))
+    assert found.numpy() == pytest.approx(honest.numpy(), rel=0.2)
+    assert (found / honest).mean(dim=0).numpy() == pytest.approx(1, abs=0.03)
 
 
-def test_factors_undo_errors_that_are_wrong_by_a_function_of_sigma():
+def test_of_few_stars_only_what_is_linear_is_learnt():
     generator = torch.Generator().manual_seed(2)
-    true = torch.rand(60000, 1, generator=generator)
-    sigma = 0.01 * 10 ** torch.rand(true.shape, generator=generator)
-    honest = 0.1 * sigma.sqrt()
-    found = fit_factors(true + honest * torch.randn(true.shape, generator=generator), sigma, true)
-    assert found.factor.mean(dim=-1).numpy() == pytest.approx(0.1 / (found.level / 2).exp().numpy(), rel=0.06)
-    assert (found.level.diff() > 0).all()
-    assert (found.knot.diff() > 0).all()
+    features = torch.rand(3000, 1, generator=generator)
+    honest = (2 * features - 1).exp()
+    error = honest * torch.randn(honest.shape, generator=generator)
+    assert len(list(fit_adjustment(features, error.abs(), 500, seed=1).layers)) == 1
+    assert adjusted(features, error, 500).numpy() == pytest.approx(honest.numpy(), rel=0.2)
 
 
-def test_few_spectra_get_one_factor_for_all():
-    found = fit_factors(torch.rand(50, 1), torch.ones(50, 1), torch.rand(50, 1))
-    assert (found.factor == 1).all()
-    assert (found.level.diff() > 0).all()
-    assert (found.knot.diff() > 0).all()
+def test_features_farther_than_any_that_were_seen_count_as_the_last():
+    features = torch.randn(5000, 1, generator=torch.Generator().manual_seed(3))
+    adjustment = fit_adjustment(features, (0.2 * features).exp() * 0.5, 10_000, seed=1)
+    far = adjustment(torch.tensor([[5.0], [1e6], [-1e6], [-5.0]]))
+    assert far[0] == far[1]
+    assert far[2] == far[3]
 
 
-def test_unknown_truths_do_not_count():
-    true = torch.linspace(0, 1, 8000)[:, None]
-    mean = true + 0.01
-    true[::2] = float("nan")
-    found = fit_factors(mean, torch.full_like(mean, 0.01), true)
-    assert found.factor.numpy() == pytest.approx(1.0, rel=1e-3)
+def test_a_label_whose_truth_is_rarely_known_keeps_its_errors_and_unknown_truths_do_not_count():
+    error = torch.full((5000, 2), 0.5)
+    error[::2, 0] = float("nan")
+    error[200:, 1] = float("nan")
+    found = adjusted(torch.randn(5000, 3, generator=torch.Generator().manual_seed(4)), error)
+    assert found[:, 0].numpy() == pytest.approx(0.5, rel=0.05)
+    assert found[:, 1].numpy() == pytest.approx(1, rel=0.05)
+
+
+def test_what_errors_may_depend_on_is_labels_sigma_and_how_well_they_fit():
+    mean, sigma = torch.rand(4, 3), torch.rand(4, 3)
+    assert features_of(mean, sigma, None).shape == (4, 6)
+    assert features_of(mean, sigma, torch.zeros(4, len(COLUMNS))).isfinite().all()

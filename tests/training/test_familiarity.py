@@ -8,13 +8,19 @@ torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
 from anna_onnx import config
 from anna_onnx.medium import C_KMS
 from anna_onnx.resampling import Grid
-from anna_onnx.shifting import Shifter
 from anna_onnx.training import emulation
 from anna_onnx.training.augmentation import Augmentation
-from anna_onnx.training.familiarity import FALSE_ALARM, fit_novelty, joint_thresholds, set_thresholds
+from anna_onnx.training.comparison import Comparison
+from anna_onnx.training.familiarity import (
+    FALSE_ALARM,
+    fit_novelty,
+    joint_thresholds,
+    set_thresholds,
+    usual_blur,
+    usual_limits,
+)
 
 GRID = Grid(np.linspace(6600, 6660, 301))
-SHIFTER = Shifter(GRID)
 FASTEST = 50.0  # km/s
 WIDTH = 0.35  # Å, of the lines
 ERROR = 0.02  # of a scaled label
@@ -44,28 +50,32 @@ class Familiar:
     def __init__(self):
         labels, velocity = draw(1200, 4)
         flux = torch.as_tensor(spectra(labels, velocity), dtype=torch.float32)
-        self.emulator = emulation.fit_emulator(flux, labels, velocity, (-FASTEST, FASTEST), GRID, 1)
+        self.emulator = emulation.fit_emulator(flux, labels, velocity, GRID, 1)
+        self.comparison = Comparison(self.emulator, GRID, (-FASTEST, FASTEST), 2).eval()
         novelty = fit_novelty(flux, Augmentation(config.Augmentation(), GRID), 1)
         labels, velocity = draw(3000, 5)
         clean = spectra(labels, velocity)
-        self.novelty, self.emulator = set_thresholds(
+        self.comparison.expect_blur(usual_blur(self.comparison, noisy(clean, 1e6), lambda _: known(labels)[:, :1000]))
+        self.novelty, self.limits = set_thresholds(
             novelty,
-            self.emulator,
+            usual_limits(self.comparison),
             (20, 40, 80, 160, 320),
-            lambda snr: noisy(clean, snr or 1e6),
-            lambda _: known(labels),
-            GRID,
+            lambda snr, _: noisy(clean, snr or 1e6),
+            lambda flux: self.compare(flux, labels),
         )
 
-    def rate(self, flux, labels, velocities=None):
+    def compare(self, flux, labels):
+        return self.comparison.fit(torch.as_tensor(flux), *known(labels))
+
+    def rate(self, flux, labels):
         """Return the share of spectra that are called unlike training."""
-        fit = self.emulator.compare(flux, *known(labels), SHIFTER, velocities)
-        return np.mean((self.emulator.score(fit) > 1) | (self.novelty.score(flux, fit.pixel_noise) > 1))
+        fit = self.compare(flux, labels)
+        return np.mean((self.limits.score(fit) > 1) | (self.novelty.score(flux, fit.pixel_noise) > 1))
 
 
 def known(labels):
     error = np.random.default_rng(6).normal(0, ERROR, labels.shape)
-    return labels + error, np.full(labels.shape, ERROR)
+    return torch.tensor(np.stack([labels + error, np.full(labels.shape, ERROR)]), dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +88,8 @@ def familiar():
 
 def test_the_emulator_makes_the_spectra_of_labels_at_rest(familiar):
     labels, _ = draw(200, 7)
-    difference = familiar.emulator.spectrum(labels) - spectra(labels, np.zeros(200))
+    emulated = familiar.emulator.spectrum(familiar.emulator(torch.as_tensor(labels, dtype=torch.float32)))
+    difference = emulated.numpy() - spectra(labels, np.zeros(200))
     assert np.sqrt((difference**2).mean()) < 0.005
 
 
@@ -87,7 +98,7 @@ def test_velocities_that_make_spectra_less_alike_are_not_used(monkeypatch):
     labels, _ = draw(400, 8)
     flux = torch.as_tensor(spectra(labels, np.zeros(400)), dtype=torch.float32)
     alike = emulation.principal_components(flux, 5)
-    emulator = emulation.fit_emulator(flux, labels, np.linspace(-90, 90, 400), (0, 0), GRID, 1)
+    emulator = emulation.fit_emulator(flux, labels, np.linspace(-90, 90, 400), GRID, 1)
     np.testing.assert_allclose(emulator.mean, alike.mean, atol=1e-6)
 
 
@@ -100,7 +111,7 @@ def test_clean_spectra_are_rarely_called_unlike_training(familiar, snr):
 def test_velocity_and_broadening_are_measured(familiar):
     labels, velocity = draw(300, 10)
     wider = np.hypot(WIDTH, 0.1)
-    fit = familiar.emulator.compare(noisy(spectra(labels, velocity, wider), 300), *known(labels), SHIFTER)
+    fit = familiar.compare(noisy(spectra(labels, velocity, wider), 300), labels)
     assert fit.velocity == pytest.approx(velocity, abs=2)
     assert np.median(fit.widening) == pytest.approx((0.1 / 0.2) ** 2, rel=0.4)  # pixels of 0.2 Å
     assert fit.noise == pytest.approx(1 / 300, rel=0.3)
@@ -128,19 +139,12 @@ def test_half_the_resolving_power_is_called_unlike_training(familiar):
     assert familiar.rate(noisy(spectra(labels, velocity, 2 * WIDTH), 150), labels) > 0.95
 
 
-def test_lines_that_are_said_to_be_at_rest_must_be(familiar):
-    labels, _ = draw(300, 13)
-    flux = noisy(spectra(labels, np.full(300, 40.0)), 150)
-    assert familiar.rate(flux, labels) < 0.1
-    assert familiar.rate(flux, labels, (0, 0)) > 0.95
-
-
 def test_a_spectrum_with_gaps_is_judged_by_what_it_has(familiar):
     labels, velocity = draw(500, 14)
     flux = noisy(spectra(labels, velocity), 100)
     flux[:, 100:180] = np.nan
     assert familiar.rate(flux, labels) < 0.1
-    assert np.isfinite(familiar.emulator.compare(flux * np.nan, *known(labels), SHIFTER).misfit).all()
+    assert np.isfinite(familiar.compare(flux * np.nan, labels).misfit).all()
 
 
 def test_thresholds_hold_for_all_tests_together():

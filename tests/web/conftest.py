@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from anna_onnx.bundle import Bundle, SelfTest, Sidecar, write
-from anna_onnx.calibration import Calibration, FitScaling
+from anna_onnx.calibration import Calibration
 from anna_onnx.continuum import Normalization
-from anna_onnx.emulator import Emulator
+from anna_onnx.fit import COLUMNS, FitLimits
 from anna_onnx.hull import Hull
 from anna_onnx.labels import Label
 from anna_onnx.novelty import Novelty
@@ -29,6 +29,17 @@ from anna_onnx.session import Session
 
 WEB = Path(__file__).parents[2] / "web"
 LABELS = (Label("teff", 4000, 7000), Label("logg", 2.7, 4.8), Label("feh", -0.5, 0.2))
+# velocity, pixel_noise, noise, misfit, lines, widening, widening_error: about as strange as may be
+USUAL_FIT = (0.0, 0.005, 0.006, 0.02, 0.05, 0.2, 0.3)
+SCATTER_OF_FIT = (15.0, 0.001, 0.001, 0.012, 0.01, 0.6, 0.05)
+FIT_LIMITS = FitLimits(
+    noise=np.array([0.001, 0.01, 0.1]),
+    misfit_threshold=np.array([0.5, 1.0, 2.0]),
+    blur_threshold=np.array([3.0, 2.0, 1.0]),
+    dilution=7.9,
+    line_error=0.05,
+    blur_error=0.4,
+)
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 PREPARATIONS = {
@@ -49,7 +60,7 @@ PREPARATIONS = {
 
 
 def make_network(n_pixel: int, seed: int = 1) -> bytes:
-    """Return a small network with random weights: labels in their units, sigma that depends on the flux."""
+    """Return a small network with random weights: labels in their units, sigma and fit that depend on the flux."""
     onnx = pytest.importorskip("onnx", reason="onnx makes the networks of these tests")
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
     random = np.random.default_rng(seed)
@@ -62,6 +73,8 @@ def make_network(n_pixel: int, seed: int = 1) -> bytes:
         "middle": (low + 0.5 * span).astype(np.float32),
         "spread": (random.normal(0, 0.1, (16, 3))).astype(np.float32),
         "width": (0.05 * span).astype(np.float32),
+        "scatter": (random.normal(0, 0.25, (16, len(COLUMNS))) * SCATTER_OF_FIT).astype(np.float32),
+        "usual": np.array(USUAL_FIT, dtype=np.float32),
     }
     nodes = [
         helper.make_node("IsNaN", ["flux"], ["missing"]),
@@ -74,13 +87,18 @@ def make_network(n_pixel: int, seed: int = 1) -> bytes:
         helper.make_node("MatMul", ["hidden", "spread"], ["log"]),
         helper.make_node("Exp", ["log"], ["relative"]),
         helper.make_node("Mul", ["relative", "width"], ["sigma"]),
+        helper.make_node("MatMul", ["hidden", "scatter"], ["unusual"]),
+        helper.make_node("Add", ["unusual", "usual"], ["fit"]),
     ]
     kind = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,
         "test",
         [helper.make_tensor_value_info("flux", kind, ["batch", n_pixel])],
-        [helper.make_tensor_value_info(name, kind, ["batch", 3]) for name in ("labels", "sigma")],
+        [
+            helper.make_tensor_value_info(name, kind, ["batch", width])
+            for name, width in (("labels", 3), ("sigma", 3), ("fit", len(COLUMNS)))
+        ],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
@@ -96,29 +114,6 @@ def make_novelty(grid: Grid) -> Novelty:
         noise=np.array([0.001, 0.01, 0.1]),
         threshold=np.array([0.02, 0.035, 0.1]),
         false_alarm=0.01,
-    )
-
-
-def make_emulator(grid: Grid) -> Emulator:
-    """Return an emulator of smooth spectra with random weights, whose thresholds a solar spectrum is near."""
-    random = np.random.default_rng(3)
-    n_component, n_hidden = 20, 12
-    return Emulator(
-        mean=np.full(grid.n_pixel, 0.98),
-        components=make_novelty(grid).components[:n_component].astype(np.float16),
-        input_weight=random.normal(0, 1, (n_hidden, len(LABELS))),
-        input_bias=random.normal(0, 1, n_hidden),
-        hidden_weight=random.normal(0, 0.3, (n_hidden, n_hidden)),
-        hidden_bias=random.normal(0, 1, n_hidden),
-        output_weight=random.normal(0, 0.05, (n_component, n_hidden)),
-        output_bias=random.normal(0, 0.1, n_component),
-        noise=np.array([0.001, 0.01, 0.1]),
-        misfit_threshold=np.array([1.0, 2.0, 4.0]),
-        blur_threshold=np.array([3.0, 2.0, 1.0]),
-        line_error=0.05,
-        blur_error=0.4,
-        velocity_low=-100.0,
-        velocity_high=100.0,
     )
 
 
@@ -141,15 +136,14 @@ def make_model(folder: Path, name: str) -> Path:
         LABELS,
         preparation,
         calibration=Calibration(levels, np.array([20.0, 60.0, 150.0, 300.0]), factors, 1000),
-        fit_scaling=FitScaling(np.array([30.0, 200.0]), np.array([0.9, 0.7]), np.array([0.1, 0.4])),
         novelty=make_novelty(grid),
-        emulator=make_emulator(grid) if name == "plain" else None,
+        fit_limits=FIT_LIMITS if name == "plain" else None,
         hull=make_hull() if name == "plain" else None,
         provenance={"name": name, "date": "2026-01-01", "versions": {"anna-onnx": "0"}},
     )
     flux = random.normal(0.97, 0.02, (4, grid.n_pixel)).astype(np.float32)
     untested = write(folder / f"{name}.onnx", network, sidecar)
-    labels, sigma = Session(untested).run(flux)
+    labels, sigma, _ = Session(untested).run(flux)
     test = SelfTest(flux, labels.astype(np.float32), sigma.astype(np.float32))
     write(folder / f"{name}.onnx", network, Sidecar(**{**vars(sidecar), "selftest": test}))
     return folder / f"{name}.onnx"

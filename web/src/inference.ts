@@ -1,17 +1,16 @@
 /** From spectra to labels, errors and flags; the counterpart of `anna_onnx.inference`. */
 
+import type { Fit } from "./fit.ts";
 import { FLAG } from "./flags.ts";
-import type { Calibration, FitScaling, Model } from "./model.ts";
+import type { Calibration, Model } from "./model.ts";
 import { BATCH, type Network } from "./network.ts";
-import { clamp, interpolate } from "./numeric.ts";
+import { interpolate } from "./numeric.ts";
 import { prepare, type Prepared, type PrepareOptions } from "./preparation.ts";
 import { judge } from "./recognition.ts";
 import type { Source, Spectrum } from "./spectrum.ts";
 
 /** A measured S/N may come out as zero or below. */
 const LEAST_SNR = 1e-3;
-/** Times the median misfit, or as many times less, up to which errors follow it. */
-const MISFIT_REACH = 3;
 
 /** One row of the result table. */
 export interface Row {
@@ -41,11 +40,12 @@ export async function* infer(
     const nPixel = model.grid.wavelength.length;
     const flux = new Float32Array(batch.length * nPixel);
     prepared.forEach((one, i) => flux.set(one.flux, i * nPixel));
-    const { labels, sigma } = await network.run(flux);
+    const { labels, sigma, fits } = await network.run(flux);
     const n = model.labels.length;
     yield batch.map((spectrum, i) => {
       const [first, last] = [i * n, (i + 1) * n];
-      return makeRow(model, spectrum, prepared[i], options, labels.subarray(first, last), sigma.subarray(first, last));
+      const [values, errors] = [labels.subarray(first, last), sigma.subarray(first, last)];
+      return makeRow(model, spectrum, prepared[i], options, values, errors, fits[i]);
     });
   }
 }
@@ -57,15 +57,15 @@ function makeRow(
   options: PrepareOptions,
   labels: Float32Array,
   sigma: Float32Array,
+  fit: Fit | undefined,
 ): Row {
   const covered = prepared.coverage > 0;
   const values = Float64Array.from(labels, (value) => (covered ? value : NaN));
   const factors = errorFactors(model.calibration, prepared.snr);
   let flags = prepared.flags;
-  const width = Float64Array.from(sigma, (value, i) => (covered ? value * factors[i] : NaN));
-  const verdict = covered ? judge(model, prepared.flux, values, width, isAtRest(model, spectrum, options)) : null;
-  const scaling = fitFactor(model.fit_scaling, verdict?.misfit ?? NaN, prepared.snr);
-  const errors = width.map((value) => value * scaling);
+  const errors = Float64Array.from(sigma, (value, i) => (covered ? value * factors[i] : NaN));
+  const atRest = isAtRest(model, spectrum, options);
+  const verdict = covered ? judge(model, prepared.flux, values, errors, fit, atRest) : null;
   if (verdict?.outside) flags |= FLAG.outside_labels;
   if (verdict?.unlike) flags |= FLAG.unlike_training;
   return {
@@ -95,13 +95,6 @@ function errorFactors({ snr: bins, factors }: Calibration, snr: number): Float64
       factors.map((row) => row[label]),
     ),
   );
-}
-
-/** Return the factor on errors that goes with how well a spectrum fits; a misfit that is not known is the median. */
-function fitFactor(scaling: FitScaling | null, misfit: number, snr: number): number {
-  if (scaling === null || Number.isNaN(misfit)) return 1;
-  const times = misfit / overNoise(snr, scaling.snr, scaling.misfit);
-  return clamp(times, 1 / MISFIT_REACH, MISFIT_REACH) ** overNoise(snr, scaling.snr, scaling.power);
 }
 
 /** Interpolate between bins of S/N in the noise, which is what errors go with. */

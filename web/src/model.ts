@@ -1,7 +1,7 @@
 /** The model: the sidecar of the bundle as JSON, and the network. Written by `anna_onnx.page`. */
 
 import type { Normalization } from "./continuum.ts";
-import type { Emulator } from "./emulator.ts";
+import type { FitLimits } from "./fit.ts";
 import type { Novelty } from "./novelty.ts";
 import type { Hull } from "./recognition.ts";
 import type { Way } from "./resampling.ts";
@@ -33,13 +33,6 @@ export interface Calibration {
   readonly factors: readonly Float64Array[];
 }
 
-/** How errors grow where a spectrum fits the emulation of its labels badly: by S/N bin, misfit ** power. */
-export interface FitScaling {
-  readonly snr: Float64Array;
-  readonly misfit: Float64Array;
-  readonly power: Float64Array;
-}
-
 /** A few spectra and what the training machine inferred for them. */
 export interface SelfTest {
   /** Shape (n, pixel), (n, label): one after the other. */
@@ -55,9 +48,8 @@ export interface Model {
   readonly grid: { readonly wavelength: Float64Array; readonly medium: "air" | "vacuum" };
   readonly preparation: Preparation;
   readonly calibration: Calibration;
-  readonly fit_scaling: FitScaling | null;
   readonly novelty: Novelty | null;
-  readonly emulator: Emulator | null;
+  readonly fit_limits: FitLimits | null;
   readonly hull: Hull | null;
   readonly selftest: SelfTest | null;
   readonly about: About;
@@ -86,7 +78,7 @@ export interface PageFiles {
 
 /** Return the model that the page carries. */
 export function readModel(raw: PageFiles["model"]): Model {
-  const { calibration, emulator, fit_scaling, grid, novelty, selftest } = raw;
+  const { calibration, grid, novelty, selftest } = raw;
   return {
     ...(raw as Model),
     grid: { wavelength: float64(grid.wavelength), medium: grid.medium },
@@ -94,28 +86,11 @@ export function readModel(raw: PageFiles["model"]): Model {
       snr: Float64Array.from(calibration.snr),
       factors: calibration.factors.map((row: number[]) => Float64Array.from(row)),
     },
-    fit_scaling: fit_scaling && {
-      snr: Float64Array.from(fit_scaling.snr),
-      misfit: Float64Array.from(fit_scaling.misfit),
-      power: Float64Array.from(fit_scaling.power),
-    },
     novelty: novelty && {
       mean: float64(novelty.mean),
       components: float32(novelty.components),
       noise: Float64Array.from(novelty.noise),
       threshold: Float64Array.from(novelty.threshold),
-    },
-    emulator: emulator && {
-      ...emulator,
-      mean: float64(emulator.mean),
-      components: float32(emulator.components),
-      layers: emulator.layers.map((layer: Record<string, string>) => ({
-        weight: float32(layer.weight),
-        bias: float32(layer.bias),
-      })),
-      noise: Float64Array.from(emulator.noise),
-      misfit_threshold: Float64Array.from(emulator.misfit_threshold),
-      blur_threshold: Float64Array.from(emulator.blur_threshold),
     },
     selftest: selftest && { flux: float32(selftest.flux), labels: float32(selftest.labels) },
   };

@@ -2,6 +2,7 @@
 
 import * as ort from "onnxruntime-web/wasm";
 
+import { type Fit, fitOf, N_COLUMN } from "./fit.ts";
 import { fromBase64, gunzip, type Model, type PageFiles } from "./model.ts";
 
 /** Spectra in one call of the network, between which the page stays alive. */
@@ -11,6 +12,8 @@ export interface Answers {
   /** Shape (n, label), one row after the other, in the labels' units. */
   readonly labels: Float32Array;
   readonly sigma: Float32Array;
+  /** Of each spectrum; none where the network does not say. */
+  readonly fits: readonly Fit[];
 }
 
 export class Network {
@@ -30,14 +33,18 @@ export class Network {
   }
 
   /**
-   * Infer labels and sigma.
+   * Infer labels and sigma, and how well spectra fit them.
    *
    * @param flux Continuum = 1, NaN where a pixel is not valid; shape (n, pixel), one row after the other.
    */
   async run(flux: Float32Array): Promise<Answers> {
     const input = new ort.Tensor("float32", flux, [flux.length / this.nPixel, this.nPixel]);
-    const output = await this.session.run({ flux: input }, ["labels", "sigma"]);
-    return { labels: output.labels.data as Float32Array, sigma: output.sigma.data as Float32Array };
+    const { labels, sigma, fit } = await this.session.run({ flux: input });
+    const columns = (fit?.data ?? new Float32Array()) as Float32Array;
+    const fits = Array.from({ length: columns.length / N_COLUMN }, (_, i) =>
+      fitOf(columns.subarray(i * N_COLUMN, (i + 1) * N_COLUMN)),
+    );
+    return { labels: labels.data as Float32Array, sigma: sigma.data as Float32Array, fits };
   }
 }
 

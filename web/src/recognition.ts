@@ -1,13 +1,13 @@
 /** Is a spectrum, and are its labels, of the kind that a network was trained on? As `anna_onnx.recognition`. */
 
-import { compare, KNOWN_TO } from "./emulator.ts";
+import { type Fit, fitScore } from "./fit.ts";
 import { C_KMS, refractiveIndex } from "./medium.ts";
 import type { Label, Model } from "./model.ts";
 import { noveltyScore } from "./novelty.ts";
 import { clamp, sum } from "./numeric.ts";
-import { Shifter } from "./shifting.ts";
 
-const AT_REST: readonly [number, number] = [0, 0];
+/** Largest velocity of lines that are said to be at rest, km/s. */
+const AT_REST = 10;
 
 /** Pairs of labels of which the training stars fill a part only, in even cells of both. */
 export interface Hull {
@@ -19,46 +19,35 @@ export interface Hull {
 export interface Verdict {
   readonly outside: boolean;
   readonly unlike: boolean;
-  /** What the emulation of the labels leaves, in units of the noise; NaN without an emulator. */
-  readonly misfit: number;
   /** What seems wrong with a spectrum that is unlike; empty when there is no telling. */
   readonly reason: string;
 }
 
-/** Judge a prepared spectrum; `atRest`: whether its lines are said to be at rest. */
+/** Judge a prepared spectrum. `fit`: what the network says of it; `atRest`: whether its lines are said to be at rest. */
 export function judge(
   model: Model,
   flux: Float32Array,
   values: Float64Array,
   errors: Float64Array,
+  fit: Fit | undefined,
   atRest: boolean,
 ): Verdict {
   const scaled = values.map((value, i) => (value - model.labels[i].low) / span(model.labels[i]));
   // An old model has no errors.
   const margin = errors.map((error, i) => (Number.isNaN(error) ? 0 : error) / span(model.labels[i]));
   const outside = isOutside(model.hull, scaled, margin);
-  const found = strangeness(model, flux, scaled, margin, atRest ? AT_REST : undefined);
-  const unlike = !(found.score <= 1);
-  let reason = "";
-  if (unlike && atRest) {
-    const free = strangeness(model, flux, scaled, margin);
-    if (free.score <= 1 && Math.abs(free.velocity) > KNOWN_TO) reason = displaced(model, free.velocity);
-  }
-  return { outside, unlike, misfit: found.misfit, reason };
+  const unlike = !(score(model, flux, fit) <= 1); // so is what cannot be compared
+  const isKnown = fit !== undefined && model.fit_limits !== null;
+  const isDisplaced = atRest && isKnown && Math.abs(fit.velocity) > AT_REST;
+  const reason = isDisplaced && !unlike ? displaced(model, fit.velocity) : "";
+  return { outside, unlike: unlike || isDisplaced, reason };
 }
 
-function strangeness(
-  model: Model,
-  flux: Float32Array,
-  scaled: Float64Array,
-  margin: Float64Array,
-  velocities?: readonly [number, number],
-): { score: number; velocity: number; misfit: number } {
-  const { novelty, emulator } = model;
-  if (emulator === null) return { score: novelty === null ? 0 : noveltyScore(novelty, flux), velocity: 0, misfit: NaN };
-  const fit = compare(emulator, flux, scaled, margin, new Shifter(model.grid.wavelength), velocities);
-  const score = novelty === null ? 0 : noveltyScore(novelty, flux, fit.pixelNoise);
-  return { ...fit, score: Math.max(fit.score, score) };
+/** Return how far a spectrum is from those of the training: above 1 further than clean ones are. */
+function score({ novelty, fit_limits }: Model, flux: Float32Array, fit: Fit | undefined): number {
+  if (fit === undefined || fit_limits === null) return novelty === null ? 0 : noveltyScore(novelty, flux);
+  const own = fitScore(fit_limits, fit);
+  return novelty === null ? own : Math.max(own, noveltyScore(novelty, flux, fit.pixelNoise));
 }
 
 function isOutside(hull: Hull | null, scaled: Float64Array, margin: Float64Array): boolean {

@@ -1,0 +1,60 @@
+"""How far from their emulation spectra may be."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from anna_onnx.errors import BundleError
+from anna_onnx.fit import COLUMNS, Fit, FitLimits
+
+LIMITS = FitLimits(
+    noise=np.array([0.01, 0.02]),
+    misfit_threshold=np.array([1.0, 2.0]),
+    blur_threshold=np.array([3.0, 3.0]),
+    dilution=2.0,
+    line_error=0.1,
+    blur_error=0.3,
+)
+
+
+def fit(**values: float) -> Fit:
+    usual = dict.fromkeys(COLUMNS, 0.0) | {"noise": 0.01, "lines": 0.0, "widening_error": 0.4}
+    return Fit.of([list({**usual, **values}.values())])
+
+
+def test_columns_come_in_the_order_of_the_attributes():
+    found = Fit.of(np.arange(2.0 * len(COLUMNS)).reshape(2, -1))
+    assert [getattr(found, name).tolist() for name in COLUMNS[:2]] == [[0, len(COLUMNS)], [1, 1 + len(COLUMNS)]]
+
+
+def test_a_misfit_counts_in_units_of_the_noise_and_of_the_usual_errors_of_the_lines():
+    assert LIMITS.misfit(fit(misfit=0.03)) == pytest.approx([3])
+    # 0.1 of lines of 0.2, diluted twofold: 0.04 beside a noise of 0.03.
+    assert LIMITS.misfit(fit(misfit=0.1, noise=0.03, lines=0.2)) == pytest.approx([2])
+    assert LIMITS.relative_misfit(fit(misfit=0.1, lines=0.2)) == pytest.approx([0.25])
+
+
+def test_only_lines_that_are_too_broad_are_a_lower_resolution():
+    assert LIMITS.blur(fit(widening=1.0)) == pytest.approx([2])
+    assert LIMITS.score(fit(widening=-100.0)) == pytest.approx([0])
+
+
+@pytest.mark.parametrize(("noise", "misfit", "score"), [(0.01, 0.02, 2.0), (0.015, 0.045, 2.0), (0.05, 0.1, 1.0)])
+def test_thresholds_are_interpolated_in_the_noise(noise, misfit, score):
+    assert LIMITS.score(fit(noise=noise, misfit=misfit)) == pytest.approx([score])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"noise": np.array([0.1])}, "shapes"),
+        ({"noise": np.array([0.2, 0.1])}, "ascend"),
+        ({"misfit_threshold": np.array([0.0, 1.0])}, "positive"),
+        ({"blur_threshold": np.array([np.nan, 1.0])}, "finite"),
+        ({"line_error": -1.0}, "negative"),
+    ],
+)
+def test_limits_that_cannot_be_are_refused(change, why):
+    with pytest.raises(BundleError, match=why):
+        replace(LIMITS, **change)

@@ -1,0 +1,36 @@
+/** How spectra compare with what the training set would show for their inferred labels; as `anna_onnx.fit`. */
+
+import { interpolate } from "./numeric.ts";
+
+/** The columns of the network's output `fit`, in their order. */
+const COLUMNS = ["velocity", "pixelNoise", "noise", "misfit", "lines", "widening", "wideningError"] as const;
+export const N_COLUMN = COLUMNS.length;
+
+/** What comparing a spectrum with its emulation gives: see `anna_onnx.fit.Fit`. */
+export type Fit = Readonly<Record<(typeof COLUMNS)[number], number>>;
+
+/** How far clean spectra are from their emulation: see `anna_onnx.fit.FitLimits`. */
+export interface FitLimits {
+  readonly noise: readonly number[];
+  readonly misfit_threshold: readonly number[];
+  readonly blur_threshold: readonly number[];
+  readonly dilution: number;
+  readonly line_error: number;
+  readonly blur_error: number;
+}
+
+/** Return the fit that has these columns. */
+export function fitOf(columns: Float32Array): Fit {
+  return Object.fromEntries(COLUMNS.map((name, i) => [name, columns[i]])) as Fit;
+}
+
+/** Return how far a spectrum is from its emulation; above 1 further than clean spectra are. */
+export function fitScore(limits: FitLimits, fit: Fit): number {
+  const { noise } = limits;
+  const misfit = fit.misfit / Math.hypot(fit.noise, limits.line_error * fit.lines * limits.dilution);
+  const blur = fit.widening / Math.hypot(fit.wideningError, limits.blur_error);
+  return Math.max(
+    misfit / interpolate(fit.noise, noise, limits.misfit_threshold),
+    blur / interpolate(fit.noise, noise, limits.blur_threshold),
+  );
+}
