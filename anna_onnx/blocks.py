@@ -23,12 +23,12 @@ from anna_onnx.errors import AnnaError
 from anna_onnx.readers import ReadOptions, iter_spectra
 from anna_onnx.readers.series import Alike, Series
 from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Spectrum
+from anna_onnx.trial import HDF5_SIGNATURE
 
 ROWS = 128  # of spectra one by one; measured: 4096 pixels each, 64 to 1024 are within 15 %, this the best
 FEW = 16  # of a series; fewer may be put together with others
 STACK_ROWS = 512  # of a training set; measured: a fifth faster than 128, 1024 no better
 PIXELS = 1 << 20  # of one block: 8 MB of float64
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HUGE_ERROR = 1e10  # written for "no measurement"
 _F8 = np.dtype("<f8")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal, cast
 
-from anna_onnx.blocks import Part, count_rows, read_blocks
+from anna_onnx.blocks import Block, Failure, Part, count_rows, read_blocks
 from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.errors import AnnaError, ResultError
 from anna_onnx.files import expand as expand
@@ -193,35 +193,53 @@ def _run(inference: Inference, parts: Sequence[Part], processes: int, scheduler:
     if processes > 1:
         yield from _run_in_processes(bundle, options, cut(parts), processes)
         return
-    trial = len(parts) if processes == 1 or usable_cores() == 1 else TRIAL_FILES
-    reading = _Stopwatch(read_blocks(parts[:trial], options.read))
-    yield from inference.run(reading)
-    rest = parts[trial:]
-    n = usable_cores()
-    # Threads hide the inference behind the reading, but only processes share the reading.
-    saved = reading.seconds / trial * len(rest) * (1 - 1 / n) if rest else 0.0
-    if saved > 2 * STARTING:
-        yield from _run_in_processes(bundle, options, cut(rest), n)
-    else:
-        yield from inference.run_parts(rest)
+    here = _Here(parts, 1 if processes == 1 else usable_cores())
+    yield from inference.run(here.blocks(options.read))
+    if here.left:
+        yield from _run_in_processes(bundle, options, cut(here.left), usable_cores())
 
 
-class _Stopwatch:
-    """An iterator that measures how long its items take to come."""
+class _Here:
+    """Files to be read by this process: all, or the first few if several processes would be quicker with the others.
 
-    def __init__(self, items: Iterable[Any]) -> None:
-        self._items = iter(items)
-        self.seconds = 0.0
+    Threads hide the inference behind the reading, but only processes share the reading.
 
-    def __iter__(self) -> Iterator[Any]:
-        return self
+    Parameters
+    ----------
+    parts : sequence of Part
+    n : int
+        Processes that there may be.
 
-    def __next__(self) -> Any:
-        started = time.thread_time()
-        try:
-            return next(self._items)
-        finally:
-            self.seconds += time.thread_time() - started
+    Attributes
+    ----------
+    left : sequence of Part
+        What is better left to several processes; known when the blocks have come to their end.
+    """
+
+    def __init__(self, parts: Sequence[Part], n: int) -> None:
+        self._parts, self._n = parts, n
+        self._seconds = self._began = 0.0
+        self.left: Sequence[Part] = ()
+
+    def blocks(self, options: ReadOptions) -> Iterator[Block | Failure]:
+        """Read the files, and measure how long that takes."""
+        blocks = read_blocks(self._taken(), options)
+        while True:
+            self._began = time.thread_time()
+            block = next(blocks, None)
+            self._seconds += time.thread_time() - self._began
+            if block is None:
+                return
+            yield block
+
+    def _taken(self) -> Iterator[Part]:
+        yield from self._parts[:TRIAL_FILES]
+        others = self._parts[TRIAL_FILES:]
+        seconds = self._seconds + time.thread_time() - self._began
+        if seconds / TRIAL_FILES * len(others) * (1 - 1 / self._n) > 2 * STARTING:
+            self.left = others
+        else:
+            yield from others
 
 
 _inference: Inference  # of a process of the pool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from .group import Group, printable, progress_bar
 
 # Every block of spectra has a thread of its own; numpy's must not compete. To be said before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+OBJECTS = 50_000
+"""New ones, after which Python looks for garbage: for every 700 it would take a twentieth of a short run."""
 
 DEVICE = click.option(
     "--device",
@@ -44,6 +48,7 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def run() -> None:
     """Run the command, and leave the memory to the system: to tidy it up takes a tenth of a short run."""
+    gc.set_threshold(OBJECTS)
     try:
         main()
     except SystemExit as end:
@@ -125,10 +130,13 @@ def infer(model: str, files: tuple[str, ...], output: str | None, **options: Any
       anna-lite infer model.onnx @night.txt -o labels.ecsv --resume
       anna-lite infer model.onnx star.fits --explain pictures
     """
-    from anna_onnx.pipeline import infer_to_table
+    from anna_onnx.trial import begun
 
-    with progress_bar("inferring") as report:
-        summary = infer_to_table(model, files, output, report=report, **options)
+    with begun(files[0]):  # while the rest is imported
+        from anna_onnx.pipeline import infer_to_table
+
+        with progress_bar("inferring") as report:
+            summary = infer_to_table(model, files, output, report=report, **options)
     click.echo(summary.text, err=True)
     if summary.failed:
         raise SystemExit(1)

@@ -16,15 +16,17 @@ import math
 import re
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx.errors import ReadError
 
-from .columns import Column
 from .facts import finite
+
+if TYPE_CHECKING:
+    from .columns import Column
 
 BLOCK = 2880
 CARD = 80
@@ -415,6 +417,8 @@ def _table(index: int, header: Header, data: Any, start: int, path: str) -> Hdu:
 
 
 def _named_column(header: Header, i: int, n_row: int, load: Callable[[], Any]) -> Column:
+    from .columns import Column  # images have none
+
     name = header.text(f"TTYPE{i}") or f"col{i}"
     return Column(name, header.text(f"TUNIT{i}"), header.text(f"TUCD{i}"), header.text(f"TUTYP{i}"), n_row, load)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from functools import lru_cache
 from mmap import ACCESS_READ, mmap
@@ -15,6 +14,7 @@ import numpy as np
 from anna_onnx.errors import ReadError
 from anna_onnx.guard import check_heaps
 from anna_onnx.spectrum import Source, Spectrum
+from anna_onnx.trial import Trial, state, trial_of
 
 from .assembly import assemble
 from .facts import Facts
@@ -24,24 +24,6 @@ from .units import to_angstrom
 FORMAT = "anna-trainingset"
 _HEAPS_BEFORE = 16 << 20  # bytes; a heap of attributes stands near the beginning
 _MAX_CHUNK = 256 << 20  # bytes, unpacked as a whole however little of it is asked for
-_TRIAL_SECONDS = 30  # on a busy machine; of the processor it has five
-_TRIAL = """
-import io, os, sys
-try:
-    import resource
-except ImportError:
-    pass  # Windows
-else:
-    resource.setrlimit(resource.RLIMIT_CPU, (5, 5))
-    resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
-import h5py
-source = io.BytesIO(sys.stdin.buffer.read()) if sys.argv[1] == "-" else sys.argv[1]
-with h5py.File(source, "r", locking=False) as file:
-    dict(file.attrs)
-    for name in set(file) & {"wavelength", "flux", "sigma", "mask", "id"}:
-        dict(file[name].attrs), file[name][:1], file[name][-1:]
-os._exit(0)  # to take the modules down again takes a sixth of the time
-"""
 _BLOCK = 1 << 20  # pixels read at a time
 
 
@@ -90,7 +72,7 @@ def check(path: str, data: Any) -> None:
     ReadError
     """
     _check_structure(path, data)
-    _try_elsewhere(path, data)
+    Trial(path, data if isinstance(data, bytes) else None).check()
 
 
 def check_training_set(path: str) -> None:
@@ -100,15 +82,14 @@ def check_training_set(path: str) -> None:
     ------
     ReadError, OSError
     """
-    status = Path(path).stat()
-    _check_once(path, status.st_size, status.st_mtime_ns)
+    _check_once(*state(path))
 
 
 @lru_cache(maxsize=1024)
 def _check_once(path: str, size: int, changed: int) -> None:
     with Path(path).open("rb") as file, mmap(file.fileno(), size, access=ACCESS_READ) as data:
         _check_structure(path, data)
-    _try_elsewhere(path, None)
+    trial_of(path, size, changed).check()
 
 
 def _check_structure(path: str, data: Any) -> None:
@@ -140,29 +121,6 @@ def check_chunks(path: str, *datasets: Any) -> None:
         size = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
         if size > _MAX_CHUNK:
             raise ReadError(f"{path}: HDF5 chunks of {size >> 20} MB, more than {_MAX_CHUNK >> 20} MB")
-
-
-def _try_elsewhere(path: str, data: Any) -> None:
-    """Open the file in another process first: libhdf5 crashes on some damaged files."""
-    import subprocess
-    import sys
-
-    whole = data if isinstance(data, bytes) else None
-    trial = [sys.executable, "-c", _TRIAL, "-" if whole else path]
-    try:
-        done = subprocess.run(
-            trial,
-            input=whole,
-            capture_output=True,
-            timeout=_TRIAL_SECONDS,
-            check=False,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a thread has a buffer of its own
-        )
-    except subprocess.TimeoutExpired:
-        raise ReadError(f"{path}: damaged HDF5 (libhdf5 does not end on it)") from None
-    if done.returncode:
-        reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["libhdf5 crashes on it"])[-1]
-        raise ReadError(f"{path}: damaged HDF5 ({reason[:200]})")
 
 
 def _rows(path: str, file: Any, options: ReadOptions) -> Iterator[Spectrum]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from anna_onnx.errors import ReadError, UnknownLayoutError
 from anna_onnx.spectrum import Spectrum
+from anna_onnx.trial import HDF5_SIGNATURE
 
 from .fits import FitsFile, open_fits
 from .options import ReadOptions
@@ -25,7 +26,6 @@ MAPPED = 4 << 20  # larger files are memory-mapped
 # A pipe must not block, and Windows must not change line ends.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"PK\x03\x04": "zip"}
-HDF5 = b"\x89HDF\r\n\x1a\n"
 
 # In the order asked; the generic layouts come last.
 FITS_FAMILIES = (
@@ -77,7 +77,7 @@ def _open(path: str, options: ReadOptions) -> Iterator[Spectrum]:
     head = bytes(data[:4096])
     if head.startswith((b"SIMPLE  =", b"XTENSION=")):
         return _judged(_open_fits(open_fits(path, data), options), options)
-    is_hdf5 = head.startswith(HDF5)
+    is_hdf5 = head.startswith(HDF5_SIGNATURE)
     if is_hdf5 or _module("legacy_binary").matches(data):  # training sets are left as they are
         stars: Iterator[Spectrum] = _module("hdf5" if is_hdf5 else "legacy_binary").read(path, data, options)
         return stars
