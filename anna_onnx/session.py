@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from anna_onnx.trainingset import blocks
 FloatArray = NDArray[np.float64]
 BATCH = 128  # spectra in one call of the network: larger ones only take memory
 PROBE_SECONDS = 1.0
+ANSWERS = ("labels", "sigma")  # of every network
+CORRELATION = "correlation"  # only of those that infer the full covariance
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -62,28 +65,35 @@ class Session:
         self._check_shapes()
         self._probe(ort, len(bundle.network))
 
-    def run(self, flux: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
-        """Return labels and sigma, in the labels' units.
+    @property
+    def correlates(self) -> bool:
+        """Whether the network infers how the errors of the labels correlate."""
+        return CORRELATION in self._shapes
+
+    def run(self, flux: NDArray[np.float32], outputs: Sequence[str] = ANSWERS) -> tuple[FloatArray, ...]:
+        """Return outputs of the network: labels and sigma, in the labels' units, unless others are asked for.
 
         Parameters
         ----------
         flux : array of float32, shape (n, n_pixel)
             Continuum = 1, NaN where a pixel is not valid.
+        outputs : sequence of str
+            Their names.
 
         Returns
         -------
         labels, sigma : arrays of float64, shape (n, n_label)
+        correlation : array of float64, shape (n, n_label, n_label), if asked for
         """
-        labels = np.empty((len(flux), self._n_label))
-        sigma = np.empty_like(labels)
+        found = [np.empty((len(flux), *self._shapes[name])) for name in outputs]
         for rows in blocks(len(flux), BATCH):
-            labels[rows], sigma[rows] = self.run_whole(flux[rows])
-        return labels, sigma
+            for whole, part in zip(found, self.run_whole(flux[rows], outputs), strict=True):
+                whole[rows] = part
+        return tuple(found)
 
-    def run_whole(self, flux: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return labels and sigma of spectra, all in one call of the network."""
-        labels, sigma = self._session.run(["labels", "sigma"], {"flux": flux})
-        return labels, sigma
+    def run_whole(self, flux: NDArray[np.float32], outputs: Sequence[str] = ANSWERS) -> tuple[NDArray[np.float32], ...]:
+        """Return outputs of the network, all spectra in one call."""
+        return tuple(self._session.run(list(outputs), {"flux": flux}))
 
     def _check_shapes(self) -> None:
         try:
@@ -93,8 +103,11 @@ class Session:
             raise BundleError(f"{self._name}: names in the network are no text") from error
         if list(inputs) != ["flux"] or len(inputs["flux"]) != 2 or inputs["flux"][1] != self._n_pixel:
             raise BundleError(f"{self._name}: the network takes {inputs}, needed flux (batch, {self._n_pixel})")
-        if not {"labels", "sigma"} <= set(outputs):
+        if not set(ANSWERS) <= set(outputs):
             raise BundleError(f"{self._name}: the network gives {', '.join(outputs)}, needed labels and sigma")
+        self._shapes: dict[str, tuple[int, ...]] = dict.fromkeys(ANSWERS, (self._n_label,))
+        if CORRELATION in outputs:
+            self._shapes[CORRELATION] = (self._n_label, self._n_label)
 
     def _probe(self, ort: Any, size: int) -> None:
         """Run the network on one spectrum, with bounds that a hostile one would break."""
@@ -107,14 +120,17 @@ class Session:
         flux = np.ones((1, self._n_pixel), dtype=np.float32)
         try:
             with bounded_memory(size):
-                answers = self._session.run(["labels", "sigma"], {"flux": flux}, limits)
+                answers = self._session.run(list(self._shapes), {"flux": flux}, limits)
         except Exception as error:  # onnxruntime raises a class of its own for each fault
             raise BundleError(f"{self._name}: the network does not run ({_first_line(error)})") from error
         finally:
             timer.cancel()
         shapes = [np.shape(answer) for answer in answers]
-        if shapes != [(1, self._n_label)] * 2:
+        if shapes != [(1, *shape) for shape in self._shapes.values()]:
             raise BundleError(f"{self._name}: the network gives {shapes} for one spectrum and {self._n_label} labels")
+        # A little above 1 is rounding.
+        if self.correlates and not (np.abs(answers[-1]) < 1.001).all():
+            raise BundleError(f"{self._name}: the network gives correlations that are none, beyond 1 or not finite")
 
 
 def _provider(device: str, available: list[str]) -> Any:

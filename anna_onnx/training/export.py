@@ -29,7 +29,7 @@ from anna_onnx.labels import Label, unscale
 from anna_onnx.legacy import open_training_set
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
-from anna_onnx.session import Session
+from anna_onnx.session import ANSWERS, CORRELATION, Session
 from anna_onnx.spectrum import Frame
 from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.batches import CALIBRATION
@@ -67,7 +67,7 @@ EMAIL = 10e6  # bytes that mail servers let through
 
 
 class Frozen(nn.Module):
-    """The network as it is exported: physical units out, and a sigma for every label.
+    """The network as it is exported: physical units out, a sigma for every label, and correlations if it infers any.
 
     Parameters
     ----------
@@ -97,13 +97,19 @@ class Frozen(nn.Module):
         for name in ("level", "knot", "factor"):
             self.register_buffer(name, getattr(factors, name))
 
-    def forward(self, flux: Tensor) -> tuple[Tensor, Tensor]:
-        mean, sigma = self.network.combine(flux)
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what it returns."""
+        return (*ANSWERS, CORRELATION) if self.network.covariance else ANSWERS
+
+    def forward(self, flux: Tensor) -> tuple[Tensor, ...]:
+        mean, sigma, correlation = self.network.combine_all(flux)
         physical = mean * self.span + self.low
         if sigma is None:
             return physical, torch.zeros_like(mean) + self.constant
         at_level = _interpolate(mean.unsqueeze(-1), self.knot, self.factor)  # (batch, n_label, n_level)
-        return physical, sigma * _interpolate(sigma.log(), self.level, at_level) * self.span
+        sigma = sigma * _interpolate(sigma.log(), self.level, at_level) * self.span
+        return (physical, sigma) if correlation is None else (physical, sigma, correlation)
 
 
 def _interpolate(x: Tensor, knot: Tensor, value: Tensor) -> Tensor:
@@ -307,7 +313,7 @@ def to_onnx(frozen: Frozen, n_pixel: int) -> bytes:
             frozen,
             (torch.ones(2, n_pixel),),
             input_names=["flux"],
-            output_names=["labels", "sigma"],
+            output_names=list(frozen.outputs),
             dynamic_shapes={"flux": {0: torch.export.Dim("batch")}},
             opset_version=OPSET,
             dynamo=True,
@@ -347,12 +353,13 @@ def require_parity(frozen: Frozen, bundle: Bundle, examples: Examples, labels: t
     """Return the largest difference between torch and onnxruntime, in label ranges; refuse a large one."""
     span = np.array([label.span for label in labels])
     session = Session(bundle)
-    worst = 0.0
+    worst, units = 0.0, {"labels": span, "sigma": span, CORRELATION: 1.0}
     for n in BATCHES:
         flux = examples.flux[:n]
         ours = [output.numpy() for output in frozen(flux)]
-        theirs = session.run_whole(flux.numpy())
-        worst = max(worst, *(float(np.abs((a - b) / span).max()) for a, b in zip(ours, theirs, strict=True)))
+        theirs = session.run_whole(flux.numpy(), frozen.outputs)
+        apart = zip(frozen.outputs, ours, theirs, strict=True)
+        worst = max(worst, *(float(np.abs((a - b) / units[name]).max()) for name, a, b in apart))
     if worst > PARITY:
         raise TrainingError(f"onnxruntime differs from torch by {worst:.1e} of a label's range, allowed {PARITY}")
     return worst
