@@ -66,12 +66,11 @@ def correlation_of(free: Tensor, n_label: int) -> Tensor:
     return (1 - OWN) * product + OWN * identity
 
 
-def decorrelate(pull: Tensor, correlation: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what is new in the pull of each label given those before it, and the logarithm of its scale.
+def cost_of_correlation(pull: Tensor, correlation: Tensor, known: Tensor) -> Tensor:
+    """Return what correlation adds to minus the Gaussian log-likelihood, shape (..., n_label).
 
-    With C the Cholesky factor of the correlation this is C⁻¹ pull and the logarithm of C's diagonal, so that
-    half the square of the one plus the other, summed, is minus the log-likelihood, without its constant.
-    Labels that are not known are made independent of the others: what is left is the marginal of the known ones.
+    Of each label: its distribution given the labels before it, in place of its distribution alone.
+    A label that is not known is made independent of the others: what is left is the marginal of those known.
 
     Parameters
     ----------
@@ -82,10 +81,11 @@ def decorrelate(pull: Tensor, correlation: Tensor, known: Tensor) -> tuple[Tenso
     """
     both = known.unsqueeze(-1) & known.unsqueeze(-2)
     identity = torch.eye(pull.shape[-1], device=pull.device)
-    # Raises nothing where a training that diverges gives no numbers: the loop says so.
+    # Raises nothing where a training diverges to no numbers: the loop says what to do about that.
     factor = torch.linalg.cholesky_ex(torch.where(both, correlation, identity)).L
-    new = torch.linalg.solve_triangular(factor, pull.unsqueeze(-1), upper=False).squeeze(-1)
-    return new, factor.diagonal(dim1=-2, dim2=-1).log()
+    given = torch.linalg.solve_triangular(factor, pull.unsqueeze(-1), upper=False).squeeze(-1)
+    result: Tensor = 0.5 * (given**2 - pull**2) + factor.diagonal(dim1=-2, dim2=-1).log()
+    return result
 
 
 def mixture_correlation(mean: Tensor, sigma: Tensor, correlation: Tensor) -> Tensor:

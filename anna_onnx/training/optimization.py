@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from anna_onnx import config
 from anna_onnx.labels import Label
-from anna_onnx.training.covariance import decorrelate, read_spread
+from anna_onnx.training.covariance import cost_of_correlation, read_spread
 from anna_onnx.training.network import Network
 from anna_onnx.training.task import Examples
 
@@ -20,8 +20,9 @@ def cost_of(mean: Tensor, spread: Tensor | None, scaled: Tensor, weight: Tensor 
     """Return the cost of a batch: mean over spectra of the sum over scaled labels.
 
     Without uncertainty the squared error (the manual sums it over the batch as well, a
-    constant factor that Adam does not see), else minus the Gaussian log-likelihood; with covariance
-    a label's share is that of its distribution given the labels before it.
+    constant factor that Adam does not see), else minus the Gaussian log-likelihood. With covariance it is that of a
+    multivariate Gaussian; correlations are fitted to residuals in units of sigma, and change neither labels nor
+    sigma (inference functions for margins: Joe 2005, J. Multivariate Analysis 94, 401, section 2).
     Labels that are not known (NaN) do not count. Members of an ensemble add up.
 
     Parameters
@@ -38,10 +39,11 @@ def cost_of(mean: Tensor, spread: Tensor | None, scaled: Tensor, weight: Tensor 
     else:
         log_sigma, correlation = read_spread(spread, mean.shape[-1])
         pull = error * (-log_sigma).exp()
+        each = 0.5 * pull**2 + log_sigma
         if correlation is not None:
-            pull, log_scale = decorrelate(pull, correlation, known)
-            log_sigma = log_sigma + log_scale
-        each = torch.where(known, 0.5 * pull**2 + log_sigma, 0.0)
+            # Labels and sigma learn from their own errors alone: so they come out as good as without covariance.
+            each = each + cost_of_correlation(pull.detach(), correlation, known)
+        each = torch.where(known, each, 0.0)
     if weight is not None:
         each = each * weight
     return each.sum() / scaled.shape[0]
