@@ -74,7 +74,7 @@ class Findings:
         Bits of `Flag`.
     verdict : Verdict
     correlation : array, shape (n, n_label, n_label), or None
-        Of the errors of the labels, if that was asked for.
+        Of the errors of the labels, if the network infers it.
     """
 
     prepared: PreparedBlock
@@ -120,7 +120,7 @@ class Inference:
         self._session = Session(bundle, self.options.device, threads=1)
         if self.options.covariance and not self._session.correlates:
             raise BundleError(f"{bundle.name}: infers no covariance; networks trained with covariance = true do")
-        self._outputs = (*ANSWERS, CORRELATION) if self.options.covariance else ANSWERS
+        self._outputs = (*ANSWERS, CORRELATION) if self._session.correlates else ANSWERS
         self._recognizer = Recognizer(bundle.sidecar)
 
     def run(self, blocks: Iterable[Block | Failure]) -> Iterator[Rows]:
@@ -168,6 +168,7 @@ class Inference:
             values = unscale(sidecar.trends.correct(scale(values, sidecar.labels)), sidecar.labels)
         level = self.options.level
         width = None if level is None else found.half_width(self.bundle, level)
+        correlation = found.correlation if self.options.covariance else None
         return Rows(
             file=block.files,
             hdu=block.hdus,
@@ -182,7 +183,7 @@ class Inference:
             lo=None if width is None else values - width,
             hi=None if width is None else values + width,
             rv=prepared.rv if self.options.prepare.rv is not None else None,
-            correlations=None if found.correlation is None else of_pairs(found.correlation),
+            correlations=None if correlation is None else of_pairs(correlation),
         )
 
     def look(self, block: Block) -> Findings:

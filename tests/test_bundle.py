@@ -368,6 +368,8 @@ def test_the_card_says_what_the_bundle_holds(path: Path) -> None:
     assert "teff" in card
     assert "3000 to 8000" in card
     assert "- run: by hand" in card
+    assert "--covariance" not in card
+    assert "`--covariance` adds" in model_card(Bundle("tiny", b"", tiny.sidecar(provenance={"covariance": True})))
 
 
 def test_a_damaged_heap_does_not_hang_the_library(path: Path) -> None:

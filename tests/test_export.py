@@ -22,6 +22,7 @@ from anna_onnx.card import model_card
 from anna_onnx.coverage import Coverage
 from anna_onnx.errors import TrainingError
 from anna_onnx.labels import Label
+from anna_onnx.network import check_network
 from anna_onnx.novelty import Novelty
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
@@ -129,6 +130,7 @@ def test_correlations_survive_the_export(n_label):
     bundle = Bundle("a", to_onnx(frozen, GRID.n_pixel), Sidecar(labels, Preparation(GRID)))
     flux = 1 - 0.1 * torch.rand(300, GRID.n_pixel)
     flux[5, 100:200] = torch.nan
+    check_network(bundle.network, bundle.name)
     session = Session(bundle, threads=1)
     assert session.correlates == (n_label > 1)
     assert frozen.outputs == ("labels", "sigma", "correlation")[: 2 + session.correlates]

@@ -59,7 +59,7 @@ def correlation_of(free: Tensor, n_label: int) -> Tensor:
     rows = free.float().clamp(*FREE_RANGE).split(list(range(1, n_label)), dim=-1)
     below = [functional.pad(row, (0, n_label - row.shape[-1])) for row in rows]
     identity = torch.eye(n_label, device=free.device)
-    lower = torch.stack([torch.zeros_like(below[0]), *below], dim=-2) + identity
+    lower = functional.pad(torch.stack(below, dim=-2), (0, 0, 1, 0)) + identity  # (..., n_label, n_label)
     lower = lower / lower.square().sum(dim=-1, keepdim=True).sqrt()
     # Not as a product of matrices, which autocast would round to 8 bits.
     product = (lower.unsqueeze(-2) * lower.unsqueeze(-3)).sum(dim=-1)
@@ -88,7 +88,7 @@ def cost_of_correlation(pull: Tensor, correlation: Tensor, known: Tensor) -> Ten
     return result
 
 
-def mixture_correlation(mean: Tensor, sigma: Tensor, correlation: Tensor) -> Tensor:
+def mixture_correlation(mean: Tensor, sigma: Tensor, correlation: Tensor, combined: Tensor) -> Tensor:
     """Return the correlation of an equal mixture of Gaussians.
 
     Its covariance is the mean of theirs and the covariance of their means.
@@ -97,15 +97,15 @@ def mixture_correlation(mean: Tensor, sigma: Tensor, correlation: Tensor) -> Ten
     ----------
     mean, sigma : Tensor, shape (member, batch, n_label)
     correlation : Tensor, shape (member, batch, n_label, n_label)
+    combined : Tensor, shape (batch, n_label)
+        Sigma of the mixture.
 
     Returns
     -------
     Tensor, shape (batch, n_label, n_label)
     """
-    away = mean - mean.mean(dim=0)
-    covariance = (correlation * _products(sigma) + _products(away)).mean(dim=0)
-    scale = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
-    return covariance / _products(scale)
+    covariance = correlation * _products(sigma) + _products(mean - mean.mean(dim=0))
+    return covariance.mean(dim=0) / _products(combined)
 
 
 def _products(values: Tensor) -> Tensor:

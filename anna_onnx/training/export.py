@@ -379,6 +379,8 @@ class Inferred:
         As inference measures them.
     flags : array of int64, shape (n,)
         Bits of `anna_onnx.flags.Flag`.
+    correlation : array, shape (n, n_label, n_label), or None
+        Of the errors, if the network infers it.
     """
 
     flux: NDArray[np.float32]
@@ -388,6 +390,7 @@ class Inferred:
     snr: FloatArray
     misfit: FloatArray
     flags: NDArray[np.int64]
+    correlation: FloatArray | None
 
     @property
     def error(self) -> FloatArray:
@@ -447,6 +450,7 @@ def infer_examples(bundle: Bundle, examples: Examples, grid: Grid) -> Inferred:
         snr=found.prepared.snr,
         misfit=found.verdict.misfit,
         flags=found.flags,
+        correlation=found.correlation,
     )
 
 
@@ -527,6 +531,7 @@ def describe_provenance(
         "data": info["data"],
         "versions": {**info["versions"], "anna-onnx": __version__},
         "hardware": info["hardware"],
+        **({"covariance": True} if settings.network.covariance else {}),
         "calibrated_on": known_as,
         "metrics": {
             name: {

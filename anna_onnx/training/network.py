@@ -101,9 +101,10 @@ class Network(nn.Module):
             return center, None, None
         log_sigma, correlation = read_spread(spread, self.n_label)
         variance = (2 * log_sigma).exp().mean(dim=0) + ((mean - center) ** 2).mean(dim=0)
+        sigma = variance.sqrt()
         if correlation is not None:
-            correlation = mixture_correlation(mean, log_sigma.exp(), correlation)
-        return center, variance.sqrt(), correlation
+            correlation = mixture_correlation(mean, log_sigma.exp(), correlation, sigma)
+        return center, sigma, correlation
 
     def fit(self, flux: Tensor, at_rest: Tensor, wavelength: Tensor) -> None:
         """Standardise for the training spectra.

@@ -16,6 +16,7 @@ from scipy.stats import multivariate_normal
 from anna_onnx import config
 from anna_onnx.errors import ConfigError
 from anna_onnx.training.covariance import OWN, correlation_of, count_pairs, mixture_correlation
+from anna_onnx.training.evaluation import joint_coverage
 from anna_onnx.training.export import load_network
 from anna_onnx.training.loop import train
 from anna_onnx.training.network import Network
@@ -85,8 +86,9 @@ def test_the_correlation_of_an_ensemble_is_that_of_its_draws():
     correlation = correlation_of(torch.randn(3, 1, 1), 2)
     root = torch.linalg.cholesky(correlation[:, 0]) * sigma[:, 0, None, :].mT
     draws = mean[:, 0, None, :] + torch.randn(3, 200_000, 2) @ root.mT
-    expected = torch.corrcoef(draws.reshape(-1, 2).T)
-    assert mixture_correlation(mean, sigma, correlation)[0].numpy() == pytest.approx(expected.numpy(), abs=0.01)
+    draws = draws.reshape(-1, 2)
+    found = mixture_correlation(mean, sigma, correlation, draws.std(dim=0, keepdim=True))
+    assert found[0].numpy() == pytest.approx(torch.corrcoef(draws.T).numpy(), abs=0.01)
 
 
 # --- the likelihood ---------------------------------------------------------------
@@ -160,6 +162,17 @@ def test_half_precision_answers_cost_nearly_the_same():
     expected = cost_of(*(part.float() for part in half), truth)
     with torch.autocast("cpu", torch.bfloat16):
         assert float(cost_of(*half, truth)) == pytest.approx(float(expected), rel=0.02)
+
+
+@pytest.mark.parametrize(("rho", "assumed", "expected"), [(0.8, 0.8, 0.683), (0.8, 0.0, 0.717), (-0.3, -0.3, 0.683)])
+def test_the_ellipsoid_of_all_labels_holds_as_many_truths_as_it_says(rho, assumed, expected):
+    random = np.random.default_rng(1)
+    scale = np.array([100.0, 0.2])
+    error = scale * random.multivariate_normal([0, 0], [[1, rho], [rho, 1]], 20_000)
+    error[0, 1] = np.nan
+    correlation = np.broadcast_to([[1, assumed], [assumed, 1]], (len(error), 2, 2))
+    found = joint_coverage(error, np.broadcast_to(scale, error.shape), correlation)
+    assert found == pytest.approx(expected, abs=0.01)
 
 
 # --- networks ---------------------------------------------------------------------
