@@ -420,7 +420,7 @@ class _Reference:
             shift = np.clip(np.nan_to_num(self.velocity), -fastest, fastest)
             # Labels that were inferred from a misplaced continuum are wrong: they are inferred again without that.
             self._take(*self._fit(usual(labels, shift))[::2])
-            values, _ = Session(bundle).run((self._flux - self.continuum).astype(np.float32))
+            values = Session(bundle).run((self._flux - self.continuum).astype(np.float32)).labels
         fits = []
         for done, width in enumerate(WIDTHS, start=1):
             fits.append(self._fit(_broadened(sharp, trained, float(width))(labels, shift)))

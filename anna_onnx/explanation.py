@@ -224,7 +224,7 @@ def differentiate(session: Session, flux: NDArray[np.float32], n_label: int) -> 
         step = np.arange(pixels.size)
         varied[0, step, pixels] += PERCENT
         varied[1, step, pixels] -= PERCENT
-        labels, _ = session.run(varied.reshape(-1, flux.size))
+        labels = session.run(varied.reshape(-1, flux.size)).labels
         brighter, fainter = labels.reshape(2, pixels.size, n_label)
         jacobian[:, pixels] = (brighter - fainter).T / 2
     return jacobian

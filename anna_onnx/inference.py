@@ -21,8 +21,8 @@ from anna_onnx.preparation import PreparedBlock, PrepareOptions
 from anna_onnx.readers import ReadOptions
 from anna_onnx.recognition import Recognizer, Verdict
 from anna_onnx.results import Rows, as_qtable, join, of_pairs
-from anna_onnx.session import ANSWERS, CORRELATION, usable_cores
 from anna_onnx.session import Session as Session
+from anna_onnx.session import usable_cores
 from anna_onnx.spectrum import Spectrum
 
 if TYPE_CHECKING:
@@ -120,7 +120,6 @@ class Inference:
         self._session = Session(bundle, self.options.device, threads=1)
         if self.options.covariance and not self._session.correlates:
             raise BundleError(f"{bundle.name}: infers no covariance; networks trained with covariance = true do")
-        self._outputs = (*ANSWERS, CORRELATION) if self._session.correlates else ANSWERS
         self._recognizer = Recognizer(bundle.sidecar)
 
     def run(self, blocks: Iterable[Block | Failure]) -> Iterator[Rows]:
@@ -190,17 +189,17 @@ class Inference:
         """Return what is found out of a block of spectra."""
         prepared = self.prepare(block)
         covered = prepared.coverage > 0
-        answers = self._session.run(prepared.flux, self._outputs)
-        for answer in answers:
-            answer[~covered] = np.nan
-        values, sigma, *correlation = answers
+        values, sigma, correlation = self._session.run(prepared.flux)
+        values[~covered], sigma[~covered] = np.nan, np.nan
+        if correlation is not None:
+            correlation[~covered] = np.nan
         verdict = self._judge(block, prepared, values, half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA))
         if self.bundle.sidecar.fit_scaling is not None:
             sigma = self.bundle.sidecar.fit_scaling.scale(sigma, verdict.misfit, prepared.snr)
         flags = prepared.flags.copy()
         flags[covered & verdict.outside] |= Flag.outside_labels
         flags[covered & verdict.unlike] |= Flag.unlike_training
-        return Findings(prepared, values, sigma, flags, verdict, *correlation)
+        return Findings(prepared, values, sigma, flags, verdict, correlation)
 
     def prepare(self, block: Block) -> PreparedBlock:
         """Return a block as the network sees it."""
@@ -345,7 +344,7 @@ def run_selftest(bundle: Bundle, device: str = "cpu") -> float:
     test = bundle.sidecar.selftest
     if test is None:
         raise BundleError(f"{bundle.name}: carries no self-test")
-    labels, sigma = Session(bundle, device).run(test.flux)
+    labels, sigma, _ = Session(bundle, device).run(test.flux)
     span = np.array([label.span for label in bundle.sidecar.labels])
     deviation = np.abs(np.concatenate([labels - test.labels, sigma - test.sigma])) / span
     return float(deviation.max())

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +16,28 @@ from anna_onnx.trainingset import blocks
 FloatArray = NDArray[np.float64]
 BATCH = 128  # spectra in one call of the network: larger ones only take memory
 PROBE_SECONDS = 1.0
-ANSWERS = ("labels", "sigma")  # of every network
-CORRELATION = "correlation"  # only of those that infer the full covariance
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
     "directml": "DmlExecutionProvider",
 }
+
+
+class Answers(NamedTuple):
+    """What a network says of spectra.
+
+    Attributes
+    ----------
+    labels, sigma : arrays of float64, shape (n, n_label)
+        In the labels' units.
+    correlation : array of float64, shape (n, n_label, n_label), or None
+        Of the errors of the labels; None where the network does not say.
+    """
+
+    labels: FloatArray
+    sigma: FloatArray
+    correlation: FloatArray | None = None
 
 
 class Session:
@@ -65,35 +78,29 @@ class Session:
         self._check_shapes()
         self._probe(ort, len(bundle.network))
 
-    @property
-    def correlates(self) -> bool:
-        """Whether the network infers how the errors of the labels correlate."""
-        return CORRELATION in self._shapes
-
-    def run(self, flux: NDArray[np.float32], outputs: Sequence[str] = ANSWERS) -> tuple[FloatArray, ...]:
-        """Return outputs of the network: labels and sigma, in the labels' units, unless others are asked for.
+    def run(self, flux: NDArray[np.float32]) -> Answers:
+        """Ask the network.
 
         Parameters
         ----------
         flux : array of float32, shape (n, n_pixel)
             Continuum = 1, NaN where a pixel is not valid.
-        outputs : sequence of str
-            Their names.
-
-        Returns
-        -------
-        labels, sigma : arrays of float64, shape (n, n_label)
-        correlation : array of float64, shape (n, n_label, n_label), if asked for
         """
-        found = [np.empty((len(flux), *self._shapes[name])) for name in outputs]
+        answers = {name: np.empty((len(flux), *shape)) for name, shape in self._shapes.items()}
         for rows in blocks(len(flux), BATCH):
-            for whole, part in zip(found, self.run_whole(flux[rows], outputs), strict=True):
+            for whole, part in zip(answers.values(), self.run_whole(flux[rows]), strict=True):
                 whole[rows] = part
-        return tuple(found)
+        return Answers(**answers)
 
-    def run_whole(self, flux: NDArray[np.float32], outputs: Sequence[str] = ANSWERS) -> tuple[NDArray[np.float32], ...]:
-        """Return outputs of the network, all spectra in one call."""
-        return tuple(self._session.run(list(outputs), {"flux": flux}))
+    def run_whole(self, flux: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Return labels, sigma and, where the network gives it, their correlation, all in one call."""
+        answers: list[NDArray[np.float32]] = self._session.run(list(self._shapes), {"flux": flux})
+        return answers
+
+    @property
+    def correlates(self) -> bool:
+        """Whether the network says how the errors of the labels correlate."""
+        return "correlation" in self._shapes
 
     def _check_shapes(self) -> None:
         try:
@@ -103,11 +110,11 @@ class Session:
             raise BundleError(f"{self._name}: names in the network are no text") from error
         if list(inputs) != ["flux"] or len(inputs["flux"]) != 2 or inputs["flux"][1] != self._n_pixel:
             raise BundleError(f"{self._name}: the network takes {inputs}, needed flux (batch, {self._n_pixel})")
-        if not set(ANSWERS) <= set(outputs):
+        if not {"labels", "sigma"} <= set(outputs):
             raise BundleError(f"{self._name}: the network gives {', '.join(outputs)}, needed labels and sigma")
-        self._shapes: dict[str, tuple[int, ...]] = dict.fromkeys(ANSWERS, (self._n_label,))
-        if CORRELATION in outputs:
-            self._shapes[CORRELATION] = (self._n_label, self._n_label)
+        self._shapes: dict[str, tuple[int, ...]] = {"labels": (self._n_label,), "sigma": (self._n_label,)}
+        if "correlation" in outputs:
+            self._shapes["correlation"] = (self._n_label, self._n_label)
 
     def _probe(self, ort: Any, size: int) -> None:
         """Run the network on one spectrum, with bounds that a hostile one would break."""

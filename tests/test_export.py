@@ -96,7 +96,7 @@ def answers(network: bytes, n: int = 3) -> np.ndarray:
     bundle = Bundle("a", network, Sidecar(LABELS, Preparation(GRID)))
     flux = 1 - 0.1 * np.random.default_rng(3).random((n, GRID.n_pixel), dtype=np.float32)
     span = np.array([label.span for label in LABELS])
-    return np.concatenate(Session(bundle, threads=1).run(flux), axis=1) / np.tile(span, 2)
+    return np.concatenate(Session(bundle, threads=1).run(flux)[:2], axis=1) / np.tile(span, 2)
 
 
 def tensors(network: bytes) -> dict[str, np.ndarray]:
@@ -133,10 +133,10 @@ def test_correlations_survive_the_export(n_label):
     check_network(bundle.network, bundle.name)
     session = Session(bundle, threads=1)
     assert session.correlates == (n_label > 1)
-    assert frozen.outputs == ("labels", "sigma", "correlation")[: 2 + session.correlates]
+    assert frozen.output_names == ["labels", "sigma", "correlation"][: 2 + session.correlates]
     with torch.no_grad():
         ours = [part.numpy() for part in frozen(flux)]
-    for mine, theirs in zip(ours, session.run(flux.numpy(), frozen.outputs), strict=True):
+    for mine, theirs in zip(ours, session.run_whole(flux.numpy()), strict=True):
         np.testing.assert_allclose(theirs, mine, rtol=1e-4, atol=1e-5)
 
 
@@ -274,7 +274,7 @@ def test_every_precision_infers_and_passes_its_self_test(exported):
     for path in exported.values():
         bundle = Bundle.load(path)
         test = bundle.sidecar.selftest
-        values, sigma = Session(bundle, threads=1).run(test.flux)
+        values, sigma, _ = Session(bundle, threads=1).run(test.flux)
         span = np.array([label.span for label in bundle.sidecar.labels])
         assert np.abs((values - test.labels) / span).max() < 1e-5
         assert np.abs((sigma - test.sigma) / span).max() < 1e-5

@@ -29,7 +29,7 @@ from anna_onnx.labels import Label, unscale
 from anna_onnx.legacy import open_training_set
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
-from anna_onnx.session import ANSWERS, CORRELATION, Session
+from anna_onnx.session import Session
 from anna_onnx.spectrum import Frame
 from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.batches import CALIBRATION
@@ -98,9 +98,9 @@ class Frozen(nn.Module):
             self.register_buffer(name, getattr(factors, name))
 
     @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of what it returns."""
-        return (*ANSWERS, CORRELATION) if self.network.covariance else ANSWERS
+    def output_names(self) -> list[str]:
+        """What `forward` returns."""
+        return ["labels", "sigma", "correlation"] if self.network.covariance else ["labels", "sigma"]
 
     def forward(self, flux: Tensor) -> tuple[Tensor, ...]:
         mean, sigma, correlation = self.network.combine_all(flux)
@@ -313,7 +313,7 @@ def to_onnx(frozen: Frozen, n_pixel: int) -> bytes:
             frozen,
             (torch.ones(2, n_pixel),),
             input_names=["flux"],
-            output_names=list(frozen.outputs),
+            output_names=frozen.output_names,
             dynamic_shapes={"flux": {0: torch.export.Dim("batch")}},
             opset_version=OPSET,
             dynamo=True,
@@ -353,12 +353,12 @@ def require_parity(frozen: Frozen, bundle: Bundle, examples: Examples, labels: t
     """Return the largest difference between torch and onnxruntime, in label ranges; refuse a large one."""
     span = np.array([label.span for label in labels])
     session = Session(bundle)
-    worst, units = 0.0, {"labels": span, "sigma": span, CORRELATION: 1.0}
+    worst, units = 0.0, {"labels": span, "sigma": span, "correlation": 1.0}
     for n in BATCHES:
         flux = examples.flux[:n]
         ours = [output.numpy() for output in frozen(flux)]
-        theirs = session.run_whole(flux.numpy(), frozen.outputs)
-        apart = zip(frozen.outputs, ours, theirs, strict=True)
+        theirs = session.run_whole(flux.numpy())
+        apart = zip(frozen.output_names, ours, theirs, strict=True)
         worst = max(worst, *(float(np.abs((a - b) / units[name]).max()) for name, a, b in apart))
     if worst > PARITY:
         raise TrainingError(f"onnxruntime differs from torch by {worst:.1e} of a label's range, allowed {PARITY}")
@@ -463,7 +463,7 @@ def known_snr(examples: Examples, inferred: Inferred) -> FloatArray:
 def make_selftest(bundle: Bundle, examples: Examples, n: int = 8) -> SelfTest:
     """Return a few spectra, rounded so that they compress well, and the answers of this machine."""
     flux = examples.flux[:n].cpu().numpy().astype(np.float16).astype(np.float32)
-    labels, sigma = Session(bundle).run(flux)
+    labels, sigma, _ = Session(bundle).run(flux)
     return SelfTest(flux, labels.astype(np.float32), sigma.astype(np.float32))
 
 

@@ -282,7 +282,7 @@ def _infer_with(bundle: Bundle) -> Infer:
     span = np.array([label.span for label in labels])
 
     def infer(flux: Image) -> tuple[FloatArray, FloatArray]:
-        values, sigma = session.run(flux)
+        values, sigma, _ = session.run(flux)
         return scale(values, labels), half_width(bundle, sigma, estimate_snr(flux), ONE_SIGMA) / span
 
     return infer

@@ -45,7 +45,7 @@ def load_bytes(data: bytes, path: Path) -> None:
             path.write_bytes(content)
             bundle = Bundle.load(path)
         model_card(bundle)
-        labels, _ = Session(bundle, threads=1).run(np.ones((2, bundle.sidecar.grid.n_pixel), np.float32))
+        labels = Session(bundle, threads=1).run(np.ones((2, bundle.sidecar.grid.n_pixel), np.float32)).labels
         assert labels.shape == (2, len(bundle.sidecar.labels))
     except BundleError:
         pass
