@@ -136,7 +136,8 @@ class Session:
         if shapes != [(1, *shape) for shape in self._shapes.values()]:
             raise BundleError(f"{self._name}: the network gives {shapes} for one spectrum and {self._n_label} labels")
         # A little above 1 is rounding.
-        if self.correlates and not (np.abs(answers[-1]) < 1.001).all():
+        given = dict(zip(self._shapes, answers, strict=True))
+        if "correlation" in given and not (np.abs(given["correlation"]) < 1.001).all():
             raise BundleError(f"{self._name}: the network gives correlations that are none, beyond 1 or not finite")
 
 
