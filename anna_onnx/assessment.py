@@ -79,6 +79,8 @@ class Assessment:
         How the test was made, for a person to read.
     bound : array, shape (n, n_label), or None
         Cramér-Rao bound of each star; NaN where it is not known.
+    joint_coverage : float, optional
+        How often the 68 % ellipsoid of all labels together holds the truth; None for a network without covariance.
     """
 
     bundle: Bundle
@@ -93,6 +95,7 @@ class Assessment:
     trends: Trends
     about: Mapping[str, str] = field(default_factory=dict)
     bound: FloatArray | None = None
+    joint_coverage: float | None = None
 
     def __len__(self) -> int:
         return len(self.true)

@@ -437,6 +437,7 @@ class Bundle:
         spectra: Any,
         *,
         level: float | None = None,
+        covariance: bool = False,
         correct_trends: bool = False,
         rv: float | Literal["header", "auto"] | None = None,
         normalize: bool | None = None,
@@ -455,6 +456,8 @@ class Bundle:
             spectrum, or an object of specutils. Plain wavelengths are in Angstrom.
         level : float, optional
             Also give intervals that hold the truth with this probability.
+        covariance : bool
+            Also give the correlation of the errors of each pair of labels, of a model that infers it.
         correct_trends : bool
             Take out the residual trends that `anna test` stored.
         rv : float, 'header' or 'auto', optional
@@ -491,7 +494,7 @@ class Bundle:
         from anna_onnx.readers import ReadOptions
 
         prepare = PrepareOptions(rv, normalize, resolution)
-        options = InferOptions(level, correct_trends, prepare, ReadOptions(**read), device, threads)
+        options = InferOptions(level, correct_trends, prepare, ReadOptions(**read), device, threads, covariance)
         return infer_table(self, spectra, options)
 
 

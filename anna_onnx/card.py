@@ -44,6 +44,7 @@ def model_card(bundle: Bundle, notes: str = "") -> str:
         f"anna-lite selftest {bundle.name}.onnx",
         "```",
         "",
+        *(["`--covariance` adds the correlations of the errors.", ""] if about.get("covariance") else []),
         "## Expects",
         "",
         f"- wavelengths: {sidecar.grid}; others are converted, unknown media are taken as {sidecar.grid.medium}",

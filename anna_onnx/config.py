@@ -187,6 +187,9 @@ class Network:
 
     architecture: str = option("anna", "one of aligned, anna, compact, starnet", one_of(*ARCHITECTURES))
     uncertainty: bool = option(False, "infer a sigma for every label too (Gaussian likelihood)")
+    covariance: bool = option(
+        False, "infer how the errors of the labels correlate too (multivariate Gaussian likelihood); needs uncertainty"
+    )
     members: int = option(1, "networks trained together whose mean is the answer", positive)
     standardize: bool = option(True, "subtract the mean training spectrum and divide by the spread")
     sizes: Aligned | Anna | Compact | Starnet = Anna()
@@ -493,6 +496,8 @@ def _contradictions(config: Config) -> list[str]:
         problems.append("augmentation.resolution: needs spectrum_resolution, the training set's own resolving power")
     if augmentation.snr_template and not augmentation.snr:
         problems.append("augmentation.snr_template: needs snr")
+    if config.network.covariance and not config.network.uncertainty:
+        problems.append("network.covariance: needs uncertainty = true")
     for name, choices in (config.tune.space or {}).items():
         if not (isinstance(choices, list) and choices) and not _is_interval(choices):
             problems.append(f"tune.space.{name}: needs a list of values, or low and high with low < high")

@@ -20,7 +20,7 @@ from anna_onnx.labels import scale, unscale
 from anna_onnx.preparation import PreparedBlock, PrepareOptions
 from anna_onnx.readers import ReadOptions
 from anna_onnx.recognition import Recognizer, Verdict
-from anna_onnx.results import Rows, as_qtable, join
+from anna_onnx.results import Rows, as_qtable, join, of_pairs
 from anna_onnx.session import Session as Session
 from anna_onnx.session import usable_cores
 from anna_onnx.spectrum import Spectrum
@@ -47,6 +47,8 @@ class InferOptions:
     device : {'cpu', 'cuda', 'coreml', 'directml'}
     threads : int
         CPU threads; 0: as many as the process may use.
+    covariance : bool
+        Also give how the errors of the labels correlate.
     """
 
     level: float | None = None
@@ -55,6 +57,7 @@ class InferOptions:
     read: ReadOptions = field(default_factory=ReadOptions)
     device: str = "cpu"
     threads: int = 0
+    covariance: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,8 @@ class Findings:
     flags : array of int64, shape (n,)
         Bits of `Flag`.
     verdict : Verdict
+    correlation : array, shape (n, n_label, n_label), or None
+        Of the errors of the labels, if the network infers it.
     """
 
     prepared: PreparedBlock
@@ -77,6 +82,7 @@ class Findings:
     sigma: FloatArray
     flags: NDArray[np.int64]
     verdict: Verdict
+    correlation: FloatArray | None = None
 
     def half_width(self, bundle: Bundle, level: float) -> FloatArray:
         """Return the half width of an interval, shape (n, n_label)."""
@@ -96,7 +102,7 @@ class Inference:
     Raises
     ------
     BundleError
-        If the network does not run, or holds no trends to correct.
+        If the network does not run, or lacks the trends or the covariance that were asked for.
     """
 
     def __init__(self, bundle: Bundle, options: InferOptions | None = None) -> None:
@@ -112,6 +118,8 @@ class Inference:
         self.threads = self.options.threads or usable_cores()
         # Threads that each take a block of their own beat threads that share one.
         self._session = Session(bundle, self.options.device, threads=1)
+        if self.options.covariance and not self._session.correlates:
+            raise BundleError(f"{bundle.name}: infers no covariance; networks trained with covariance = true do")
         self._recognizer = Recognizer(bundle.sidecar)
 
     def run(self, blocks: Iterable[Block | Failure]) -> Iterator[Rows]:
@@ -159,6 +167,7 @@ class Inference:
             values = unscale(sidecar.trends.correct(scale(values, sidecar.labels)), sidecar.labels)
         level = self.options.level
         width = None if level is None else found.half_width(self.bundle, level)
+        correlation = found.correlation if self.options.covariance else None
         return Rows(
             file=block.files,
             hdu=block.hdus,
@@ -173,20 +182,23 @@ class Inference:
             lo=None if width is None else values - width,
             hi=None if width is None else values + width,
             rv=prepared.rv if self.options.prepare.rv is not None else None,
+            correlations=None if correlation is None else of_pairs(correlation),
         )
 
     def look(self, block: Block) -> Findings:
         """Return what is found out of a block of spectra."""
         prepared = self.prepare(block)
         covered = prepared.coverage > 0
-        values, sigma, fit = self._session.run(prepared.flux)
+        values, sigma, fit, correlation = self._session.run(prepared.flux)
         values[~covered], sigma[~covered] = np.nan, np.nan
+        if correlation is not None:
+            correlation[~covered] = np.nan
         errors = half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA)
         verdict = self._recognizer.judge(prepared.flux, values, errors, fit, self._at_rest(block, prepared))
         flags = prepared.flags.copy()
         flags[covered & verdict.outside] |= Flag.outside_labels
         flags[covered & verdict.unlike] |= Flag.unlike_training
-        return Findings(prepared, values, sigma, flags, verdict)
+        return Findings(prepared, values, sigma, flags, verdict, correlation)
 
     def prepare(self, block: Block) -> PreparedBlock:
         """Return a block as the network sees it."""
@@ -217,6 +229,7 @@ class Inference:
     def _unreadable(self, failure: Failure) -> Rows:
         nothing = np.full((1, len(self.bundle.sidecar.labels)), np.nan)
         with_interval = self.options.level is not None
+        unrelated = of_pairs(np.full((1, nothing.size, nothing.size), np.nan))
         return Rows(
             file=[failure.file],
             hdu=[None],
@@ -231,6 +244,7 @@ class Inference:
             lo=nothing if with_interval else None,
             hi=nothing if with_interval else None,
             rv=np.array([np.nan]) if self.options.prepare.rv is not None else None,
+            correlations=unrelated if self.options.covariance else None,
         )
 
 
@@ -328,7 +342,7 @@ def run_selftest(bundle: Bundle, device: str = "cpu") -> float:
     test = bundle.sidecar.selftest
     if test is None:
         raise BundleError(f"{bundle.name}: carries no self-test")
-    labels, sigma, _ = Session(bundle, device).run(test.flux)
+    labels, sigma, *_ = Session(bundle, device).run(test.flux)
     span = np.array([label.span for label in bundle.sidecar.labels])
     deviation = np.abs(np.concatenate([labels - test.labels, sigma - test.sigma])) / span
     return float(deviation.max())

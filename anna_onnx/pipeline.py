@@ -74,6 +74,7 @@ def infer_to_table(
     output: str | None = None,
     *,
     level: float | None = None,
+    covariance: bool = False,
     correct_trends: bool = False,
     rv: str | None = None,
     normalize: bool = False,
@@ -98,7 +99,7 @@ def infer_to_table(
         ``-`` stands for a list of files on standard input, ``@list.txt`` for one in a file.
     output : str, optional
         Table to write; CSV on standard output by default.
-    level, correct_trends, device, threads
+    level, covariance, correct_trends, device, threads
         See `anna_onnx.inference.InferOptions`.
     rv : str, optional
         A number in km/s, ``header`` or ``auto``.
@@ -137,12 +138,13 @@ def infer_to_table(
         ReadOptions(**read),
         device,
         threads,
+        covariance,
     )
     parts = [Part(file) for file in expand(files)]
     if not parts:
         raise AnnaError("no files to infer: the list is empty")
     inference = Inference(bundle, options)
-    columns = {"intervals": level is not None, "rv": rv is not None}
+    columns = {"intervals": level is not None, "rv": rv is not None, "covariance": covariance}
     counts = _Counts(report, len(parts))
     with ResultWriter(output, bundle.sidecar.labels, model_info(bundle), resume=resume, **columns) as writer:
         left = _not_done(parts, writer.done()) if resume else parts

@@ -274,9 +274,18 @@ def _coverage(found: Assessment) -> str:
         "coverage",
         "How often the interval of a level holds the truth, less what it promises; the grey band is what the number of "
         f"stars lets chance do. In the tables, cells more than {100 * TOLERANCE:.0f} points off are coloured: "
-        "blue holds too many, orange too few.",
+        "blue holds too many, orange too few." + _joint(found),
         _panels(figures),
         *tables,
+    )
+
+
+def _joint(found: Assessment) -> str:
+    if found.joint_coverage is None:
+        return ""
+    return (
+        " The 68 % ellipsoid of all labels together, which their correlations make of the 68 % errors, "
+        f"holds {share(found.joint_coverage)}."
     )
 
 

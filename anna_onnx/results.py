@@ -53,6 +53,8 @@ class Rows:
         Ends of the interval that was asked for.
     rv : array, shape (n,), optional
         Radial velocity that was removed, km/s.
+    correlations : array, shape (n, n_pair), optional
+        Of the errors, for each pair of labels as `of_pairs` has them.
     """
 
     file: Sequence[str]
@@ -68,6 +70,7 @@ class Rows:
     lo: NDArray[np.floating[Any]] | None = None
     hi: NDArray[np.floating[Any]] | None = None
     rv: NDArray[np.floating[Any]] | None = None
+    correlations: NDArray[np.floating[Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.file)
@@ -87,8 +90,8 @@ class ResultWriter:
     labels : sequence of Label
     meta : mapping of str to str, optional
         For the header, such as model, sha256, version.
-    intervals, rv : bool
-        Whether the rows bring lo and hi, and rv.
+    intervals, rv, covariance : bool
+        Whether the rows bring lo and hi, rv, and correlations.
     resume : bool
         Go on after the rows that an interrupted run left. Without such a
         run this starts from the beginning.
@@ -115,10 +118,11 @@ class ResultWriter:
         *,
         intervals: bool = False,
         rv: bool = False,
+        covariance: bool = False,
         resume: bool = False,
     ) -> None:
         said = {key: printable(value) for key, value in (meta or {}).items()}
-        self.schema = Schema(tuple(labels), intervals, rv, said)
+        self.schema = Schema(tuple(labels), intervals, rv, covariance, said)
         self.rows_done = 0
         self.path = None if path is None else Path(path)
         if self.path is None:
@@ -201,11 +205,12 @@ def join(blocks: Sequence[Rows]) -> Rows:
     def chain(name: str) -> list[Any]:
         return [item for block in blocks for item in getattr(block, name)]
 
-    def stack(name: str, like: str) -> NDArray[Any] | None:
+    def stack(name: str) -> NDArray[Any] | None:
         parts = [getattr(block, name) for block in blocks]
-        if all(part is None for part in parts):
+        known = next((part for part in parts if part is not None), None)
+        if known is None:
             return None
-        unknown = (np.full(getattr(block, like).shape, np.nan) for block in blocks)
+        unknown = (np.full((len(block), *known.shape[1:]), np.nan) for block in blocks)
         return np.concatenate([other if part is None else part for part, other in zip(parts, unknown, strict=True)])
 
     return Rows(
@@ -219,10 +224,17 @@ def join(blocks: Sequence[Rows]) -> Rows:
         coverage=np.concatenate([block.coverage for block in blocks]),
         flags=np.concatenate([block.flags for block in blocks]),
         messages=chain("messages"),
-        lo=stack("lo", like="values"),
-        hi=stack("hi", like="values"),
-        rv=stack("rv", like="snr"),
+        lo=stack("lo"),
+        hi=stack("hi"),
+        rv=stack("rv"),
+        correlations=stack("correlations"),
     )
+
+
+def of_pairs(correlation: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what matrices, shape (n, n_label, n_label), hold above the diagonal, row by row: shape (n, n_pair)."""
+    first, second = np.triu_indices(correlation.shape[-1], 1)
+    return correlation[:, first, second]
 
 
 def as_qtable(rows: Rows, labels: Sequence[Label], meta: Mapping[str, str] | None = None) -> QTable:
@@ -237,7 +249,9 @@ def as_qtable(rows: Rows, labels: Sequence[Label], meta: Mapping[str, str] | Non
     """
     from astropy.table import MaskedColumn, QTable
 
-    schema = Schema(tuple(labels), rows.lo is not None, rows.rv is not None, dict(meta or {}))
+    schema = Schema(
+        tuple(labels), rows.lo is not None, rows.rv is not None, rows.correlations is not None, dict(meta or {})
+    )
     table = QTable(meta=dict(schema.meta))
     for column, values in zip(schema.columns, _columns(rows, schema), strict=True):
         if column.kind == "integer":
@@ -269,6 +283,10 @@ def _columns(rows: Rows, schema: Schema) -> Iterator[Sequence[Any]]:
         low, high = (unknown if end is None else end for end in (rows.lo, rows.hi))
         for pair in zip(low.T, high.T, strict=True):
             yield from (end.tolist() for end in pair)
+    if schema.covariance:
+        n_pair = len(schema.labels) * (len(schema.labels) - 1) // 2
+        pairs = np.full((len(rows), n_pair), np.nan) if rows.correlations is None else rows.correlations
+        yield from pairs.T.tolist()
     if schema.rv:
         yield [np.nan] * len(rows) if rows.rv is None else rows.rv.tolist()
 

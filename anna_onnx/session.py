@@ -34,11 +34,14 @@ class Answers(NamedTuple):
         In the labels' units.
     fit : Fit or None
         How the spectra compare with what is expected of these labels; None where the network does not say.
+    correlation : array of float64, shape (n, n_label, n_label), or None
+        Of the errors of the labels; None where the network does not say.
     """
 
     labels: FloatArray
     sigma: FloatArray
     fit: Fit | None
+    correlation: FloatArray | None
 
 
 class Session:
@@ -87,17 +90,22 @@ class Session:
         flux : array of float32, shape (n, n_pixel)
             Continuum = 1, NaN where a pixel is not valid.
         """
-        answers = [np.empty((len(flux), width)) for width in self._widths]
+        answers = {name: np.empty((len(flux), *shape)) for name, shape in self._shapes.items()}
         for rows in blocks(len(flux), BATCH):
-            for whole, part in zip(answers, self.run_whole(flux[rows]), strict=True):
+            for whole, part in zip(answers.values(), self.run_whole(flux[rows]), strict=True):
                 whole[rows] = part
-        labels, sigma, *fit = answers
-        return Answers(labels, sigma, Fit.of(fit[0]) if fit else None)
+        fit = Fit.of(answers["fit"]) if "fit" in answers else None
+        return Answers(answers["labels"], answers["sigma"], fit, answers.get("correlation"))
 
     def run_whole(self, flux: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Return labels, sigma and, where the network gives them, the columns of the fit, all in one call."""
-        answers: list[NDArray[np.float32]] = self._session.run(self._outputs, {"flux": flux})
+        """Return labels, sigma and, where the network gives them, fit and correlation, all in one call."""
+        answers: list[NDArray[np.float32]] = self._session.run(list(self._shapes), {"flux": flux})
         return answers
+
+    @property
+    def correlates(self) -> bool:
+        """Whether the network says how the errors of the labels correlate."""
+        return "correlation" in self._shapes
 
     def _check_shapes(self) -> None:
         try:
@@ -109,9 +117,13 @@ class Session:
             raise BundleError(f"{self._name}: the network takes {inputs}, needed flux (batch, {self._n_pixel})")
         if not {"labels", "sigma"} <= set(outputs):
             raise BundleError(f"{self._name}: the network gives {', '.join(outputs)}, needed labels and sigma")
-        self._outputs, self._widths = ["labels", "sigma"], [self._n_label] * 2
-        if "fit" in outputs:
-            self._outputs, self._widths = [*self._outputs, "fit"], [*self._widths, len(COLUMNS)]
+        known = {
+            "labels": (self._n_label,),
+            "sigma": (self._n_label,),
+            "fit": (len(COLUMNS),),
+            "correlation": (self._n_label, self._n_label),
+        }
+        self._shapes = {name: shape for name, shape in known.items() if name in outputs}
 
     def _probe(self, ort: Any, size: int) -> None:
         """Run the network on one spectrum, with bounds that a hostile one would break."""
@@ -124,14 +136,18 @@ class Session:
         flux = np.ones((1, self._n_pixel), dtype=np.float32)
         try:
             with bounded_memory(size):
-                answers = self._session.run(self._outputs, {"flux": flux}, limits)
+                answers = self._session.run(list(self._shapes), {"flux": flux}, limits)
         except Exception as error:  # onnxruntime raises a class of its own for each fault
             raise BundleError(f"{self._name}: the network does not run ({_first_line(error)})") from error
         finally:
             timer.cancel()
-        shapes, needed = [np.shape(answer) for answer in answers], [(1, width) for width in self._widths]
+        shapes, needed = [np.shape(answer) for answer in answers], [(1, *shape) for shape in self._shapes.values()]
         if shapes != needed:
             raise BundleError(f"{self._name}: the network gives {shapes} for one spectrum, needed {needed}")
+        # A little above 1 is rounding.
+        given = dict(zip(self._shapes, answers, strict=True))
+        if "correlation" in given and not (np.abs(given["correlation"]) < 1.001).all():
+            raise BundleError(f"{self._name}: the network gives correlations that are none, beyond 1 or not finite")
 
 
 def _provider(device: str, available: list[str]) -> Any:

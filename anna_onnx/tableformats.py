@@ -42,8 +42,9 @@ class Schema:
     Parameters
     ----------
     labels : sequence of Label
-    intervals, rv : bool
-        Whether ``<label>_lo, <label>_hi`` and the removed radial velocity come along.
+    intervals, rv, covariance : bool
+        Whether ``<label>_lo, <label>_hi``, the removed radial velocity, and the correlation
+        ``corr_<label>_<label>`` of each pair of labels come along.
     meta : mapping of str to str
         Such as model, sha256, version.
 
@@ -56,6 +57,7 @@ class Schema:
     labels: tuple[Label, ...]
     intervals: bool = False
     rv: bool = False
+    covariance: bool = False
     meta: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -84,6 +86,7 @@ class Schema:
             Column("flag_bits", "integer", "the flags as a sum of bits", ucd="meta.code"),
             Column("message", "text", "what was assumed, or went wrong", ucd="meta.note"),
             *(column for label in self.labels if self.intervals for column in _interval(label)),
+            *(_correlation(*pair) for pair in itertools.combinations(self.labels, 2) if self.covariance),
             *([self._rv_column] if self.rv else []),
         )
 
@@ -377,6 +380,11 @@ def _interval(label: Label) -> tuple[Column, Column]:
         Column(f"{label.name}_lo", "number", f"lower end of the interval of {label.name}", unit, _ucd("stat.min", ucd)),
         Column(f"{label.name}_hi", "number", f"upper end of the interval of {label.name}", unit, _ucd("stat.max", ucd)),
     )
+
+
+def _correlation(first: Label, second: Label) -> Column:
+    name, meaning = f"corr_{first.name}_{second.name}", f"correlation of the errors of {first.name} and {second.name}"
+    return Column(name, "number", meaning, ucd=_ucd("stat.correlation", _ucd(first.ucd or "", second.ucd or "")))
 
 
 def _difference(unit: str) -> str:

@@ -120,8 +120,8 @@ def bare_loop(settings: config.Config) -> Callable[[], None]:
 
     def step() -> None:
         chosen = torch.randint(len(whole.flux), (size,))
-        mean, log_sigma = network(whole.flux[chosen])
-        cost = cost_of(mean, log_sigma, whole.scaled[chosen])
+        mean, spread = network(whole.flux[chosen])
+        cost = cost_of(mean, spread, whole.scaled[chosen])
         optimizer.zero_grad(set_to_none=True)
         cost.backward()
         optimizer.step()

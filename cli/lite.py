@@ -90,6 +90,7 @@ def main() -> None:
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Also give intervals that hold the truth with this probability.",
 )
+@click.option("--covariance", is_flag=True, help="Also give how the errors of each pair of labels correlate.")
 @click.option(
     "--correct-trends", is_flag=True, help="Take out the residual trends that 'anna test --store-trends' found."
 )

@@ -145,7 +145,8 @@ def test_a_report_is_written_of_what_little_is_known(found):
     few["true"][1, 1] = np.nan
     few["flux"][0, 10:30] = np.nan
     with charts.style():
-        page = report(dataclasses.replace(found, **few, bound=None, about={}))
+        page = report(dataclasses.replace(found, **few, bound=None, about={}, joint_coverage=0.7))
+    assert "ellipsoid of all labels together, which their correlations make of the 68 % errors, holds 70.0%." in page
     assert "The Cramér-Rao bound was not asked for" in page
     assert page.count("<h3>") == 2 + 3 + 3  # labels, intervals, spectra
 

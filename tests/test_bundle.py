@@ -228,6 +228,19 @@ def test_a_network_of_other_shapes_is_refused(tmp_path: Path) -> None:
     refused(with_network(tmp_path / "model.onnx", model), "needed flux|refuses")
 
 
+@pytest.mark.parametrize("extreme", [1.5, np.nan])
+def test_correlations_that_are_none_are_refused(tmp_path: Path, extreme: float) -> None:
+    refused(with_network(tmp_path / "model.onnx", tiny.correlated_model(extreme)), "correlations that are none")
+
+
+def test_correlations_of_another_number_of_labels_are_refused(tmp_path: Path) -> None:
+    model = tiny.correlated_model()
+    model.graph.node[-1].output[0] = "square"
+    model.graph.node.append(helper.make_node("Flatten", ["square"], ["correlation"]))
+    model.graph.output[-1].CopyFrom(helper.make_tensor_value_info("correlation", TensorProto.FLOAT, ["batch", 4]))
+    refused(with_network(tmp_path / "model.onnx", model), "for one spectrum")
+
+
 def test_metadata_of_any_size_are_refused_unread(path: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(1 << 30)  # sparse
@@ -356,6 +369,8 @@ def test_the_card_says_what_the_bundle_holds(path: Path) -> None:
     assert "teff" in card
     assert "3000 to 8000" in card
     assert "- run: by hand" in card
+    assert "--covariance" not in card
+    assert "`--covariance` adds" in model_card(Bundle("tiny", b"", tiny.sidecar(provenance={"covariance": True})))
 
 
 def test_a_damaged_heap_does_not_hang_the_library(path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("distributed")
 pytest.importorskip("onnx")
 
+from anna_onnx.bundle import write
 from anna_onnx.errors import AnnaError
 from anna_onnx.pipeline import infer_to_table
 from anna_onnx.trainingset import TrainingSetWriter
@@ -28,12 +29,12 @@ def test_a_worker_that_dies_loses_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     from distributed import Client, LocalCluster
 
     model = tmp_path / "tiny.onnx"
-    tiny.bundle(model)
+    write(model, tiny.correlated_model().SerializeToString(), tiny.sidecar())
     monkeypatch.setattr("anna_onnx.pipeline.SHARD_ROWS", 500)
     write_spectra(tmp_path / "many.h5", 10_000)
     (tmp_path / "junk.txt").write_text("no spectrum", encoding="utf-8")
     files = [str(tmp_path / name) for name in ("many.h5", "junk.txt", "many.h5")]
-    alone = infer_to_table(str(model), files, str(tmp_path / "alone.csv"))
+    alone = infer_to_table(str(model), files, str(tmp_path / "alone.csv"), covariance=True)
     with LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path)
     ) as cluster:
@@ -48,9 +49,8 @@ def test_a_worker_that_dies_loses_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
         killer = threading.Thread(target=kill)
         killer.start()
-        together = infer_to_table(
-            str(model), files, str(tmp_path / "together.csv"), scheduler=cluster.scheduler_address
-        )
+        address = cluster.scheduler_address
+        together = infer_to_table(str(model), files, str(tmp_path / "together.csv"), covariance=True, scheduler=address)
         killer.join()
     assert (together.rows, together.failed) == (alone.rows, alone.failed) == (20_001, 1)
     assert (tmp_path / "together.csv").read_bytes() == (tmp_path / "alone.csv").read_bytes()

@@ -22,6 +22,7 @@ from anna_onnx.card import model_card
 from anna_onnx.coverage import Coverage
 from anna_onnx.errors import TrainingError
 from anna_onnx.labels import Label
+from anna_onnx.network import check_network
 from anna_onnx.novelty import Novelty
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
@@ -47,6 +48,7 @@ LABELS = (Label("teff", 4000, 7000, "K"), Label("logg", 2, 5))
 GRID = Grid(np.linspace(6600, 6660, 301), "air")
 ANNA = config.Network(sizes=config.Anna(filters=6, kernel=15, fc1=40, fc2=32))
 COMPACT = config.Network(architecture="compact", uncertainty=True, members=2, sizes=config.Compact(width=8, stages=2))
+CORRELATED = dataclasses.replace(COMPACT, covariance=True)
 PARAMS = """
 [data]
 train = "train.h5"
@@ -84,7 +86,7 @@ def network_file(settings: config.Network) -> bytes:
     return to_onnx(Frozen(Network(GRID.n_pixel, 2, settings), LABELS, None).eval(), GRID.n_pixel)
 
 
-@pytest.fixture(scope="module", params=[ANNA, COMPACT], ids=["anna", "compact"])
+@pytest.fixture(scope="module", params=[ANNA, COMPACT, CORRELATED], ids=["anna", "compact", "correlated"])
 def network(request) -> bytes:
     return network_file(request.param)
 
@@ -108,6 +110,34 @@ def test_a_network_is_valid_onnx_of_an_old_version(network, precision):
     onnx.checker.check_model(model, full_check=True)
     assert (model.ir_version, model.opset_import[0].version) == (IR_VERSION, OPSET)
     assert len(model.opset_import) == 1
+
+
+def test_correlations_are_an_output_of_networks_that_infer_them_and_of_no_others():
+    outputs = {
+        settings: [one.name for one in onnx.load_from_string(network_file(settings)).graph.output]
+        for settings in (ANNA, COMPACT, CORRELATED)
+    }
+    assert outputs[ANNA] == outputs[COMPACT] == ["labels", "sigma"]
+    assert outputs[CORRELATED] == ["labels", "sigma", "correlation"]
+
+
+@pytest.mark.parametrize("n_label", [1, 5])
+def test_correlations_survive_the_export(n_label):
+    torch.manual_seed(1)
+    labels = tuple(Label(f"x{i}", 0, 10.0**i) for i in range(n_label))
+    network = Network(GRID.n_pixel, n_label, CORRELATED)
+    frozen = Frozen(network, labels, None).eval()
+    bundle = Bundle("a", to_onnx(frozen, GRID.n_pixel), Sidecar(labels, Preparation(GRID)))
+    flux = 1 - 0.1 * torch.rand(300, GRID.n_pixel)
+    flux[5, 100:200] = torch.nan
+    check_network(bundle.network, bundle.name)
+    session = Session(bundle, threads=1)
+    assert session.correlates == (n_label > 1)
+    assert frozen.output_names == ["labels", "sigma", "correlation"][: 2 + session.correlates]
+    with torch.no_grad():
+        ours = [part.numpy() for part in frozen(flux)]
+    for mine, theirs in zip(ours, session.run_whole(flux.numpy()), strict=True):
+        np.testing.assert_allclose(theirs, mine, rtol=1e-4, atol=1e-5)
 
 
 def test_float32_is_left_as_it_is(network):
@@ -244,7 +274,7 @@ def test_every_precision_infers_and_passes_its_self_test(exported):
     for path in exported.values():
         bundle = Bundle.load(path)
         test = bundle.sidecar.selftest
-        values, sigma, _ = Session(bundle, threads=1).run(test.flux)
+        values, sigma, *_ = Session(bundle, threads=1).run(test.flux)
         span = np.array([label.span for label in bundle.sidecar.labels])
         assert np.abs((values - test.labels) / span).max() < 1e-5
         assert np.abs((sigma - test.sigma) / span).max() < 1e-5

@@ -29,6 +29,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return tiny.bundle(tmp_path_factory.mktemp("bundle") / "tiny.onnx")
 
 
+ELSEWHERE = np.arange(8000.0, 8100)
+
+
 def star(blue: float, red: float = 1.0, **facts: Any) -> Spectrum:
     wavelength = facts.pop("wavelength", tiny.GRID.wavelength)
     return Spectrum(wavelength, np.where(wavelength < 6024.5, blue, red), **{"medium": "air", "frame": "rest", **facts})
@@ -63,7 +66,7 @@ def test_a_value_that_is_no_number_is_flagged(tmp_path: Path) -> None:
 
 
 def test_a_star_elsewhere_in_the_spectrum_has_no_labels(bundle: Bundle) -> None:
-    rows = join(list(infer(bundle, [star(1.0, wavelength=np.arange(8000.0, 8100))])))
+    rows = join(list(infer(bundle, [star(1.0, wavelength=ELSEWHERE)])))
     assert np.isnan(rows.values).all()
     assert rows.flags[0] & Flag.no_coverage
 
@@ -79,6 +82,22 @@ def test_intervals_hold_what_the_calibration_says(bundle: Bundle) -> None:
     assert (rows.values - rows.lo)[0] == approx([150, 0.6], rel=1e-4)
     with pytest.raises(BundleError, match="calibrated from"):
         Inference(calibrated, InferOptions(level=0.99))
+
+
+def test_correlations_come_when_asked_and_where_there_are_labels(bundle: Bundle, tmp_path: Path) -> None:
+    correlated = Bundle("tiny", tiny.correlated_model().SerializeToString(), tiny.sidecar())
+    options = InferOptions(covariance=True)
+    rows = join(list(infer(correlated, [star(1.0), star(8 / 9, 8 / 9), star(1.0, wavelength=ELSEWHERE)], options)))
+    assert rows.correlations is not None
+    assert rows.correlations[:2, 0] == approx([-0.5, -4 / 9])
+    assert np.isnan(rows.correlations[2, 0])
+    (unreadable,) = infer_files(correlated, [str(tmp_path / "absent.fits")], options)
+    assert unreadable.correlations is not None
+    assert np.isnan(unreadable.correlations).all()
+    (without,) = infer(correlated, [star(1.0)])
+    assert without.correlations is None
+    with pytest.raises(BundleError, match="tiny: infers no covariance; networks trained with covariance = true do"):
+        Inference(bundle, options)
 
 
 def test_trends_are_taken_out_when_asked(bundle: Bundle) -> None:

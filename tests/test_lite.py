@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from anna_onnx.bundle import write
+from anna_onnx.bundle import Bundle, write
 from anna_onnx.trainingset import TrainingSetWriter
 from anna_onnx_cli.lite import main
 from tests import tiny
@@ -27,6 +27,14 @@ RUN = "from anna_onnx_cli.lite import main; main()"
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("model") / "tiny.onnx"
     tiny.bundle(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def correlated(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model that infers the full covariance."""
+    path = tmp_path_factory.mktemp("correlated") / "correlated.onnx"
+    write(path, tiny.correlated_model().SerializeToString(), tiny.sidecar())
     return str(path)
 
 
@@ -66,6 +74,16 @@ def test_every_format_of_table(model: str, stars: list[str], tmp_path: Path, suf
     assert list(table["teff"]) == approx([4900, 4800, 4700], abs=0.1)
     assert (table["teff_hi"] > table["teff"]).all()
     assert [path.name for path in tmp_path.glob("*labels*")] == [output.name]
+
+
+def test_covariance_adds_the_correlations_that_python_gets_too(correlated: str, stars: list[str]) -> None:
+    rows = rows_of(lite("infer", correlated, *stars, "absent.fits", "--covariance").stdout)
+    assert list(rows[0])[-1] == "corr_teff_logg"
+    found = [float(row["corr_teff_logg"]) for row in rows]
+    assert found[:3] == approx([-0.5 * 0.95, -0.5 * 0.9, -0.5 * 0.85], rel=1e-3)  # of the mean flux
+    assert np.isnan(found[3])
+    assert Bundle.load(correlated).infer(stars, covariance=True)["corr_teff_logg"].tolist() == approx(found[:3])
+    assert "corr_teff_logg" not in Bundle.load(correlated).infer(stars).colnames
 
 
 def test_one_bad_file_never_stops_the_others(model: str, stars: list[str], tmp_path: Path) -> None:
@@ -109,6 +127,7 @@ def test_wrong_usage_has_status_2(arguments: list[str]) -> None:
         (["star.txt", "--rv", "fast"], "--rv fast: needed a number"),
         (["star.txt", "--rv", "auto"], "no mean spectrum"),
         (["star.txt", "--correct-trends"], "no residual trends"),
+        (["star.txt", "--covariance"], "tiny: infers no covariance"),
         (["star.txt", "--resume"], "needs -o"),
         (["star.txt", "--device", "coreml"], "has only cpu"),
         (["@absent.txt"], "not a list of files"),
@@ -153,7 +172,7 @@ def test_lists_of_files(model: str, stars: list[str], tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_is_resumed(
-    model: str, stars: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    correlated: str, stars: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, output = tmp_path / "whole.csv", tmp_path / "labels.csv"
     n = 700
@@ -161,7 +180,11 @@ def test_an_interrupted_run_is_resumed(
     with TrainingSetWriter(many, tiny.GRID, ["teff"], ["K"], n) as writer:
         writer.append(np.ones((n, 50)) - np.arange(n)[:, None] / 2000, np.zeros((n, 1)), np.arange(n, dtype=np.float64))
     files = [stars[0], stars[1], stars[1], str(many), stars[2]]
-    assert lite("infer", model, *files, "-o", str(whole)).exit_code == 0
+
+    def infer(files: list[str], output: Path, *options: str) -> Result:
+        return lite("infer", correlated, *files, "-o", str(output), "--covariance", *options)
+
+    assert infer(files, whole).exit_code == 0
 
     from anna_onnx.results import ResultWriter
 
@@ -174,21 +197,24 @@ def test_an_interrupted_run_is_resumed(
         write_rows(self, rows)
 
     monkeypatch.setattr(ResultWriter, "write", fail_late)
-    interrupted = lite("infer", model, *files, "-o", str(output))
+    interrupted = infer(files, output)
     assert interrupted.exit_code == 1
     assert "--resume goes on" in interrupted.stderr
     assert not output.exists()
     monkeypatch.setattr(ResultWriter, "write", write_rows)
-    other = lite("infer", model, *files[1:], "-o", str(output), "--resume")
+    other = infer(files[1:], output, "--resume")
     assert "resume with the same files" in other.stderr
-    result = lite("infer", model, *files, "-o", str(output), "--resume")
+    plain = lite("infer", correlated, *files, "-o", str(output), "--resume")
+    assert "another set of columns" in plain.stderr
+    result = infer(files, output, "--resume")
     assert result.exit_code == 0, result.stderr
     assert output.read_text(encoding="utf-8") == whole.read_text(encoding="utf-8")
 
 
-def test_several_processes_give_the_same_table(model: str, stars: list[str], tmp_path: Path) -> None:
-    one = lite("infer", model, *stars, "--processes", "1").stdout
-    command = [sys.executable, "-c", RUN, "infer", model, *stars, "--processes", "2"]
+def test_several_processes_give_the_same_table(correlated: str, stars: list[str]) -> None:
+    words = ["infer", correlated, *stars, "--covariance", "--processes"]
+    one = lite(*words, "1").stdout
+    command = [sys.executable, "-c", RUN, *words, "2"]
     two = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
     assert two.stdout == one
 

@@ -143,6 +143,36 @@ def test_intervals_and_the_velocity_come_last(tmp_path: Path, suffix: str) -> No
     assert table["rv"][2] == -3
 
 
+@pytest.mark.parametrize("suffix", [*FORMATS, "parquet"])
+def test_correlations_have_a_column_for_each_pair(tmp_path: Path, suffix: str) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet") if suffix == "parquet" else None
+    values = np.array([[-0.5, 0.25, 0.0, 0.1, 0.2, 0.3], [np.nan] * 6, [1, -1, 0, 0, 0, 0]])
+    path = write(tmp_path / f"t.{suffix}", replace(ROWS, correlations=values), covariance=True)
+    # astropy would want pandas to read Parquet.
+    table = read(path) if parquet is None else Table(parquet.read_table(path).to_pydict())
+    pairs = ["teff_logg", "teff_feh", "teff_age", "logg_feh", "logg_age", "feh_age"]
+    assert table.colnames[-6:] == [f"corr_{pair}" for pair in pairs]
+    for name, column in zip(table.colnames[-6:], values.T, strict=True):
+        np.testing.assert_allclose(np.ma.filled(table[name], np.nan), column, rtol=1e-6)
+
+
+def test_a_correlation_has_no_unit_and_the_ucds_of_both_labels(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.vot", replace(ROWS, correlations=np.zeros((3, 6))), covariance=True)
+    field = votable.parse_single_table(path).get_field_by_id_or_name("corr_teff_logg")
+    assert field.unit is None
+    assert field.ucd == "stat.correlation;phys.temperature.effective;phys.gravity"
+    assert "correlation of the errors of teff and logg" in field.description
+
+
+def test_blocks_without_what_others_have_are_filled_with_nan() -> None:
+    joined = join([ROWS, replace(ROWS, correlations=np.ones((3, 6)), rv=np.ones(3))])
+    assert joined.correlations is not None
+    assert np.isnan(joined.correlations[:3]).all()
+    assert (joined.correlations[3:] == 1).all()
+    assert joined.rv is not None
+    assert np.isnan(joined.rv[:3]).all()
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_table_of_many_blocks_or_of_none_is_whole(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"t.{suffix}"
@@ -265,6 +295,8 @@ def test_python_gets_a_table_with_units() -> None:
     assert table["hdu"].mask.tolist() == [False, True, False]
     assert table["teff"].info.meta["ucd"] == "phys.temperature.effective"
     assert table.meta == META
+    correlated = as_qtable(replace(ROWS, correlations=np.full((3, 6), 0.5)), LABELS)
+    assert correlated["corr_feh_age"].tolist() == [0.5] * 3
 
 
 @pytest.mark.parametrize("suffix", ["csv", "ecsv", "h5"])

@@ -67,6 +67,22 @@ def model(extra_nodes: Any = (), extra: Any = (), domains: tuple[str, ...] = (),
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
+def correlated_model(extreme: float = -0.5) -> Any:
+    """Return the network with a third output: `extreme` times the mean flux correlates the labels."""
+    made = model(identity=np.eye(2, dtype=np.float32)[np.newaxis], pair=extreme * (1 - np.eye(2, dtype=np.float32)))
+    made.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["filled", "pixels"], ["mean"]),  # (batch, 1)
+            helper.make_node("Unsqueeze", ["mean", "pixels"], ["means"]),  # (batch, 1, 1)
+            helper.make_node("Mul", ["means", "pair"], ["off"]),
+            helper.make_node("Add", ["off", "identity"], ["correlation"]),
+        ]
+    )
+    made.graph.initializer.append(helper.make_tensor("pixels", TensorProto.INT64, [1], [1]))
+    made.graph.output.append(helper.make_tensor_value_info("correlation", TensorProto.FLOAT, ["batch", 2, 2]))
+    return made
+
+
 def network() -> bytes:
     return bytes(model().SerializeToString())
 

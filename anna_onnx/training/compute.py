@@ -98,8 +98,8 @@ def step_seconds(compute: Compute, settings: config.Config, n_pixel: int, n_labe
     for _ in range(WARM_UP + STEPS):
         start = time.perf_counter()
         with torch.autocast(device.type, compute.precision, enabled=compute.precision != torch.float32):
-            mean, log_sigma = network(flux)
-            cost = cost_of(mean, log_sigma, scaled)
+            mean, spread = network(flux)
+            cost = cost_of(mean, spread, scaled)
         optimizer.zero_grad(set_to_none=True)
         cost.backward()
         optimizer.step()

@@ -111,7 +111,29 @@ def evaluate_model(
         trends=fit_trends(scale(inferred.values, sidecar.labels), scale(inferred.true, sidecar.labels)),
         about=_describe(data, augmentation, seed),
     )
+    if inferred.correlation is not None:
+        joint = joint_coverage(found.error, found.half_width(ONE_SIGMA), inferred.correlation)
+        found = dataclasses.replace(found, joint_coverage=joint)
     return found if bound is None else _with_bound(found, spectra, examples, augmentation, bound, progress)
+
+
+def joint_coverage(error: FloatArray, half_width: FloatArray, correlation: FloatArray) -> float:
+    """Return how often the 68 % ellipsoid of all labels together holds the truth; NaN where all are never known.
+
+    Parameters
+    ----------
+    error, half_width : arrays, shape (n, n_label)
+        Inferred minus true, and the calibrated 68 % errors.
+    correlation : array, shape (n, n_label, n_label)
+    """
+    from scipy.special import chdtri
+
+    pull = error / half_width
+    known = np.isfinite(pull).all(axis=1)
+    pull = pull[known]
+    squared = (pull * np.linalg.solve(correlation[known], pull[..., np.newaxis])[..., 0]).sum(axis=1)
+    inside = squared <= chdtri(error.shape[1], 1 - ONE_SIGMA)
+    return float(inside.mean()) if inside.size else np.nan
 
 
 def _test_set_of(bundle: Bundle) -> Path:

@@ -72,7 +72,7 @@ EMAIL = 10e6  # bytes that mail servers let through
 
 
 class Frozen(nn.Module):
-    """The network as it is exported: physical units out, a sigma for every label, and how well the spectrum fits.
+    """The network as it is exported: physical units out, sigma, how well the spectrum fits, and correlations.
 
     Parameters
     ----------
@@ -104,24 +104,35 @@ class Frozen(nn.Module):
     @property
     def output_names(self) -> list[str]:
         """What `forward` returns."""
-        return ["labels", "sigma"] if self.comparison is None else ["labels", "sigma", "fit"]
+        given = {
+            "labels": True,
+            "sigma": True,
+            "fit": self.comparison is not None,
+            "correlation": self.network.covariance,
+        }
+        return [name for name, is_given in given.items() if is_given]
 
     def forward(self, flux: Tensor) -> tuple[Tensor, ...]:
-        mean, sigma, fit = self.scaled(flux)
+        mean, sigma, fit, correlation = self.scaled(flux)
         if self.adjustment is not None:
             sigma = sigma * self.adjustment(features_of(mean, sigma, fit))
-        physical = mean * self.span + self.low, sigma * self.span
-        return physical if fit is None else (*physical, fit)
+        answers = mean * self.span + self.low, sigma * self.span, fit, correlation
+        return tuple(answer for answer in answers if answer is not None)
 
-    def scaled(self, flux: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return mean and sigma of the scaled labels, not yet adjusted, and the fit."""
-        mean, sigma = self.infer(flux)
-        return mean, sigma, None if self.comparison is None else self.comparison(flux, mean, sigma)
+    def scaled(self, flux: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Return mean and sigma of the scaled labels, not yet adjusted, the fit and the correlation."""
+        mean, sigma, correlation = self.infer_all(flux)
+        return mean, sigma, None if self.comparison is None else self.comparison(flux, mean, sigma), correlation
 
     def infer(self, flux: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and sigma of the scaled labels, shape (n, n_label)."""
-        mean, sigma = self.network.combine(flux)
-        return mean, torch.zeros_like(mean) + self.constant if sigma is None else sigma
+        mean, sigma, _ = self.infer_all(flux)
+        return mean, sigma
+
+    def infer_all(self, flux: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the same and the correlation, shape (n, n_label, n_label), None without covariance."""
+        mean, sigma, correlation = self.network.combine_all(flux)
+        return mean, torch.zeros_like(mean) + self.constant if sigma is None else sigma, correlation
 
 
 def export(
@@ -212,7 +223,7 @@ def learn_adjustment(frozen: Frozen, examples: Examples, seed: int) -> Adjustmen
     """Return by what sigma must be multiplied for stars of every kind."""
     features, errors = [], []
     for flux, true in zip(torch.split(examples.flux, 500), torch.split(examples.scaled, 500), strict=True):
-        mean, sigma, fit = frozen.scaled(flux)
+        mean, sigma, fit, _ = frozen.scaled(flux)
         features.append(features_of(mean, sigma, fit))
         errors.append((mean - true).abs() / sigma)
     with torch.enable_grad():
@@ -370,13 +381,14 @@ def require_parity(frozen: Frozen, bundle: Bundle, examples: Examples, labels: t
     """Return the largest difference between torch and onnxruntime, in label ranges; refuse a large one."""
     span = np.array([label.span for label in labels])
     session = Session(bundle)
-    worst = 0.0
+    worst, units = 0.0, {"labels": span, "sigma": span, "correlation": 1.0}
     for n in BATCHES:
         flux = examples.flux[:n]
         ours = [output.numpy() for output in frozen(flux)]
         theirs = session.run_whole(flux.numpy())
-        worst = max(worst, *(float(np.abs((a - b) / span).max()) for a, b in zip(ours[:2], theirs[:2], strict=True)))
-        fits = [Fit.of(columns[2]) for columns in (ours, theirs) if len(columns) > 2]
+        apart = [(n, a, b) for n, a, b in zip(frozen.output_names, ours, theirs, strict=True) if n in units]
+        worst = max(worst, *(float(np.abs((a - b) / units[name]).max()) for name, a, b in apart))
+        fits = [Fit.of(columns[2]) for columns in (ours, theirs) if "fit" in frozen.output_names]
         if fits and not np.allclose(fits[0].misfit, fits[1].misfit, rtol=PARITY_OF_FIT):
             raise TrainingError("onnxruntime and torch find different misfits")
     if worst > PARITY:
@@ -398,6 +410,8 @@ class Inferred:
         As inference measures it.
     flags : array of int64, shape (n,)
         Bits of `anna_onnx.flags.Flag`.
+    correlation : array, shape (n, n_label, n_label), or None
+        Of the errors, if the network infers it.
     """
 
     flux: NDArray[np.float32]
@@ -406,6 +420,7 @@ class Inferred:
     true: FloatArray
     snr: FloatArray
     flags: NDArray[np.int64]
+    correlation: FloatArray | None
 
     @property
     def error(self) -> FloatArray:
@@ -460,6 +475,7 @@ def infer_examples(bundle: Bundle, examples: Examples, grid: Grid) -> Inferred:
         true=unscale(examples.scaled.cpu().numpy().astype(np.float64), bundle.sidecar.labels),
         snr=found.prepared.snr,
         flags=found.flags,
+        correlation=found.correlation,
     )
 
 
@@ -472,7 +488,7 @@ def known_snr(examples: Examples, inferred: Inferred) -> FloatArray:
 def make_selftest(bundle: Bundle, examples: Examples, n: int = 8) -> SelfTest:
     """Return a few spectra, rounded so that they compress well, and the answers of this machine."""
     flux = examples.flux[:n].cpu().numpy().astype(np.float16).astype(np.float32)
-    labels, sigma, _ = Session(bundle).run(flux)
+    labels, sigma, *_ = Session(bundle).run(flux)
     return SelfTest(flux, labels.astype(np.float32), sigma.astype(np.float32))
 
 
@@ -540,6 +556,7 @@ def describe_provenance(
         "data": info["data"],
         "versions": {**info["versions"], "anna-onnx": __version__},
         "hardware": info["hardware"],
+        **({"covariance": True} if settings.network.covariance else {}),
         "calibrated_on": known_as,
         "metrics": {
             name: {

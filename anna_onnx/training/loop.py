@@ -189,8 +189,8 @@ class Trainer:
             counters = (DROPOUT, self.state.step, self.process.rank)
             torch.manual_seed(generator(torch.device("cpu"), self.settings.seed, *counters).initial_seed())
         with self.stopwatch.measure("forward"), self.rounding:
-            mean, log_sigma = self.forward(batch.flux)
-            cost = cost_of(mean, log_sigma, batch.scaled, batch.weight)
+            mean, spread = self.forward(batch.flux)
+            cost = cost_of(mean, spread, batch.scaled, batch.weight)
         with self.stopwatch.measure("backward"):
             self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(cost).backward()

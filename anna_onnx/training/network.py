@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from anna_onnx import config
 from anna_onnx.medium import C_KMS
+from anna_onnx.training.covariance import count_pairs, mixture_correlation, read_spread
 
 LOG_SIGMA_RANGE = (-7.0, 3.0)
 STRETCH = 16  # pixels
@@ -35,8 +36,9 @@ class Network(nn.Module):
     Notes
     -----
     `forward` takes flux, shape (batch, n_pixel), continuum = 1, NaN where a pixel is missing, and
-    returns ``(mean, log_sigma)`` of the scaled labels, each of shape
-    (member, batch, n_label); log_sigma is None without uncertainty.
+    returns ``(mean, spread)`` of the scaled labels. The mean has shape (member, batch, n_label). The
+    spread is None without uncertainty, else log sigma, of the same shape, and with covariance
+    the numbers that `correlation_of` takes behind it: (member, batch, n_label + n_pair).
     """
 
     def __init__(self, n_pixel: int, n_label: int, settings: config.Network) -> None:
@@ -44,7 +46,8 @@ class Network(nn.Module):
         self.n_label = n_label
         self.uncertainty = settings.uncertainty
         self.inputs = Inputs(n_pixel, channels=CHANNELS[settings.architecture])
-        n_out = n_label * (2 if settings.uncertainty else 1)
+        self.covariance = settings.covariance and n_label > 1
+        n_out = n_label * (2 if settings.uncertainty else 1) + (count_pairs(n_label) if self.covariance else 0)
         build = TRUNKS[settings.architecture]
         self.members = nn.ModuleList(build(n_pixel, n_out, settings.sizes) for _ in range(settings.members))
 
@@ -55,7 +58,9 @@ class Network(nn.Module):
         out = self.ask_together(x) if together else self.ask_in_turn(x)
         if not self.uncertainty:
             return out, None
-        return out[..., : self.n_label], out[..., self.n_label :].clamp(*LOG_SIGMA_RANGE)
+        n = self.n_label
+        mean, log_sigma = out[..., :n], out[..., n : 2 * n].clamp(*LOG_SIGMA_RANGE)
+        return mean, torch.cat([log_sigma, out[..., 2 * n :]], dim=-1) if self.covariance else log_sigma
 
     def ask_in_turn(self, x: Tensor) -> Tensor:
         """Return what each member makes of the inputs, shape (member, batch, n_out)."""
@@ -85,12 +90,21 @@ class Network(nn.Module):
         The members are an equal mixture of Gaussians (Lakshminarayanan et al. 2017,
         arXiv:1612.01474, eq. 2): their scatter adds to their mean variance.
         """
-        mean, log_sigma = self(flux)
-        if log_sigma is None:
-            return mean.mean(dim=0), None
+        mean, sigma, _ = self.combine_all(flux)
+        return mean, sigma
+
+    def combine_all(self, flux: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the same and the correlation, shape (batch, n_label, n_label), None without covariance."""
+        mean, spread = self(flux)
         center = mean.mean(dim=0)
+        if spread is None:
+            return center, None, None
+        log_sigma, correlation = read_spread(spread, self.n_label)
         variance = (2 * log_sigma).exp().mean(dim=0) + ((mean - center) ** 2).mean(dim=0)
-        return center, variance.sqrt()
+        sigma = variance.sqrt()
+        if correlation is not None:
+            correlation = mixture_correlation(mean, log_sigma.exp(), correlation, sigma)
+        return center, sigma, correlation
 
     def fit(self, flux: Tensor, at_rest: Tensor, wavelength: Tensor) -> None:
         """Standardise for the training spectra.

@@ -11,29 +11,39 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from anna_onnx import config
 from anna_onnx.labels import Label
+from anna_onnx.training.covariance import cost_of_correlation, read_spread
 from anna_onnx.training.network import Network
 from anna_onnx.training.task import Examples
 
 
-def cost_of(mean: Tensor, log_sigma: Tensor | None, scaled: Tensor, weight: Tensor | None = None) -> Tensor:
+def cost_of(mean: Tensor, spread: Tensor | None, scaled: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the cost of a batch: mean over spectra of the sum over scaled labels.
 
     Without uncertainty the squared error (the manual sums it over the batch as well, a
-    constant factor that Adam does not see), else minus the Gaussian log-likelihood.
+    constant factor that Adam does not see), else minus the Gaussian log-likelihood. With covariance it is that of a
+    multivariate Gaussian; correlations are fitted to residuals in units of sigma, and change neither labels nor
+    sigma (inference functions for margins: Joe 2005, J. Multivariate Analysis 94, 401, section 2).
     Labels that are not known (NaN) do not count. Members of an ensemble add up.
 
     Parameters
     ----------
-    mean, log_sigma : Tensor, shape (member, batch, n_label)
+    mean, spread : Tensor
+        As `Network` returns them.
     scaled : Tensor, shape (batch, n_label)
     weight : Tensor, shape (batch, n_label), optional
     """
     known = ~scaled.isnan()
     error = torch.where(known, mean - scaled, 0.0)
-    if log_sigma is None:
+    if spread is None:
         each = error**2
     else:
-        each = torch.where(known, 0.5 * (error * (-log_sigma).exp()) ** 2 + log_sigma, 0.0)
+        log_sigma, correlation = read_spread(spread, mean.shape[-1])
+        pull = error * (-log_sigma).exp()
+        each = 0.5 * pull**2 + log_sigma
+        if correlation is not None:
+            # Labels and sigma learn from their own errors alone: so they come out as good as without covariance.
+            each = each + cost_of_correlation(pull.detach(), correlation, known)
+        each = torch.where(known, each, 0.0)
     if weight is not None:
         each = each * weight
     return each.sum() / scaled.shape[0]
@@ -47,8 +57,8 @@ def evaluate(network: Network, examples: Examples, labels: tuple[Label, ...]) ->
     device = network.inputs.fill.device
     for flux, scaled in zip(torch.split(examples.flux, 500), torch.split(examples.scaled, 500), strict=True):
         scaled = scaled.to(device)
-        mean, log_sigma = network(flux.to(device))
-        cost += float(cost_of(mean, log_sigma, scaled)) / mean.shape[0] * len(scaled)
+        mean, spread = network(flux.to(device))
+        cost += float(cost_of(mean, spread, scaled)) / mean.shape[0] * len(scaled)
         error = (mean.mean(dim=0) - scaled).cpu()
         squares += error.nan_to_num().square().sum(dim=0)
         count += (~error.isnan()).sum(dim=0)

@@ -115,8 +115,8 @@ def find_rate(
             batch = batches[step].to(process.device)
             optimizer.param_groups[0]["lr"] = float(rates[step])
             with torch.autocast(process.device.type, chosen.precision, enabled=chosen.precision != torch.float32):
-                answer, log_sigma = network(batch.flux)
-                cost = cost_of(answer, log_sigma, batch.scaled, batch.weight)
+                answer, spread = network(batch.flux)
+                cost = cost_of(answer, spread, batch.scaled, batch.weight)
             optimizer.zero_grad(set_to_none=True)
             cost.backward()
             optimizer.step()

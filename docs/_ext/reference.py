@@ -112,10 +112,12 @@ def _default(value: Any) -> str:
 
 
 def columns() -> str:
-    """Return the columns of the result table, with a label that stands for all."""
+    """Return the columns of the result table, with a label that stands for all, and a pair for all pairs."""
+    labels = (Label("teff", 4000.0, 7000.0), Label("logg", 2.0, 5.0))
     rows = [
         [f"`{column.name}`", column.kind, column.unit, f"`{column.ucd}`", column.description]
-        for column in Schema((Label("teff", 4000.0, 7000.0),), intervals=True, rv=True).columns
+        for column in Schema(labels, intervals=True, rv=True, covariance=True).columns
+        if "logg" not in column.name or "teff" in column.name
     ]
     return markdown_table(["column", "type", "unit", "UCD", "meaning"], rows)
 

@@ -143,7 +143,7 @@ def make_model(folder: Path, name: str) -> Path:
     )
     flux = random.normal(0.97, 0.02, (4, grid.n_pixel)).astype(np.float32)
     untested = write(folder / f"{name}.onnx", network, sidecar)
-    labels, sigma, _ = Session(untested).run(flux)
+    labels, sigma, *_ = Session(untested).run(flux)
     test = SelfTest(flux, labels.astype(np.float32), sigma.astype(np.float32))
     write(folder / f"{name}.onnx", network, Sidecar(**{**vars(sidecar), "selftest": test}))
     return folder / f"{name}.onnx"
