@@ -306,9 +306,10 @@ class AlignedTrunk(nn.Module):
         away = velocity.unsqueeze(1) * self.per_kms
         whole = away.floor()
         t = away - whole
-        left = torch.arange(n, device=flux.device) + whole.long() + 1  # the margin has two pixels
-        flux, missing = functional.pad(flux, (2, 2)), functional.pad(missing, (2, 2), value=1.0)
-        near = [flux.gather(1, (left + k).clamp(0, n + 3)) for k in range(4)]
+        # The margins are as wide as the neighbours: what lies farther beyond the ends is in them too.
+        flux, missing = functional.pad(flux, (4, 4)), functional.pad(missing, (4, 4), value=1.0)
+        left = (torch.arange(n, device=flux.device) + whole.long() + 3).clamp(0, n + 4)
+        near = [flux.gather(1, left + k) for k in range(4)]
         # Catmull-Rom's weights (Keys 1981, IEEE Trans. ASSP 29, 1153, a = -1/2).
         weights = (
             ((-0.5 * t + 1) * t - 0.5) * t,
@@ -317,7 +318,7 @@ class AlignedTrunk(nn.Module):
             (0.5 * t - 0.5) * t * t,
         )
         shifted = sum((w * pixel for w, pixel in zip(weights, near, strict=True)), torch.zeros_like(t))
-        lost = [missing.gather(1, (left + k).clamp(0, n + 3)) for k in (1, 2)]
+        lost = [missing.gather(1, left + k) for k in (1, 2)]
         return shifted, lost[0] + t * (lost[1] - lost[0])
 
 
