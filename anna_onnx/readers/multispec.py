@@ -104,7 +104,7 @@ def matches(fits: FitsFile) -> bool:
 
 def reads(fits: FitsFile, hdu: Hdu) -> bool:
     """Return whether this HDU is multispec."""
-    return hdu.size > 0 and hdu.header.text("CTYPE1").upper().startswith("MULTISPE")
+    return hdu.size > 0 and wat.is_multispec(hdu.header)
 
 
 def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:

@@ -18,6 +18,7 @@ from anna_onnx.errors import ReadError, UnknownLayoutError
 from anna_onnx.spectrum import Spectrum
 from anna_onnx.trial import HDF5_SIGNATURE
 
+from . import wat
 from .fits import FitsFile, open_fits
 from .options import ReadOptions
 
@@ -43,8 +44,6 @@ FITS_FAMILIES = (
     "tables",
     "keyword_axis",
 )
-# A single 1-D image is one of these, and nothing else need be imported.
-IMAGE_FAMILIES = ("multispec", "keyword_axis")
 
 
 def read(path: str, options: ReadOptions) -> Iterator[Spectrum]:
@@ -161,12 +160,18 @@ def _open_fits(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     if options.columns is not None:
         columns: Iterator[Spectrum] = _module("tables").read(fits, options)
         return columns
-    single = len(fits.hdus) == 1 and len(fits.primary.shape) == 1
-    for family in map(_module, IMAGE_FAMILIES if single else FITS_FAMILIES):
+    for family in map(_module, _families(fits)):
         if family.matches(fits):
             spectra: Iterator[Spectrum] = family.read(fits, options)
             return spectra
     raise UnknownLayoutError(f"{fits.path}: no spectrum that is understood; found {fits.describe()}")
+
+
+def _families(fits: FitsFile) -> tuple[str, ...]:
+    """Return the families to ask; a single 1-D image can be of one only, and nothing else need be imported."""
+    if len(fits.hdus) > 1 or len(fits.primary.shape) != 1:
+        return FITS_FAMILIES
+    return ("multispec",) if wat.is_multispec(fits.primary.header) else ("keyword_axis",)
 
 
 def _read_hdu(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:

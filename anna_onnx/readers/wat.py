@@ -10,6 +10,11 @@ _ATTRIBUTE = re.compile(r"\b(\w++)\s*+=\s*+(\"[^\"]*+\"|\S++)")
 _CONTENT = 68  # characters of one card; trailing blanks count, but many programs strip them
 
 
+def is_multispec(header: Header) -> bool:
+    """Return whether each line of an image has a dispersion of its own."""
+    return header.text("CTYPE1").upper().startswith("MULTISPE")
+
+
 def attributes(header: Header, axis: int) -> dict[str, str]:
     """Return the attributes of a WCS axis: ``{'wtype': 'multispec', 'label': 'Wavelength', ...}``.
 
