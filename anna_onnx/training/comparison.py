@@ -82,7 +82,6 @@ class Comparison(nn.Module):
     grid : Grid
     velocities : (low, high)
         Radial velocities of the training, km/s.
-    n_label : int
     """
 
     velocity: Tensor
@@ -98,9 +97,9 @@ class Comparison(nn.Module):
     line_products: Tensor
     blur_error: Tensor
 
-    def __init__(self, emulator: Emulator, grid: Grid, velocities: tuple[float, float], n_label: int) -> None:
+    def __init__(self, emulator: Emulator, grid: Grid, velocities: tuple[float, float]) -> None:
         super().__init__()
-        self.emulator, self.n_label = emulator, n_label
+        self.emulator = emulator
         wavelength = torch.as_tensor(grid.wavelength)
         per_kms = wavelength / torch.gradient(wavelength)[0] / C_KMS
         low, high = velocities[0] - KNOWN_TO, velocities[1] + KNOWN_TO
@@ -166,45 +165,50 @@ class Comparison(nn.Module):
         """
         labels = torch.where(scaled.isnan(), 0.5, scaled).clamp(0, 1)
         amounts = self.emulator(labels)
-        model = self.emulator.spectrum(amounts)
-        flux = torch.where(flux.isnan(), flux, flux.clamp(-HUGE, HUGE))  # onnxruntime's Clip may lose NaN
-        nearest = self._nearest_velocity(flux)
-        at_rest, smoothing = self._shift(flux, nearest)
-        left = at_rest - model
-        valid = ~left.isnan()
-        share = valid.float().mean(dim=1).clamp(min=1 / left.shape[1])
-        left, pixels = self._align(torch.where(valid, left, 0.0), valid, model)
-        scatter = _pixel_noise(left) / (smoothing.of_differences * share**2)
-        inside = left @ self.basis
-        n_outside = left.shape[1] - inside.shape[1] - self.smooth.shape[1]
-        outside = left.square().sum(dim=1) - inside.square().sum(dim=1) - (left @ self.smooth).square().sum(dim=1)
-        noise = (outside.clamp(min=0) / (share * max(n_outside, 1))).sqrt() / smoothing.of_pixels
-        noise = noise.clamp(min=LEAST_NOISE)
-        one = torch.ones_like(noise).unsqueeze(1)
-        around = torch.cat([one, amounts], dim=1)
+        left = self._left_over(flux, self.emulator.spectrum(amounts))
+        inside = left.flux @ self.basis
+        noise = self._noise(left, inside)
+        around = torch.cat([torch.ones_like(noise).unsqueeze(1), amounts], dim=1)
         wider = around @ self.of_widening
-        rest, of_its_own = self._take_out(
-            self._directions(labels, amounts, around, error), noise, torch.stack([inside, wider], dim=1)
-        ).unbind(dim=1)
+        directions = self._directions(labels, amounts, around, error)
+        rest, of_its_own = self._take_out(directions, noise, torch.stack([inside, wider], dim=1)).unbind(dim=1)
         weight = (wider * of_its_own).sum(dim=1).clamp(min=TINY)
         # The misfit allows for an error of the profile too, one direction more (Sherman & Morrison 1950).
         usual = self.blur_error.square()
         step = usual * (wider * rest).sum(dim=1) / (noise.square() + usual * weight)
         tested = (rest - step.unsqueeze(1) * of_its_own) @ self.tests
         columns = {
-            "velocity": nearest + pixels / self.per_kms.mean(),
-            "pixel_noise": scatter,
+            "velocity": left.velocity,
+            "pixel_noise": _pixel_noise(left.flux) / (left.smoothing.of_differences * left.share**2),
             "noise": noise,
-            "misfit": (tested.square().mean(dim=1) / share).sqrt(),
+            "misfit": (tested.square().mean(dim=1) / left.share).sqrt(),
             "lines": ((around @ self.line_products) * around).sum(dim=1).clamp(min=0).sqrt(),
-            "widening": (of_its_own * inside).sum(dim=1) / (share * weight),
-            "widening_error": noise / (share * weight).sqrt(),
+            "widening": (of_its_own * inside).sum(dim=1) / (left.share * weight),
+            "widening_error": noise / (left.share * weight).sqrt(),
         }
         return torch.stack([columns[name] for name in COLUMNS], dim=1)
 
     def fit(self, flux: Tensor, scaled: Tensor, error: Tensor) -> Fit:
         """Compare spectra; see `forward`."""
         return Fit.of(self(flux, scaled, error).numpy())
+
+    def _left_over(self, flux: Tensor, model: Tensor) -> LeftOver:
+        """Return what emulated spectra at rest leave of spectra at any velocity."""
+        flux = torch.where(flux.isnan(), flux, flux.clamp(-HUGE, HUGE))  # onnxruntime's Clip may lose NaN
+        nearest = self._nearest_velocity(flux)
+        at_rest, smoothing = self._shift(flux, nearest)
+        left = at_rest - model
+        valid = ~left.isnan()
+        left, pixels = self._align(torch.where(valid, left, 0.0), valid, model)
+        share = valid.float().mean(dim=1).clamp(min=1 / left.shape[1])
+        return LeftOver(left, nearest + pixels / self.per_kms.mean(), share, smoothing)
+
+    def _noise(self, left: LeftOver, inside: Tensor) -> Tensor:
+        """Return the rms outside of the components, of which `inside` are the amounts, and of smooth continua."""
+        n_outside = left.flux.shape[1] - inside.shape[1] - self.smooth.shape[1]
+        outside = _squares(left.flux) - _squares(inside) - _squares(left.flux @ self.smooth)
+        noise = (outside.clamp(min=0) / (left.share * max(n_outside, 1))).sqrt()
+        return (noise / left.smoothing.of_pixels).clamp(min=LEAST_NOISE)
 
     def _nearest_velocity(self, flux: Tensor) -> Tensor:
         """Return the velocities, shape (n,), at which the mean training spectrum resembles spectra most."""
@@ -283,6 +287,26 @@ class Comparison(nn.Module):
         return values - system[:, :, n:].transpose(1, 2) @ weighted
 
 
+class LeftOver(NamedTuple):
+    """What emulated spectra leave of spectra that were brought to rest.
+
+    Attributes
+    ----------
+    flux : Tensor, shape (n, n_pixel)
+        0 where a pixel is not valid.
+    velocity : Tensor, shape (n,)
+        km/s
+    share : Tensor, shape (n,)
+        Of the pixels that are valid.
+    smoothing : Smoothing
+    """
+
+    flux: Tensor
+    velocity: Tensor
+    share: Tensor
+    smoothing: Smoothing
+
+
 class Smoothing(NamedTuple):
     """What interpolation leaves of white noise, as factors on its standard deviation, shape (n,) each.
 
@@ -306,6 +330,10 @@ class Smoothing(NamedTuple):
         # Of neighbours of neighbours.
         covariance = weights[0] * weights[2] + weights[1] * weights[3]
         return cls(variance.mean(dim=1).sqrt(), (variance - 4 / 3 * covariance).mean(dim=1).sqrt())
+
+
+def _squares(rows: Tensor) -> Tensor:
+    return rows.square().sum(dim=1)
 
 
 def _blocks_of_one_shift(pixels: Sequence[float]) -> list[slice]:

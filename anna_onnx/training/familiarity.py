@@ -40,6 +40,7 @@ N_FIT, N_THRESHOLD = 6000, 4000  # spectra
 MAX_VALUES = 30_000_000  # of their pixels
 PART = 1000  # spectra at once
 LEAST_STARS = 100  # with which an emulator is worth fitting
+MOST_LABELS = 50  # each of which makes the comparison longer
 LEAST_LINE_ERROR = 0.14
 """Fraction of the lines by which any synthetic spectrum is wrong: that much is never called unlike training.
 
@@ -91,16 +92,16 @@ def learn_comparison(
     Returns
     -------
     Comparison or None
-        None where too few of the training stars have all labels.
+        None where too few of the training stars have all labels, or these are too many.
     """
     stars = training_stars(settings, labels, spectra.grid, at_rest=True)
     known = np.isfinite(stars.scaled).all(axis=1)
-    if known.sum() < LEAST_STARS:
+    if known.sum() < LEAST_STARS or len(labels) > MOST_LABELS:
         return None
     velocity = None if stars.velocity is None else stars.velocity[known]
     flux = stars.flux[torch.as_tensor(known)]
     emulator = fit_emulator(flux, stars.scaled[known], velocity, spectra.grid, settings.seed)
-    comparison = Comparison(emulator, spectra.grid, velocities, len(labels)).eval()
+    comparison = Comparison(emulator, spectra.grid, velocities).eval()
     comparison.expect_blur(usual_blur(comparison, clean_spectra(settings, spectra)(None, True), infer))
     return comparison
 

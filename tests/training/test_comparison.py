@@ -27,7 +27,7 @@ def comparison(grid: Grid = GRID, line: np.ndarray = LINE, fastest: float = 100.
     torch.nn.init.constant_(layer.weight[:1], -DEPTH * size / 2)
     components = torch.as_tensor(np.stack([line / size, *elsewhere]))
     emulator = Emulator(torch.as_tensor(1 - DEPTH / 2 * line), components, torch.nn.Sequential(layer))
-    return Comparison(emulator, grid, (-fastest, fastest), 1).requires_grad_(False).eval()
+    return Comparison(emulator, grid, (-fastest, fastest)).requires_grad_(False).eval()
 
 
 def star(velocity: float = 0.0, depth: float = DEPTH, width: float = 1.0, line: float = 100.0) -> np.ndarray:

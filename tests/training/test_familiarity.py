@@ -51,7 +51,7 @@ class Familiar:
         labels, velocity = draw(1200, 4)
         flux = torch.as_tensor(spectra(labels, velocity), dtype=torch.float32)
         self.emulator = emulation.fit_emulator(flux, labels, velocity, GRID, 1)
-        self.comparison = Comparison(self.emulator, GRID, (-FASTEST, FASTEST), 2).eval()
+        self.comparison = Comparison(self.emulator, GRID, (-FASTEST, FASTEST)).eval()
         novelty = fit_novelty(flux, Augmentation(config.Augmentation(), GRID), 1)
         labels, velocity = draw(3000, 5)
         clean = spectra(labels, velocity)
