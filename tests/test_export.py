@@ -267,7 +267,7 @@ def exported(run, tmp_path_factory) -> dict[str, Path]:
 def test_a_float16_file_is_half_of_a_float32_file_with_its_sidecar(exported):
     size = {name: path.stat().st_size for name, path in exported.items()}
     assert size["float16"] <= size["float32"] / 2 + 80e3  # wavelengths, emulator, self-test and provenance stay
-    assert size["int8"] < 0.6 * size["float16"]
+    assert size["int8"] < 0.7 * size["float16"]  # what spectra are compared with stays in float16
 
 
 def test_every_precision_infers_and_passes_its_self_test(exported):
