@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import click
@@ -51,9 +49,6 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
 def run() -> None:
     """Run the command, and leave the memory to the system: to tidy it up takes a tenth of a short run."""
     gc.set_threshold(OBJECTS)
-    with suppress(AttributeError):
-        # h5py asks what machine this is, and Python would start a program to find out the processor as well.
-        platform.uname().processor = platform.machine()  # type: ignore[misc]
     try:
         main()
     except SystemExit as end:

@@ -1,7 +1,5 @@
 """What is read in which process, and when."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,6 @@ from anna_onnx.readers import ReadOptions, read_spectra
 from anna_onnx.resampling import Grid
 from anna_onnx.trainingset import TrainingSetWriter
 from anna_onnx.trial import begun, state, trial_of
-from tests import tiny
 
 
 @pytest.fixture
@@ -98,18 +95,3 @@ def test_nothing_is_begun_for_what_is_no_training_set(name: str) -> None:
 
     with begun(name):
         assert not _begun
-
-
-def test_a_file_that_is_no_training_set_starts_no_other_program(tmp_path: Path) -> None:
-    tiny.bundle(tmp_path / "tiny.onnx")
-    command = f"""
-import sys
-started = []
-sys.addaudithook(lambda event, found: started.append(found) if event == "subprocess.Popen" else None)
-from anna_onnx_cli import lite
-sys.argv[1:] = ["infer", {str(tmp_path / "tiny.onnx")!r}, {str(tiny.write_star(tmp_path / "star.txt"))!r}]
-main, lite.main = lite.main, lambda: main(standalone_mode=False)
-lite.run()
-sys.exit(len(started))
-"""
-    assert subprocess.run([sys.executable, "-c", command], check=False, capture_output=True).returncode == 0
