@@ -61,41 +61,54 @@ class FitLimits:
     ----------
     noise : array, shape (n_bin,)
         Noise of a pixel, ascending, at which the thresholds hold.
-    misfit_threshold, blur_threshold : array, shape (n_bin,)
+    outside_threshold, misfit_threshold, blur_threshold : arrays, shape (n_bin,)
     dilution : float
         From the rms of a pixel to that of the components in which a misfit is looked for, which hold it all.
-    line_error : float
-        Fraction of the lines by which spectra differ from their emulation besides their noise.
+    line_error, outside_error : float
+        Fraction of the lines by which spectra differ from their emulation besides their noise, in the space of the
+        training spectra and outside of it.
     blur_error : float
         The same of the broadening, square pixels.
     """
 
     noise: FloatArray
+    outside_threshold: FloatArray
     misfit_threshold: FloatArray
     blur_threshold: FloatArray
     dilution: float
     line_error: float
+    outside_error: float
     blur_error: float
 
     def __post_init__(self) -> None:
-        shapes = {self.noise.shape, self.misfit_threshold.shape, self.blur_threshold.shape}
+        thresholds = (self.outside_threshold, self.misfit_threshold, self.blur_threshold)
+        shapes = {self.noise.shape, *(threshold.shape for threshold in thresholds)}
         if len(shapes) != 1 or self.noise.ndim != 1 or self.noise.size == 0:
             raise BundleError(f"fit_limits: shapes {shapes}, needed one")
         for item in fields(self):
             if not np.isfinite(getattr(self, item.name)).all():
                 raise BundleError(f"fit_limits: {item.name} must be finite")
-        if not ((self.misfit_threshold > 0).all() and (self.blur_threshold > 0).all()):
+        if not all((threshold > 0).all() for threshold in thresholds):
             raise BundleError("fit_limits: thresholds must be positive")
         if (np.diff(self.noise) < 0).any():
             raise BundleError("fit_limits: noise levels must ascend")
-        if min(self.dilution, self.line_error, self.blur_error) < 0:
+        if min(self.dilution, self.line_error, self.outside_error, self.blur_error) < 0:
             raise BundleError("fit_limits: errors must not be negative")
 
     def score(self, fit: Fit) -> FloatArray:
         """Return how far spectra are from their emulation, shape (n,); above 1 further than clean spectra are."""
+        outside = self.outside(fit) / np.interp(fit.noise, self.noise, self.outside_threshold)
         misfit = self.misfit(fit) / np.interp(fit.noise, self.noise, self.misfit_threshold)
         blur = self.blur(fit) / np.interp(fit.noise, self.noise, self.blur_threshold)
-        return np.asarray(np.maximum(misfit, blur))
+        return np.asarray(np.maximum(np.maximum(outside, misfit), blur))
+
+    def outside(self, fit: Fit) -> FloatArray:
+        """Return what lies outside of the space of the training spectra, shape (n,).
+
+        In units of what the noise of single pixels and the usual errors of the lines make.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(fit.noise / np.hypot(fit.pixel_noise, self.outside_error * fit.lines))
 
     def misfit(self, fit: Fit) -> FloatArray:
         """Return the misfit in units of what noise and the usual errors of the lines make, shape (n,)."""

@@ -56,19 +56,15 @@ class Novelty:
         if not (np.isfinite(self.mean).all() and np.isfinite(self.components).all()):
             raise BundleError("novelty: mean and components must be finite")
 
-    def score(self, flux: NDArray[np.float32], noise: FloatArray | None = None) -> FloatArray:
+    def score(self, flux: NDArray[np.float32]) -> FloatArray:
         """Return remainder / threshold; above 1 a spectrum is unlike the training set.
 
         Parameters
         ----------
         flux : array, shape (n, n_pixel)
             NaN where a pixel is not valid.
-        noise : array, shape (n,), optional
-            Of a pixel; by default what `pixel_noise` says of the flux, lines and all. It must be
-            what thresholds were set with: a model with an emulator has them for what that leaves.
         """
-        limit = np.interp(pixel_noise(flux) if noise is None else noise, self.noise, self.threshold)
-        return self.remainder(flux) / limit
+        return self.remainder(flux) / np.interp(pixel_noise(flux), self.noise, self.threshold)
 
     def remainder(self, flux: NDArray[np.float32]) -> FloatArray:
         """Return the rms of what lies outside the subspace, shape (n,)."""

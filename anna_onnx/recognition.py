@@ -79,10 +79,9 @@ class Recognizer:
     def _score(self, flux: Image, fit: Fit | None) -> FloatArray:
         """Return how far spectra are from those of the training, shape (n,): above 1 further than clean ones are."""
         novelty, limits = self._sidecar.novelty, self._sidecar.fit_limits
-        if fit is None or limits is None:
-            return np.zeros(len(flux)) if novelty is None else novelty.score(flux)
-        score = limits.score(fit)
-        return score if novelty is None else np.maximum(score, novelty.score(flux, fit.pixel_noise))
+        if fit is not None and limits is not None:
+            return limits.score(fit)
+        return np.zeros(len(flux)) if novelty is None else novelty.score(flux)
 
     def _outside(self, scaled: FloatArray, margin: FloatArray) -> BoolArray:
         """Return whether labels lie outside the training set by more than a margin.

@@ -10,16 +10,18 @@ from anna_onnx.fit import COLUMNS, Fit, FitLimits
 
 LIMITS = FitLimits(
     noise=np.array([0.01, 0.02]),
+    outside_threshold=np.array([1.5, 1.5]),
     misfit_threshold=np.array([1.0, 2.0]),
     blur_threshold=np.array([3.0, 3.0]),
     dilution=2.0,
     line_error=0.1,
+    outside_error=0.2,
     blur_error=0.3,
 )
 
 
 def fit(**values: float) -> Fit:
-    usual = dict.fromkeys(COLUMNS, 0.0) | {"noise": 0.01, "lines": 0.0, "widening_error": 0.4}
+    usual = dict.fromkeys(COLUMNS, 0.0) | {"noise": 0.01, "pixel_noise": np.inf, "widening_error": 0.4}
     return Fit.of([list({**usual, **values}.values())])
 
 
@@ -38,6 +40,13 @@ def test_a_misfit_counts_in_units_of_the_noise_and_of_the_usual_errors_of_the_li
 def test_only_lines_that_are_too_broad_are_a_lower_resolution():
     assert LIMITS.blur(fit(widening=1.0)) == pytest.approx([2])
     assert LIMITS.score(fit(widening=-100.0)) == pytest.approx([0])
+
+
+def test_what_lies_outside_the_space_of_the_training_shows_in_the_noise_that_single_pixels_do_not_have():
+    assert LIMITS.score(fit(pixel_noise=0.005)) == pytest.approx([0.01 / 0.005 / 1.5])
+    assert LIMITS.score(fit(pixel_noise=0.0)) == np.inf
+    # 0.2 of lines of 0.02 beside a noise of 0.003.
+    assert LIMITS.outside(fit(pixel_noise=0.003, lines=0.02)) == pytest.approx([2])
 
 
 @pytest.mark.parametrize(("noise", "misfit", "score"), [(0.01, 0.02, 2.0), (0.015, 0.045, 2.0), (0.05, 0.1, 1.0)])

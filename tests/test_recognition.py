@@ -51,10 +51,11 @@ def test_of_a_spectrum_that_fits_nowhere_nobody_knows_where_its_lines_are():
     assert not verdict.reasons
 
 
-def test_what_lies_outside_the_space_of_the_training_is_unlike_though_it_fits():
+def test_a_model_without_a_comparison_looks_at_what_lies_outside_the_space_of_the_training():
     space = Novelty(np.zeros(N_PIXEL), np.eye(1, N_PIXEL), np.array([0.01]), np.array([0.5]), 0.01)
-    assert judge(fit(), novelty=space).unlike.all()
-    assert not judge(fit(), novelty=replace(space, mean=np.ones(N_PIXEL))).unlike.any()
+    assert judge(None, fit_limits=None, novelty=space).unlike.all()
+    assert not judge(None, fit_limits=None, novelty=replace(space, mean=np.ones(N_PIXEL))).unlike.any()
+    assert not judge(fit(), novelty=space).unlike.any()
 
 
 @pytest.mark.parametrize(("found", "limits"), [(None, LIMITS), (fit(misfit=1.0), None), (None, None)])

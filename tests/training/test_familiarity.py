@@ -15,7 +15,8 @@ from anna_onnx.training.familiarity import (
     FALSE_ALARM,
     fit_novelty,
     joint_thresholds,
-    set_thresholds,
+    set_limits,
+    set_novelty,
     usual_blur,
     usual_limits,
 )
@@ -56,12 +57,14 @@ class Familiar:
         labels, velocity = draw(3000, 5)
         clean = spectra(labels, velocity)
         self.comparison.expect_blur(usual_blur(self.comparison, noisy(clean, 1e6), lambda _: known(labels)[:, :1000]))
-        self.novelty, self.limits = set_thresholds(
-            novelty,
-            usual_limits(self.comparison),
-            (20, 40, 80, 160, 320),
-            lambda snr, _: noisy(clean, snr or 1e6),
-            lambda flux: self.compare(flux, labels),
+        levels = (20, 40, 80, 160, 320)
+
+        def observe(snr, _):
+            return noisy(clean, snr or 1e6)
+
+        self.novelty = set_novelty(novelty, levels, observe)
+        self.limits = set_limits(
+            usual_limits(self.comparison), levels, observe, lambda flux: self.compare(flux, labels)
         )
 
     def compare(self, flux, labels):
@@ -69,8 +72,7 @@ class Familiar:
 
     def rate(self, flux, labels):
         """Return the share of spectra that are called unlike training."""
-        fit = self.compare(flux, labels)
-        return np.mean((self.limits.score(fit) > 1) | (self.novelty.score(flux, fit.pixel_noise) > 1))
+        return np.mean(self.limits.score(self.compare(flux, labels)) > 1)
 
 
 def known(labels):
@@ -106,6 +108,12 @@ def test_velocities_that_make_spectra_less_alike_are_not_used(monkeypatch):
 def test_clean_spectra_are_rarely_called_unlike_training(familiar, snr):
     labels, velocity = draw(1500, 9)
     assert familiar.rate(noisy(spectra(labels, velocity), snr), labels) < 3 * FALSE_ALARM
+
+
+@pytest.mark.parametrize("snr", [30, 120])
+def test_clean_spectra_are_rarely_outside_the_space_of_the_training(familiar, snr):
+    labels, velocity = draw(1500, 9)
+    assert np.mean(familiar.novelty.score(noisy(spectra(labels, velocity), snr)) > 1) < 3 * FALSE_ALARM
 
 
 def test_velocity_and_broadening_are_measured(familiar):

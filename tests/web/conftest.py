@@ -34,10 +34,12 @@ USUAL_FIT = (0.0, 0.005, 0.006, 0.02, 0.05, 0.2, 0.3)
 SCATTER_OF_FIT = (15.0, 0.001, 0.001, 0.012, 0.01, 0.6, 0.05)
 FIT_LIMITS = FitLimits(
     noise=np.array([0.001, 0.01, 0.1]),
+    outside_threshold=np.array([1.3, 1.2, 1.1]),
     misfit_threshold=np.array([0.5, 1.0, 2.0]),
     blur_threshold=np.array([3.0, 2.0, 1.0]),
     dilution=7.9,
     line_error=0.05,
+    outside_error=0.1,
     blur_error=0.4,
 )
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")

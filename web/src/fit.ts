@@ -12,10 +12,12 @@ export type Fit = Readonly<Record<(typeof COLUMNS)[number], number>>;
 /** How far clean spectra are from their emulation: see `anna_onnx.fit.FitLimits`. */
 export interface FitLimits {
   readonly noise: readonly number[];
+  readonly outside_threshold: readonly number[];
   readonly misfit_threshold: readonly number[];
   readonly blur_threshold: readonly number[];
   readonly dilution: number;
   readonly line_error: number;
+  readonly outside_error: number;
   readonly blur_error: number;
 }
 
@@ -28,8 +30,10 @@ export function fitOf(columns: Float32Array): Fit {
 export function fitScore(limits: FitLimits, fit: Fit): number {
   const { noise } = limits;
   const misfit = fit.misfit / Math.hypot(fit.noise, limits.line_error * fit.lines * limits.dilution);
+  const outside = fit.noise / Math.hypot(fit.pixelNoise, limits.outside_error * fit.lines);
   const blur = fit.widening / Math.hypot(fit.wideningError, limits.blur_error);
   return Math.max(
+    outside / interpolate(fit.noise, noise, limits.outside_threshold),
     misfit / interpolate(fit.noise, noise, limits.misfit_threshold),
     blur / interpolate(fit.noise, noise, limits.blur_threshold),
   );

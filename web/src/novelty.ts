@@ -16,8 +16,8 @@ export interface Novelty {
 }
 
 /** Return remainder / threshold; above 1 a spectrum is unlike the training set. */
-export function noveltyScore(novelty: Novelty, flux: Float32Array, noise = pixelNoise(flux)): number {
-  return remainder(novelty, flux) / interpolate(noise, novelty.noise, novelty.threshold);
+export function noveltyScore(novelty: Novelty, flux: Float32Array): number {
+  return remainder(novelty, flux) / interpolate(pixelNoise(flux), novelty.noise, novelty.threshold);
 }
 
 /** Return the combination of training spectra that comes nearest to a spectrum. */

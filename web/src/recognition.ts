@@ -45,9 +45,8 @@ export function judge(
 
 /** Return how far a spectrum is from those of the training: above 1 further than clean ones are. */
 function score({ novelty, fit_limits }: Model, flux: Float32Array, fit: Fit | undefined): number {
-  if (fit === undefined || fit_limits === null) return novelty === null ? 0 : noveltyScore(novelty, flux);
-  const own = fitScore(fit_limits, fit);
-  return novelty === null ? own : Math.max(own, noveltyScore(novelty, flux, fit.pixelNoise));
+  if (fit !== undefined && fit_limits !== null) return fitScore(fit_limits, fit);
+  return novelty === null ? 0 : noveltyScore(novelty, flux);
 }
 
 function isOutside(hull: Hull | null, scaled: Float64Array, margin: Float64Array): boolean {
