@@ -15,7 +15,7 @@ from anna_onnx.guard import bounded_memory
 from anna_onnx.trainingset import blocks
 
 FloatArray = NDArray[np.float64]
-BATCH = 128  # spectra in one call of the network: larger ones only take memory
+BATCH = 256  # spectra in one call of the network: larger ones only take memory
 PROBE_SECONDS = 1.0
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
