@@ -2,9 +2,10 @@
 
 A star unlike any in the training set may still look like a mixture of some of them: its lines may be too weak, or
 too wide, for every combination of labels. The network infers labels all the same. A small
-emulator then says what a star with these labels looks like, and two things are asked of what is left:
+emulator then says what a star with these labels looks like, and three things are asked of what is left:
 
-* Is it larger in the space of the training spectra than noise, which lies outside of it too, makes it?
+* Is there more outside of the space of the training spectra than the noise of single pixels makes?
+* Is there more inside of it than noise, which lies outside of it too, makes?
 * Is it what a lower resolving power leaves?
 
 Errors of the inferred labels, of the velocity and of the continuum are allowed for, to first order; so are, by the

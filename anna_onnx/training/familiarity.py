@@ -253,9 +253,7 @@ def usual_limits(comparison: Comparison) -> FitLimits:
     n_component, n_pixel = comparison.emulator.components.shape
     one = np.ones(1)
     dilution = math.sqrt(n_pixel / min(TEST_COMPONENTS, n_component))
-    return FitLimits(
-        one, one, one, one, dilution, LEAST_LINE_ERROR, LEAST_OUTSIDE_ERROR, float(comparison.blur_error)
-    )
+    return FitLimits(one, one, one, one, dilution, LEAST_LINE_ERROR, LEAST_OUTSIDE_ERROR, float(comparison.blur_error))
 
 
 def set_limits(
