@@ -231,7 +231,7 @@ def _read_sidecar(file: h5py.File, where: str) -> Sidecar:
         raise BundleError(f"{where}: format '{found}', needed '{FORMAT}'")
     version = _attribute(file, "format_version")
     check_version(version, FORMAT_VERSION, where)
-    if "emulator" in file:
+    if "emulator" in file:  # until 1.1 spectra were compared with it here, and the thresholds were set for that
         raise VersionError(f"{where}: format_version {version}, needed {FORMAT_VERSION}: export the model anew")
     reader = _Reader(file)
     columns = {name: reader.numbers(f"labels/{name}") for name in ("low", "high")}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anna_onnx import pipeline
-from anna_onnx.blocks import Part
+from anna_onnx.blocks import Block, Part
 from anna_onnx.errors import ReadError
 from anna_onnx.pipeline import TRIAL_FILES
 from anna_onnx.readers import ReadOptions, read_spectra
@@ -34,7 +34,9 @@ def training_set(tmp_path: Path) -> str:
 
 
 def files_of(here: pipeline._Here) -> list[str]:
-    return [file for block in here.blocks(ReadOptions()) for file in block.files]  # type: ignore[union-attr]
+    blocks = list(here.blocks(ReadOptions()))
+    assert all(isinstance(block, Block) for block in blocks), blocks
+    return [file for block in blocks if isinstance(block, Block) for file in block.files]
 
 
 def test_files_that_are_read_quickly_are_all_read_here(parts: list[Part], monkeypatch: pytest.MonkeyPatch) -> None:

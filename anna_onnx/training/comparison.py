@@ -350,7 +350,10 @@ def _blocks_of_one_shift(pixels: Sequence[float]) -> list[slice]:
 
 
 def _cubic(near: Sequence[Tensor], t: Tensor) -> Tensor:
-    """Interpolate at `t` between the second and the third of four neighbours, by Newton's form."""
+    """Interpolate at `t` between the second and the third of four neighbours, by Newton's form.
+
+    As that of the augmentation, which overwrites its arguments: an exported graph cannot.
+    """
     before, left, right, after = near
     one, two = right - left, right - 2 * left + before
     three = after - right - one - two

@@ -164,18 +164,17 @@ def export(
     settings, info, labels = read_run(run)
     network = load_network(run, settings)
     spectra, known_as = calibration_set(settings)
+    adjusting, rows = share_out(len(spectra), n_calibration(spectra.grid.n_pixel))
     chosen = calibrating(settings)
     augmentation = load_augmentation(chosen, spectra.grid, torch.device("cpu"))
-    adjusting, calibrating_rows = share_out(len(spectra))
-    n = n_calibration(spectra.grid.n_pixel)
-    examples = draw_examples(spectra, calibrating_rows[:n], labels, augmentation, settings.seed, n)
+    examples = draw_examples(spectra, rows, labels, augmentation, settings.seed)
     preparation = describe_preparation(settings, spectra)
     frozen = Frozen(network, labels, None if network.uncertainty else rms_of(network, examples)).eval()
     velocities = preparation.velocity_range or (0.0, 0.0)
     frozen.comparison = learn_comparison(settings, labels, spectra, velocities, frozen.infer)
     if network.uncertainty:
         losing = load_augmentation(more_incomplete(chosen), spectra.grid, torch.device("cpu"))
-        others = draw_examples(spectra, adjusting[:n], labels, losing, settings.seed + 1, MOST_REPEATS * n)
+        others = draw_examples(spectra, adjusting, labels, losing, settings.seed + 1, MOST_REPEATS * len(adjusting))
         frozen.adjustment = learn_adjustment(frozen, others, settings.seed)
     sidecar = Sidecar(labels=labels, preparation=preparation, provenance={})
     full = Bundle(path.stem, to_onnx(frozen, spectra.grid.n_pixel), sidecar)
@@ -183,8 +182,8 @@ def export(
     say(f"torch and onnxruntime agree to {deviation:.1e} of a label's range at batches of 1, 2 and 90")
 
     stored = dataclasses.replace(full, network=store(full.network, precision))
-    novelty, limits, hull = learn_familiar(settings, stored, spectra, frozen.comparison)
     inferred = infer_examples(stored, examples, spectra.grid)
+    novelty, limits, hull = learn_familiar(settings, stored, spectra, frozen.comparison)
     sidecar = dataclasses.replace(
         sidecar,
         calibration=inferred.calibrate(),
@@ -302,11 +301,11 @@ def calibrating(settings: config.Config) -> config.Config:
     return dataclasses.replace(settings, augmentation=dataclasses.replace(settings.augmentation, imperfect=imperfect))
 
 
-def share_out(n_spectrum: int) -> tuple[Rows, Rows]:
+def share_out(n_spectrum: int, most: int) -> tuple[Rows, Rows]:
     """Return the rows that sigma is adjusted on, and those that it is calibrated on: the same where there are few."""
     rows = np.arange(n_spectrum)
     half = n_spectrum // 2
-    return (rows[:half], rows[half:]) if half >= MANY_STARS else (rows, rows)
+    return (rows[:half][:most], rows[half:][:most]) if half >= MANY_STARS else (rows[:most], rows[:most])
 
 
 def more_incomplete(settings: config.Config) -> config.Config:
@@ -317,9 +316,15 @@ def more_incomplete(settings: config.Config) -> config.Config:
 
 
 def draw_examples(
-    spectra: TrainingSet, rows: Rows, labels: tuple[Label, ...], augmentation: Augmentation, seed: int, n: int
+    spectra: TrainingSet,
+    rows: Rows,
+    labels: tuple[Label, ...],
+    augmentation: Augmentation,
+    seed: int,
+    n: int | None = None,
 ) -> Examples:
-    """Draw about n augmented spectra, those of a small set up to four times."""
+    """Draw about n augmented spectra, those of a small set up to four times; by default as many as calibration takes."""
+    n = n_calibration(spectra.grid.n_pixel) if n is None else n
     repeats = max(1, min(MOST_REPEATS, n // len(rows)))
     return make_examples([spectra], np.tile(rows, repeats), labels, augmentation, seed, CALIBRATION)
 
@@ -380,16 +385,17 @@ def _quiet() -> Iterator[None]:
 def require_parity(frozen: Frozen, bundle: Bundle, examples: Examples, labels: tuple[Label, ...]) -> float:
     """Return the largest difference between torch and onnxruntime, in label ranges; refuse a large one."""
     span = np.array([label.span for label in labels])
-    session = Session(bundle)
+    session, names = Session(bundle), frozen.output_names
     worst, units = 0.0, {"labels": span, "sigma": span, "correlation": 1.0}
     for n in BATCHES:
         flux = examples.flux[:n]
-        ours = [output.numpy() for output in frozen(flux)]
-        theirs = session.run_whole(flux.numpy())
-        apart = [(n, a, b) for n, a, b in zip(frozen.output_names, ours, theirs, strict=True) if n in units]
-        worst = max(worst, *(float(np.abs((a - b) / units[name]).max()) for name, a, b in apart))
-        fits = [Fit.of(columns[2]) for columns in (ours, theirs) if "fit" in frozen.output_names]
-        if fits and not np.allclose(fits[0].misfit, fits[1].misfit, rtol=PARITY_OF_FIT):
+        ours = dict(zip(names, (answer.numpy() for answer in frozen(flux)), strict=True))
+        theirs = dict(zip(names, session.run_whole(flux.numpy()), strict=True))
+        apart = (np.abs(ours[name] - theirs[name]).max(axis=0) / units[name] for name in names if name in units)
+        worst = max(worst, *(float(difference.max()) for difference in apart))
+        if "fit" in names and not np.allclose(
+            *(Fit.of(side["fit"]).misfit for side in (ours, theirs)), rtol=PARITY_OF_FIT
+        ):
             raise TrainingError("onnxruntime and torch find different misfits")
     if worst > PARITY:
         raise TrainingError(f"onnxruntime differs from torch by {worst:.1e} of a label's range, allowed {PARITY}")
