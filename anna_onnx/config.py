@@ -78,6 +78,11 @@ def regions(value: tuple[Range, ...]) -> str:
     return next((problem for problem in map(ordered, value) if problem), "")
 
 
+def wavelengths(value: tuple[tuple[float, ...], ...]) -> str:
+    """Accept lists of numbers above zero, none of them empty."""
+    return "" if all(len(row) and min(row) > 0 for row in value) else "must be lists of wavelengths"
+
+
 def one_of(*names: str) -> Check:
     """Accept one of some words."""
     return lambda value: "" if value in names else f"must be one of {', '.join(names)}{nearest(str(value), names)}"
@@ -152,6 +157,9 @@ class Aligned:
     width: int = option(512, "units of the first dense layer", positive)
     hidden: int = option(512, "units within a residual block", positive)
     blocks: int = option(2, "residual blocks", positive)
+    stretch: int = option(
+        16, "pixels whose missing ones are counted together, at best no more than a line has", positive
+    )
 
 
 @dataclass(frozen=True)
@@ -215,6 +223,14 @@ class Augmentation:
     continuum_waves: Range | None = option(None, "range of the amplitude of waves in the continuum", ordered)
     continuum_mode: str = option("additive", "additive or multiplicative", one_of("additive", "multiplicative"))
     line_errors: Range | None = option(None, "range of the relative error (rms) of the strengths of lines", ordered)
+    species: tuple[tuple[float, ...], ...] = option(
+        (),
+        "wavelengths of the lines at rest, in Angstrom, a list for each element whose lines may be wrong together",
+        wavelengths,
+    )
+    species_errors: Range | None = option(
+        None, "range of the relative error (rms) of the strengths of all the lines of an element together", ordered
+    )
     unknown_lines: float | None = option(None, "mean number of absorption lines that the training set lacks", positive)
     unknown_line_depth: float = option(0.01, "their mean depth", positive)
     line_width: float = option(0.6, "width (FWHM) of an observed line in Angstrom, for the errors of lines", positive)
@@ -494,6 +510,8 @@ def _contradictions(config: Config) -> list[str]:
             problems.append(f"labels: low {low} of {name} is not below high {high}")
     if augmentation.resolution and not augmentation.spectrum_resolution:
         problems.append("augmentation.resolution: needs spectrum_resolution, the training set's own resolving power")
+    if bool(augmentation.species) != bool(augmentation.species_errors):
+        problems.append("augmentation: species and species_errors go together")
     if augmentation.snr_template and not augmentation.snr:
         problems.append("augmentation.snr_template: needs snr")
     if config.network.covariance and not config.network.uncertainty:

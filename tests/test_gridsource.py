@@ -21,7 +21,7 @@ def generator(seed: int = 1):
 
 def test_torch_and_numpy_make_the_same_spectra():
     source = GridSource(GRID, WAVELENGTH, fwhm=0.6)
-    _, labels = source.draw(50, generator())
+    _, labels, _ = source.draw(50, generator())
     rv = torch.linspace(-100, 100, 50, dtype=torch.float64)
     exact = Synthesizer.build(GRID, WAVELENGTH, fwhm=0.6, max_rv=100, max_vsini=40, dtype=np.float64)
     assert source.synthesize(labels, rv).numpy() == pytest.approx(exact(labels.numpy(), rv.numpy()), abs=2e-6)
@@ -29,7 +29,8 @@ def test_torch_and_numpy_make_the_same_spectra():
 
 def test_labels_are_uniform_in_their_ranges():
     source = GridSource(GRID, WAVELENGTH, fwhm=0.6, ranges={"teff": (5000, 6000), "vsini": (0, 10)}, rv=(-5, 5))
-    flux, labels = source.draw(4000, generator())
+    flux, labels, rv = source.draw(4000, generator())
+    assert -5 <= float(rv.min()) < -4.9 < 4.9 < float(rv.max()) <= 5
     assert (flux.dtype, labels.dtype) == (torch.float32, torch.float64)
     assert flux.shape == (4000, 1001)
     low, high = torch.tensor(list(source.ranges.values()), dtype=torch.float64).T
@@ -53,7 +54,7 @@ def test_labels_may_come_from_another_distribution():
     def suns(n, _generator):
         return torch.tensor([[5772.0, 4.44, 0.0, 1.0, 1.8]]).repeat(n, 1)
 
-    _, labels = GridSource(GRID, WAVELENGTH, fwhm=0.6, sample=suns).draw(3, generator())
+    _, labels, _ = GridSource(GRID, WAVELENGTH, fwhm=0.6, sample=suns).draw(3, generator())
     assert labels[2].tolist() == pytest.approx([5772, 4.44, 0, 1, 1.8])
 
 

@@ -105,7 +105,13 @@ class Augmentation:
             lost |= (grid.wavelength >= low) & (grid.wavelength <= high)
         return torch.as_tensor(lost)
 
-    def __call__(self, flux: Tensor, generator: torch.Generator, sigma: Tensor | None = None) -> Augmented:
+    def __call__(
+        self,
+        flux: Tensor,
+        generator: torch.Generator,
+        sigma: Tensor | None = None,
+        velocity: Tensor | None = None,
+    ) -> Augmented:
         """Augment a batch.
 
         Parameters
@@ -115,18 +121,20 @@ class Augmentation:
             On the device of `flux`.
         sigma : Tensor, shape (batch, n_pixel), optional
             The training set's own errors, for `file_noise`.
+        velocity : Tensor, shape (batch,), optional
+            Radial velocities of `flux`, km/s; at rest by default.
         """
         draw = Draw(generator, flux.shape[0], self.device)
-        flux = self.move_and_blur(flux, draw)
+        flux, velocity = self.move_and_blur(flux, draw, velocity)
         imperfect = draw.random((draw.n, 1)) < self.settings.imperfect if self.settings.imperfect < 1 else None
-        flux = self.imperfections.apply(flux, draw, imperfect)
+        flux = self.imperfections.apply(flux, draw, imperfect, velocity)
         flux = self.misplace_continuum(flux, draw)
         flux, snr = self.add_noise(flux, draw, sigma, imperfect)
         flux = self.hit_by_cosmic_rays(flux, draw)
         return Augmented(self.lose_pixels(flux, draw), snr)
 
-    def move_and_blur(self, flux: Tensor, draw: Draw) -> Tensor:
-        """Rotate, degrade the resolution, and shift by a radial velocity."""
+    def move_and_blur(self, flux: Tensor, draw: Draw, velocity: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Rotate, degrade the resolution, and shift by a radial velocity; return that of the result too."""
         s = self.settings
         if s.vsini or s.resolution:
             flux = self.pixels.blur(
@@ -134,7 +142,10 @@ class Augmentation:
                 vsini=draw.uniform(s.vsini) if s.vsini else None,
                 sigma=_extra_sigma(draw.uniform(s.resolution), s.spectrum_resolution) if s.resolution else None,
             )
-        return self.pixels.shift(flux, draw.uniform(s.radial_velocity)) if s.radial_velocity else flux
+        if not s.radial_velocity:
+            return flux, velocity
+        shift = draw.uniform(s.radial_velocity)
+        return self.pixels.shift(flux, shift), shift if velocity is None else velocity + shift
 
     def misplace_continuum(self, flux: Tensor, draw: Draw) -> Tensor:
         """Add or multiply by an error of the continuum: offset + slope x + Legendre terms 2 to 4."""
@@ -221,7 +232,8 @@ class Augmentation:
             lost = lost | ((index >= first) & (index < first + width))
         if s.coverage:
             width = (draw.uniform(s.coverage) * n)[:, None]
-            first = draw.random((flux.shape[0], 1)) * (n - width)
+            # Spectra mostly lack one end: a quarter begin with the grid, a quarter end with it.
+            first = (2 * draw.random((flux.shape[0], 1)) - 0.5).clamp(0, 1) * (n - width)
             lost = lost | (index < first) | (index > first + width)
         if s.incomplete < 1:
             lost = (lost & (draw.random((flux.shape[0], 1)) < s.incomplete)) | self.lost

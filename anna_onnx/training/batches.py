@@ -10,8 +10,9 @@ import multiprocessing
 import signal
 import sys
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from anna_onnx import config
 from anna_onnx.errors import TrainingError
 from anna_onnx.labels import Label, canonical, scale
-from anna_onnx.training.augmentation import Augmentation, Pixels
+from anna_onnx.training.augmentation import Augmentation, Augmented, Pixels
 from anna_onnx.training.gridsource import GridSource
 from anna_onnx.trainingset import TrainingSet
 
@@ -57,12 +58,36 @@ class Batch(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Spectra before augmentation: as in `Batch`, and the standard deviation of each pixel where it is known."""
+    """Spectra before augmentation: as in `Batch`, and what is known besides.
+
+    Attributes
+    ----------
+    sigma : Tensor, shape (batch, n_pixel), or None
+        Standard deviation of each pixel.
+    velocity : Tensor of float32, shape (batch,), or None
+        Radial velocities, km/s.
+    """
 
     flux: Tensor
     scaled: Tensor
     weight: Tensor | None = None
     sigma: Tensor | None = None
+    velocity: Tensor | None = None
+
+    def to(self, device: torch.device) -> Drawn:
+        """Return them on a device."""
+        return self._each(lambda part: part.to(device))
+
+    def split(self, n: int) -> list[Drawn]:
+        """Return them in parts of n."""
+        return [self._each(itemgetter(slice(i, i + n))) for i in range(0, len(self.flux), n)]
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Drawn:
+        return Drawn._make(None if part is None else change(part) for part in self)
+
+    def augmented(self, augmentation: Augmentation, random: torch.Generator) -> Augmented:
+        """Return them after augmentation."""
+        return augmentation(self.flux, random, self.sigma, self.velocity)
 
 
 class Source(Protocol):
@@ -146,7 +171,9 @@ class FileSource:
         self._orders: dict[int, Tensor] = {}
         self._wavelength = sets[0].grid.wavelength
         velocity = _velocities(sets, velocity_column)
-        self._velocity = None if velocity is None else velocity[rows]
+        self._velocity = None
+        if velocity is not None:
+            self._velocity = torch.as_tensor(velocity[rows], dtype=torch.float32, device=self.device)
 
     def __len__(self) -> int:
         return self.n
@@ -167,19 +194,19 @@ class FileSource:
         # index_select copies whole rows, where brackets go number by number.
         scaled = self.scaled.index_select(0, index)
         weight = None if self._weight is None else self._weight.index_select(0, index)
+        velocity = None if self._velocity is None else self._velocity.index_select(0, index)
         if self._flux is not None:
             sigma = None if self._sigma is None else self._sigma.index_select(0, index)
-            return Drawn(self._flux.index_select(0, index), scaled, weight, sigma)
+            return Drawn(self._flux.index_select(0, index), scaled, weight, sigma, velocity)
         rows = self.rows[index.cpu().numpy()]
         read = self._gather(self._sigmas, rows).to(self.device) if self._read_sigma else None
-        return Drawn(self._read_flux(rows).to(self.device), scaled, weight, read)
+        return Drawn(self._read_flux(rows).to(self.device), scaled, weight, read, velocity)
 
     def at_rest(self, n: int) -> Tensor:
         """Return the first n spectra, shifted back by their velocities where the training set has them."""
-        flux = self.take(torch.arange(min(n, self.n))).flux
-        if self._velocity is None:
+        flux, *_, velocity = self.take(torch.arange(min(n, self.n)))
+        if velocity is None:
             return flux
-        velocity = torch.as_tensor(self._velocity[: len(flux)], dtype=torch.float32, device=flux.device)
         pixels = Pixels(torch.as_tensor(self._wavelength), flux.device, float(velocity.abs().max()))
         return pixels.shift(flux, -velocity)
 
@@ -248,8 +275,9 @@ class GridStream:
         """Return the spectra `position` to `position + n` of the run."""
         # Numbers from the processor: the same stars on every device.
         random = generator(torch.device("cpu"), self.seed, self.stream, position)
-        flux, values = self.source.draw(n, random)
-        return Drawn(flux, ((values[:, self._columns] - self._low) / self._span).float())
+        flux, values, rv = self.source.draw(n, random)
+        scaled = ((values[:, self._columns] - self._low) / self._span).float()
+        return Drawn(flux, scaled, velocity=rv.float())
 
     def at_rest(self, n: int) -> Tensor:
         """Draw spectra of no radial velocity."""
@@ -299,7 +327,7 @@ class Batches(Dataset[Batch]):
         drawn = self.source.draw(position + self.rank * size, size)
         flux = drawn.flux
         if self.augmentation is not None:
-            flux = self.augmentation(flux, self._random_for(step, flux.device), drawn.sigma).flux
+            flux = drawn.augmented(self.augmentation, self._random_for(step, flux.device)).flux
         return Batch(flux, drawn.scaled, drawn.weight)
 
     def _random_for(self, step: int, device: torch.device) -> torch.Generator:

@@ -46,7 +46,7 @@ class Diagnosis:
         else:
             drawn = task.source.draw(0, PROBE)
             random = torch.Generator(drawn.flux.device).manual_seed(0)
-            self.flux, self.truth = task.augmentation(drawn.flux, random, drawn.sigma).flux, drawn.scaled
+            self.flux, self.truth = drawn.augmented(task.augmentation, random).flux, drawn.scaled
         self.rows: list[Row] = list(rows)
         self._given: set[str] = set()
 

@@ -525,10 +525,11 @@ def _resolution(spectra: TrainingSet) -> float | None:
 
 def _velocity_range(spectra: TrainingSet, settings: config.Config) -> tuple[float, float] | None:
     """Return the radial velocities that the network has seen: those of the spectra, and the shifts on top."""
-    shifts = (settings.data.radial_velocity, settings.augmentation.radial_velocity or (0.0, 0.0))
-    low, high = np.sum(shifts, axis=0).tolist()
+    low, high = settings.augmentation.radial_velocity or (0.0, 0.0)
     velocity = spectra.radial_velocity(settings.data.radial_velocity_column)
-    if velocity is not None:
+    if settings.data.grid:
+        low, high = low + settings.data.radial_velocity[0], high + settings.data.radial_velocity[1]
+    elif velocity is not None:
         low, high = low + float(velocity.min()), high + float(velocity.max())
     return None if low == high else (low, high)
 

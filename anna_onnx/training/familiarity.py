@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from anna_onnx.legacy import open_training_set
 from anna_onnx.novelty import Novelty, pixel_noise
 from anna_onnx.resampling import Grid
 from anna_onnx.session import Session
-from anna_onnx.training.augmentation import Augmentation, cubic
+from anna_onnx.training.augmentation import Augmentation, Pixels, cubic
 from anna_onnx.training.batches import CALIBRATION, FileSource, generator
 from anna_onnx.training.comparison import TEST_COMPONENTS, Comparison
 from anna_onnx.training.emulation import fit_emulator
@@ -31,12 +31,15 @@ FloatArray = NDArray[np.float64]
 Image = NDArray[np.float32]
 Infer = Callable[[Tensor], tuple[Tensor, Tensor]]
 Compare = Callable[[Image], Fit]
-Draw = Callable[[float | None, bool], Image]
+Draw = Callable[[float | None], Image]
+"""Gives clean spectra at an S/N; None: without noise."""
+Kinds = Mapping[str, Draw]
 Tests = Callable[[Image], list[tuple[FloatArray, FloatArray]]]
+"""Gives the noise of spectra, and the value that a threshold is for, of each test."""
 
 FALSE_ALARM = 0.01  # of clean spectra
 WORSE_KIND = 0.016
-"""The same of the kind that does worse, interpolated onto their pixels or not; about `FALSE_ALARM` of both together."""
+"""The same of the kind of `clean_spectra` that does worst; about `FALSE_ALARM` of all kinds together."""
 NOVELTY_SNR = (10, 20, 40, 60, 80, 110, 160, 220, 320, 1000)
 MAX_COMPONENTS = 128
 N_FIT, N_THRESHOLD = 6000, 4000  # spectra
@@ -53,8 +56,6 @@ At their true labels the embedded grid's lines are wrong by 16 % (rms) for Procy
 """
 LEAST_OUTSIDE_ERROR = 0.25
 """The same outside of the space of the training spectra, for lines that the synthesis lacks too."""
-INTERPOLATED_TWICE = 1.03
-"""By so much the noise of spectra that were brought to rest before is overestimated: it is smooth already."""
 LEAST_BLUR_ERROR = 0.45
 """Of the instrumental profile, a variance in square pixels."""
 
@@ -111,7 +112,7 @@ def learn_comparison(
     flux = stars.flux[torch.as_tensor(known)]
     emulator = fit_emulator(flux, stars.scaled[known], velocity, spectra.grid, settings.seed)
     comparison = Comparison(emulator, spectra.grid, velocities).eval()
-    comparison.expect_blur(usual_blur(comparison, clean_spectra(settings, spectra)(None, True), infer))
+    comparison.expect_blur(usual_blur(comparison, clean_spectra(settings, spectra)["interpolated"](None), infer))
     return comparison
 
 
@@ -154,10 +155,7 @@ def learn_familiar(
     levels = np.union1d(NOVELTY_SNR, np.geomspace(low, high, 3)).tolist()
     # The fewer stars thresholds are set on, the more of other stars are beyond.
     beyond = WORSE_KIND * min(1.0, math.sqrt(len(spectra) / N_THRESHOLD))
-    draw = clean_spectra(settings, spectra)
-    novelty, hull = set_novelty(novelty, levels, draw, beyond), Hull.of(stars.scaled)
-    if comparison is None:
-        return novelty, None, hull
+    limits = None if comparison is None else usual_limits(comparison)
     session = Session(bundle)
 
     def compare(flux: Image) -> Fit:
@@ -165,31 +163,43 @@ def learn_familiar(
         assert fit is not None, "the network holds a comparison"
         return fit
 
-    return novelty, set_limits(usual_limits(comparison), levels, draw, compare, beyond), hull
+    kinds = clean_spectra(settings, spectra)
+    return *set_thresholds(novelty, limits, levels, kinds, compare, beyond), Hull.of(stars.scaled)
 
 
-def clean_spectra(settings: config.Config, spectra: TrainingSet) -> Draw:
-    """Return a function that augments spectra as in training at an S/N, None: without noise, and spoils none.
+def clean_spectra(settings: config.Config, spectra: TrainingSet) -> Kinds:
+    """Return functions that augment spectra as in training at an S/N, and spoil none.
 
-    It interpolates them where it is told to, as spectra of another grid are.
+    Noise is smooth in those that are interpolated, onto other pixels or to be at rest, and stays so in these.
     """
     clean, grid = without_noise(settings.augmentation), spectra.grid
     chosen = np.resize(np.arange(min(len(spectra), N_THRESHOLD)), N_THRESHOLD)
     flux = torch.from_numpy(np.array(spectra.flux[: chosen.max() + 1], dtype=np.float32))[chosen]
     random = generator(torch.device("cpu"), settings.seed, CALIBRATION, 2)
 
-    def draw(snr: float | None, interpolated: bool) -> Image:
+    def draw(snr: float | None, wanted: config.Augmentation = clean) -> Tensor:
         noisy = dataclasses.replace(
-            clean,
+            wanted,
             snr=None if snr is None else (snr, snr),
             snr_template=settings.augmentation.snr_template,
             # Where all spectra have imperfections they are no reason for a flag.
             imperfect=float(settings.augmentation.imperfect == 1),
         )
-        result = Augmentation(noisy, grid, settings.resolve)(flux, random).flux
-        return (_interpolated(result, random) if interpolated else result).numpy()
+        return Augmentation(noisy, grid, settings.resolve)(flux, random).flux
 
-    return draw
+    kinds: dict[str, Draw] = {
+        "sharp": lambda snr: draw(snr).numpy(),
+        "interpolated": lambda snr: _interpolated(draw(snr), random).numpy(),
+    }
+    stated = spectra.radial_velocity(settings.data.radial_velocity_column)
+    if stated is not None:
+        back = -torch.as_tensor(stated[chosen], dtype=torch.float32)
+        pixels = Pixels(torch.as_tensor(grid.wavelength), flux.device, float(back.abs().max()))
+        kinds["at rest"] = lambda snr: pixels.shift(draw(snr), back).numpy()
+    elif clean.radial_velocity is not None:
+        still = dataclasses.replace(clean, radial_velocity=None)
+        kinds["at rest"] = lambda snr: _interpolated(draw(snr, still), random).numpy()
+    return kinds
 
 
 def training_stars(settings: config.Config, labels: tuple[Label, ...], grid: Grid, at_rest: bool) -> Stars:
@@ -206,7 +216,7 @@ def training_stars(settings: config.Config, labels: tuple[Label, ...], grid: Gri
     n = min(N_FIT, max(MAX_VALUES // grid.n_pixel, LEAST_STARS))
     if settings.data.grid:
         source, _ = open_grid(settings, torch.device("cpu"))
-        flux, values = source.draw(n, generator(torch.device("cpu"), settings.seed, CALIBRATION, 3), at_rest)
+        flux, values, _ = source.draw(n, generator(torch.device("cpu"), settings.seed, CALIBRATION, 3), at_rest)
         columns = [source.label_names.index(canonical(label.name)) for label in labels]
         return Stars(flux, scale(values.numpy()[:, columns], labels))
     sets = [open_training_set(settings.resolve(name), settings.labels.names or None) for name in settings.data.train]
@@ -256,65 +266,73 @@ def usual_limits(comparison: Comparison) -> FitLimits:
     return FitLimits(one, one, one, one, dilution, LEAST_LINE_ERROR, LEAST_OUTSIDE_ERROR, float(comparison.blur_error))
 
 
-def set_limits(
-    limits: FitLimits, levels: Sequence[float], draw: Draw, compare: Compare, beyond: float = WORSE_KIND
-) -> FitLimits:
+def set_thresholds(
+    novelty: Novelty,
+    limits: FitLimits | None,
+    levels: Sequence[float],
+    kinds: Kinds,
+    compare: Compare,
+    beyond: float = WORSE_KIND,
+) -> tuple[Novelty, FitLimits | None]:
     """Set thresholds of which a fraction of clean spectra exceeds any, at every noise.
 
     Parameters
     ----------
-    limits : FitLimits
+    novelty : Novelty
+    limits : FitLimits or None
+        Judged by on its own where there is one.
     levels : sequence of float
         S/N at which they are set.
-    draw : callable
-        Gives spectra that nothing was fitted to, augmented as in training, at an S/N; None: without noise. And
-        interpolated onto their pixels or not, which makes noise smooth: thresholds hold for both.
+    kinds : mapping of str to callable
+        Give spectra that nothing was fitted to, augmented as in training: thresholds hold for each kind.
     compare : callable
         Gives the fit of spectra.
     beyond : float
         The fraction.
     """
-    line_error = float(np.median(limits.relative_misfit(compare(draw(None, True)))))
+    families: list[Tests] = [lambda flux: [(pixel_noise(flux), novelty.remainder(flux))]]
+    if limits is None:
+        (noise, (threshold,)), *_ = worst_thresholds(levels, kinds, families, beyond)
+        return dataclasses.replace(novelty, noise=noise, threshold=threshold), None
+    line_error = float(np.median(limits.relative_misfit(compare(kinds["interpolated"](None)))))
     limits = dataclasses.replace(limits, line_error=max(line_error, LEAST_LINE_ERROR))
-
-    def tests_of(flux: Image) -> list[tuple[FloatArray, FloatArray]]:
-        fit = compare(flux)
-        return [(fit.noise, value) for value in (limits.outside(fit), limits.misfit(fit), limits.blur(fit))]
-
-    noise, (outside, misfit, blur) = worst_thresholds(levels, draw, tests_of, beyond)
-    # What the usual errors of the lines make is no reason for a flag.
-    outside, misfit = np.maximum(INTERPOLATED_TWICE * outside, 1.0), np.maximum(misfit, 1.0)
-    return dataclasses.replace(
-        limits, noise=noise, outside_threshold=outside, misfit_threshold=misfit, blur_threshold=blur
+    families.append(lambda flux: _tests_of(limits, compare(flux)))
+    (noise, (threshold,)), (at, (outside, misfit, blur)) = worst_thresholds(levels, kinds, families, beyond)
+    return dataclasses.replace(novelty, noise=noise, threshold=threshold), dataclasses.replace(
+        limits,
+        noise=at,
+        # What the usual errors of the lines make is no reason for a flag.
+        outside_threshold=np.maximum(outside, 1.0),
+        misfit_threshold=np.maximum(misfit, 1.0),
+        blur_threshold=blur,
     )
 
 
-def set_novelty(novelty: Novelty, levels: Sequence[float], draw: Draw, beyond: float = WORSE_KIND) -> Novelty:
-    """Set thresholds that a fraction of clean spectra exceeds, at every noise; see `set_limits`."""
-
-    def tests_of(flux: Image) -> list[tuple[FloatArray, FloatArray]]:
-        return [(pixel_noise(flux), novelty.remainder(flux))]
-
-    noise, (threshold,) = worst_thresholds(levels, draw, tests_of, beyond)
-    return dataclasses.replace(novelty, noise=noise, threshold=threshold)
+def _tests_of(limits: FitLimits, fit: Fit) -> list[tuple[FloatArray, FloatArray]]:
+    return [(fit.noise, value) for value in (limits.outside(fit), limits.misfit(fit), limits.blur(fit))]
 
 
 def worst_thresholds(
-    levels: Sequence[float], draw: Draw, tests_of: Tests, beyond: float
-) -> tuple[FloatArray, FloatArray]:
-    """Return noise levels, shape (n_level,), and thresholds, shape (n_test, n_level).
+    levels: Sequence[float], kinds: Kinds, families: Sequence[Tests], beyond: float
+) -> list[tuple[FloatArray, FloatArray]]:
+    """Return, for each family of tests, noise levels, shape (n_level,), and thresholds, shape (n_test, n_level).
 
-    Of the spectra of the kind that does worse, interpolated or not, the fraction `beyond` exceeds any of them.
-    `tests_of` gives the noise of spectra, and the value that a threshold is for, of each test.
+    Of the spectra of the kind that does worst, the fraction `beyond` exceeds any threshold of a family.
     """
-    found = []
-    for interpolated in (False, True):
-        # (level, test, noise or value, spectrum)
-        tests = np.array([tests_of(draw(snr, interpolated)) for snr in sorted(levels, reverse=True)])
-        found.append(joint_thresholds(tests[:, :, 0], tests[:, :, 1], beyond))
-    (noise, sharp), (elsewhere, smooth) = found
-    columns = zip(noise.T, sharp.T, elsewhere.T, smooth.T, strict=True)
-    return noise[:, 0], np.stack([np.maximum(high, np.interp(x, at, other)) for x, high, at, other in columns])
+    found: list[list[tuple[FloatArray, FloatArray]]] = [[] for _ in families]
+    for draw in kinds.values():
+        drawn = [[tests_of(flux) for tests_of in families] for flux in map(draw, sorted(levels, reverse=True))]
+        for of_kind, tests in zip(found, zip(*drawn, strict=True), strict=True):
+            values = np.array(tests)  # (level, test, noise or value, spectrum)
+            of_kind.append(joint_thresholds(values[:, :, 0], values[:, :, 1], beyond))
+    return [_worst_of(of_kind) for of_kind in found]
+
+
+def _worst_of(kinds: Sequence[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray]:
+    """Return the largest of the thresholds of some kinds of spectra, at the noise levels of the first."""
+    level, _ = kinds[0]
+    here = [[np.interp(*columns) for columns in zip(level.T, at.T, of.T, strict=True)] for at, of in kinds]
+    return level[:, 0], np.max(here, axis=0)
 
 
 def joint_thresholds(noise: FloatArray, left: FloatArray, beyond: float = WORSE_KIND) -> tuple[FloatArray, FloatArray]:

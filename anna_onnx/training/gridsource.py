@@ -92,7 +92,7 @@ class GridSource:
         self._sample = sample or self._uniform
         self._block = block or (256 if self.device.type == "cpu" else 4096)
 
-    def draw(self, n: int, generator: torch.Generator, at_rest: bool = False) -> tuple[Tensor, Tensor]:
+    def draw(self, n: int, generator: torch.Generator, at_rest: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Draw spectra.
 
         Parameters
@@ -109,11 +109,13 @@ class GridSource:
             Continuum = 1, no noise; on `device`.
         labels : tensor of float64, shape (n, n_label)
             On `device`, in the grid's units; float32 on a device that has nothing longer.
+        rv : tensor, shape (n,)
+            Radial velocities, km/s, as `labels`.
         """
         labels = self._sample(n, generator).to(self.device, self.dtype)
         low, high = (0.0, 0.0) if at_rest else self.rv
         rv = low + (high - low) * _random((n,), generator).to(self.device, self.dtype)
-        return self.synthesize(labels, rv), labels
+        return self.synthesize(labels, rv), labels, rv
 
     @torch.no_grad()
     def synthesize(self, labels: Tensor, rv: Tensor) -> Tensor:

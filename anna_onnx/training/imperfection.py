@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anna_onnx import config
+from anna_onnx.medium import C_KMS
 from anna_onnx.resampling import FWHM, Grid
 from anna_onnx.training.draw import Draw
 
@@ -38,9 +39,12 @@ class Imperfections:
         self.profile = _gaussian(self.sigma).to(device)  # its peak is 1
         wavelength = torch.as_tensor(grid.wavelength)
         self.range = float((wavelength[-1] - wavelength[0]) / settings.line_width)  # line widths
+        self.species = _Species(settings, wavelength, device) if settings.species else None
         self.place = ((wavelength - wavelength[0]) / (wavelength[-1] - wavelength[0])).float().to(device)
 
-    def apply(self, flux: Tensor, draw: Draw, imperfect: Tensor | None = None) -> Tensor:
+    def apply(
+        self, flux: Tensor, draw: Draw, imperfect: Tensor | None = None, velocity: Tensor | None = None
+    ) -> Tensor:
         """Return spectra, before noise, with all that the settings ask for.
 
         Parameters
@@ -49,14 +53,18 @@ class Imperfections:
         draw : Draw
         imperfect : Tensor of bool, shape (batch, 1), optional
             Which of them get it; all by default.
+        velocity : Tensor, shape (batch,), optional
+            Radial velocities, km/s; at rest by default.
         """
-        spoilt = self._spoil(flux, draw)
+        spoilt = self._spoil(flux, draw, velocity)
         return spoilt if imperfect is None or spoilt is flux else torch.where(imperfect, spoilt, flux)
 
-    def _spoil(self, flux: Tensor, draw: Draw) -> Tensor:
+    def _spoil(self, flux: Tensor, draw: Draw, velocity: Tensor | None) -> Tensor:
         s = self.settings
         if s.line_errors:
             flux = self._misjudge_strengths(flux, draw)
+        if self.species:
+            flux = self._misjudge_species(flux, draw, velocity)
         if s.unknown_lines:
             flux = self._add_lines(flux, draw)
         if s.profile_errors:
@@ -74,6 +82,14 @@ class Imperfections:
         error = self._smooth(draw.normal(flux.shape)) / self.profile.square().sum().sqrt()
         level = draw.uniform(self.settings.line_errors)[:, None]
         return 1 - (1 - flux) * (1 + level * error).clamp(min=0)
+
+    def _misjudge_species(self, flux: Tensor, draw: Draw, velocity: Tensor | None) -> Tensor:
+        """Multiply the depth of all the lines of an element by 1 + error, for every element."""
+        assert self.species
+        assert self.settings.species_errors
+        level = draw.uniform(self.settings.species_errors)[:, None]
+        error = level * draw.normal(torch.Size((draw.n, self.species.n)))
+        return 1 - (1 - flux) * (1 + self.species.spread(error, velocity)).clamp(min=0)
 
     def _add_lines(self, flux: Tensor, draw: Draw) -> Tensor:
         """Subtract lines of exponentially distributed depth, a Poisson number of them in each spectrum."""
@@ -110,6 +126,38 @@ class Imperfections:
     def _smooth(self, values: Tensor) -> Tensor:
         """Convolve with the profile of a line, its peak 1."""
         return functional.conv1d(values[:, None], self.profile[None, None], padding=len(self.profile) // 2)[:, 0]
+
+
+class _Species:
+    """Where the lines of each element are, at rest.
+
+    Each line reaches 1.25 line widths to both sides, so that its wings, and some rotation, are within.
+    """
+
+    def __init__(self, settings: config.Augmentation, wavelength: Tensor, device: torch.device) -> None:
+        reach, margin = 1.25 * settings.line_width, 4
+        blue, red = min(map(min, settings.species)), max(map(max, settings.species))
+        # Equal steps in ln(wavelength), a quarter of a line width in the middle; nothing is left at both ends.
+        self.step = settings.line_width / (2 * (blue + red))
+        start, end = math.log(blue - margin * reach), math.log(red + margin * reach)
+        at = torch.arange(start, end, self.step, dtype=torch.float64).exp()
+        self.n = len(settings.species)
+        self.shape = torch.stack([_near(at, lines, reach) for lines in settings.species]).float().to(device)
+        self.pixel = (wavelength.log() - start).float().to(device)
+
+    def spread(self, error: Tensor, velocity: Tensor | None) -> Tensor:
+        """Return the error of each pixel, shape (batch, n_pixel), from that of each element, shape (batch, n)."""
+        curve = error @ self.shape
+        curve[:, [0, -1]] = 0
+        shift = 0.0 if velocity is None else torch.atanh(velocity.float() / C_KMS)[:, None]
+        place = ((self.pixel - shift) / self.step).round().long().clamp(0, curve.shape[1] - 1)
+        return curve.gather(1, place.expand(len(curve), -1))
+
+
+def _near(wavelength: Tensor, lines: tuple[float, ...], reach: float) -> Tensor:
+    """Return 1 near lines, 0 elsewhere, with soft edges."""
+    distance = (wavelength - wavelength.new_tensor(lines)[:, None]).abs().amin(dim=0) / reach
+    return 1 / (1 + distance**8)
 
 
 def _gaussian(sigma: float) -> Tensor:

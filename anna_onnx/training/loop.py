@@ -394,6 +394,6 @@ def build_network(settings: config.Config, task: Task) -> Network:
     if settings.network.standardize:
         drawn = task.source.draw(0, N_BASIS)
         random = generator(drawn.flux.device, settings.seed, BASIS)
-        flux = task.augmentation(drawn.flux, random, drawn.sigma).flux.cpu()
+        flux = drawn.augmented(task.augmentation, random).flux.cpu()
         network.fit(flux, task.source.at_rest(N_BASIS).cpu(), torch.as_tensor(task.grid.wavelength))
     return network

@@ -20,7 +20,6 @@ from anna_onnx.medium import C_KMS
 from anna_onnx.training.covariance import count_pairs, mixture_correlation, read_spread
 
 LOG_SIGMA_RANGE = (-7.0, 3.0)
-STRETCH = 16  # pixels
 NEVER_SEEN = 1e9  # spread of a pixel that the dense layers are to see as the mean
 SCORE_DROP = 3.0  # between templates of neighbouring velocities
 
@@ -240,7 +239,7 @@ class AlignedTrunk(nn.Module):
     the templates are trained with the rest. Residual blocks follow (He et al. 2016, arXiv:1603.05027).
 
     Missing pixels have no lines (0) for the templates and mean lines for the dense layers, which
-    learn from the share of missing pixels in each stretch of `STRETCH` pixels.
+    learn from the share of missing pixels in each stretch of some pixels.
     """
 
     velocity: Tensor
@@ -258,10 +257,11 @@ class AlignedTrunk(nn.Module):
         self.register_buffer("per_kms", torch.zeros(n_pixel))  # pixels that 1 km/s shifts
         self.register_buffer("mean", torch.zeros(n_pixel))  # of flux - 1, at rest
         self.register_buffer("spread", torch.ones(n_pixel))
-        pixels = [min(STRETCH, n_pixel - first) for first in range(0, n_pixel, STRETCH)]
+        self.stretch = sizes.stretch
+        pixels = [min(self.stretch, n_pixel - first) for first in range(0, n_pixel, self.stretch)]
         self.register_buffer("per_pixel", 1 / torch.tensor(pixels, dtype=torch.float32), persistent=False)
         self.score = nn.Linear(n_pixel, len(velocity))
-        self.first = nn.Linear(n_pixel + -(-n_pixel // STRETCH), sizes.width)
+        self.first = nn.Linear(n_pixel + len(pixels), sizes.width)
         blocks = [DenseBlock(sizes.width, sizes.hidden) for _ in range(sizes.blocks)]
         self.blocks = nn.Sequential(*blocks)
         self.after = nn.Sequential(nn.LayerNorm(sizes.width), nn.SiLU(), nn.Dropout(0.0))
@@ -295,8 +295,9 @@ class AlignedTrunk(nn.Module):
         flux, missing = self._shift(flux, missing, velocity)
         y = (flux - self.mean) / self.spread * (1 - missing)
         # Not AveragePool with ceil_mode: onnxruntime 1.15 divides the last, shorter stretch by the whole length.
-        pad = len(self.per_pixel) * STRETCH - missing.shape[1]
-        share = functional.pad(missing, (0, pad)).reshape(-1, len(self.per_pixel), STRETCH).sum(dim=-1) * self.per_pixel
+        n = len(self.per_pixel)
+        pad = n * self.stretch - missing.shape[1]
+        share = functional.pad(missing, (0, pad)).reshape(-1, n, self.stretch).sum(dim=-1) * self.per_pixel
         result: Tensor = self.last(self.after(self.blocks(self.first(torch.cat([y, share], dim=1)))))
         return result
 

@@ -200,7 +200,7 @@ def open_grid(settings: config.Config, device: torch.device) -> tuple[GridSource
 def training_set_from_grid(settings: config.Config, n: int, stream: int = CALIBRATION) -> TrainingSet:
     """Draw a training set, in memory, from the grid of `data.grid`: stars that training did not see."""
     stars, labels = open_grid(settings, torch.device("cpu"))
-    flux, values = stars.draw(n, generator(torch.device("cpu"), settings.seed, stream))
+    flux, values, rv = stars.draw(n, generator(torch.device("cpu"), settings.seed, stream))
     columns = [stars.label_names.index(canonical(label.name)) for label in labels]
     return TrainingSet(
         path=grid_path(settings),
@@ -210,6 +210,7 @@ def training_set_from_grid(settings: config.Config, n: int, stream: int = CALIBR
         label_names=tuple(label.name for label in labels),
         label_units=tuple(label.unit or "" for label in labels),
         id=np.arange(n),
+        aux={"rv": rv.numpy()},
     )
 
 
@@ -316,15 +317,14 @@ def _examples(
     seed: int,
     stream: int,
 ) -> Examples:
-    flux, sigma = drawn.flux, drawn.sigma
     if augmentation is None:
+        flux, sigma = drawn.flux, drawn.sigma
         snr = torch.full((len(flux),), float("inf")) if sigma is None else _snr_of(flux, sigma)
         return Examples(flux, drawn.scaled, snr, ids)
     device = augmentation.device
     parts, levels = [], []
-    for i, chunk in enumerate(torch.split(torch.arange(len(flux)), 1000)):
-        random = generator(device, seed, stream, i)
-        result = augmentation(flux[chunk].to(device), random, None if sigma is None else sigma[chunk].to(device))
+    for i, chunk in enumerate(drawn.split(1000)):
+        result = chunk.to(device).augmented(augmentation, generator(device, seed, stream, i))
         parts.append(result.flux)
         levels.append(result.snr)
     return Examples(torch.cat(parts), drawn.scaled.to(device), torch.cat(levels), ids)

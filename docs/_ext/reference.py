@@ -25,7 +25,13 @@ from anna_onnx.tableformats import Schema
 
 SECTION = re.compile(r"(<!-- generated: (\S+)(?: (\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}
-MANY = {int: "whole numbers", float: "numbers", str: "texts", config.Range: "[low, high]"}
+MANY = {
+    int: "whole numbers",
+    float: "numbers",
+    str: "texts",
+    config.Range: "[low, high]",
+    tuple[float, ...]: "lists of numbers",
+}
 
 
 def renew(page: str) -> str:

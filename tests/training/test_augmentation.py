@@ -276,6 +276,11 @@ def test_coverage_keeps_one_stretch():
     assert float(kept.float().mean(1).min()) > 0.49
 
 
+def test_half_of_what_is_covered_begins_or_ends_with_the_grid():
+    kept = ~augment(continuum(4000), coverage=(0.5, 0.9)).flux.isnan()
+    assert [float(kept[:, end].float().mean()) for end in (0, -1)] == pytest.approx([0.25, 0.25], abs=0.03)
+
+
 def test_bad_columns_and_masked_regions_are_always_missing():
     flux = augment(continuum(2), bad_columns=(0, 17), mask=((6700.0, 6701.0),)).flux
     lost = {0, 17} | set(np.flatnonzero((GRID.wavelength >= 6700) & (GRID.wavelength <= 6701)).tolist())

@@ -67,6 +67,15 @@ def test_flux_and_labels_stay_together(tmp_path, make_set, toy_flux):
     assert drawn.flux.numpy() == pytest.approx(toy_flux(physical), abs=1e-5)
 
 
+def test_a_spectrum_keeps_its_sigma_and_velocity_in_parts_too(tmp_path, make_set):
+    drawn = source_of(make_set(tmp_path / "a.h5", 50)).draw(0, 25)._replace(velocity=torch.arange(25.0))
+    parts = drawn.split(10)
+    assert [len(part.flux) for part in parts] == [10, 10, 5]
+    assert parts[2].velocity.tolist() == [20, 21, 22, 23, 24]
+    assert torch.equal(parts[1].scaled, drawn.scaled[10:20])
+    assert parts[0].weight is None
+
+
 def test_from_disk_a_row_is_what_it_is_in_memory(tmp_path, make_set):
     rng = np.random.default_rng(1)
     sigma, mask = rng.random((90, 48)), rng.random((90, 48)) < 0.1

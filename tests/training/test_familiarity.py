@@ -15,8 +15,7 @@ from anna_onnx.training.familiarity import (
     FALSE_ALARM,
     fit_novelty,
     joint_thresholds,
-    set_limits,
-    set_novelty,
+    set_thresholds,
     usual_blur,
     usual_limits,
 )
@@ -59,12 +58,12 @@ class Familiar:
         self.comparison.expect_blur(usual_blur(self.comparison, noisy(clean, 1e6), lambda _: known(labels)[:, :1000]))
         levels = (20, 40, 80, 160, 320)
 
-        def observe(snr, _):
-            return noisy(clean, snr or 1e6)
-
-        self.novelty = set_novelty(novelty, levels, observe)
-        self.limits = set_limits(
-            usual_limits(self.comparison), levels, observe, lambda flux: self.compare(flux, labels)
+        self.novelty, self.limits = set_thresholds(
+            novelty,
+            usual_limits(self.comparison),
+            levels,
+            {"interpolated": lambda snr: noisy(clean, snr or 1e6)},
+            lambda flux: self.compare(flux, labels),
         )
 
     def compare(self, flux, labels):

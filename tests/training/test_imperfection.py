@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from anna_onnx import config
+from anna_onnx.medium import C_KMS
 from anna_onnx.resampling import Grid
 from anna_onnx.training.augmentation import OUTLIER, Augmentation
 
@@ -47,6 +48,39 @@ def test_errors_of_lines_are_shared_within_a_line_and_not_beyond():
     sigma = 0.6 / math.sqrt(8 * math.log(2)) / STEP
     assert correlation[0] == pytest.approx(math.exp(-1 / (4 * sigma**2)), abs=0.02)  # of noise smoothed by a Gaussian
     assert correlation[1] == pytest.approx(0.0, abs=0.02)
+
+
+SPECIES = {"species": ((6660.0, 6720.0), (6780.0,)), "species_errors": (0.2, 0.2)}
+
+
+def depth_at(depth, wavelength):
+    return depth[:, int(np.abs(GRID.wavelength - wavelength).argmin())]
+
+
+def test_all_lines_of_an_element_are_wrong_by_the_same_fraction_and_those_of_others_by_another():
+    depth = (1 - augment(spectra(0.5, 4000), **SPECIES)) / 0.5
+    one, same, other, none = (depth_at(depth, wavelength) for wavelength in (6660.0, 6720.0, 6780.0, 6700.0))
+    assert float((one - same).abs().max()) < 1e-6
+    assert [float(line.std()) for line in (one, other)] == pytest.approx([0.2, 0.2], rel=0.05)
+    assert abs(float(np.corrcoef(one, other)[0, 1])) < 0.05
+    assert float((none - 1).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("velocity", [-100.0, 30.0, 250.0])
+def test_the_lines_of_an_element_move_with_the_star(velocity):
+    augmentation = Augmentation(config.Augmentation(**SPECIES), GRID)
+    moving = torch.full((50,), velocity)
+    flux = augmentation(spectra(0.5, 50), torch.Generator().manual_seed(1), velocity=moving).flux
+    wrong = GRID.wavelength[(flux - 0.5).abs().mean(dim=0) > 0.04]
+    shift = math.sqrt((1 + velocity / C_KMS) / (1 - velocity / C_KMS))
+    assert all(np.abs(wrong - line * shift).min() < STEP for line in (6660.0, 6720.0, 6780.0))
+    assert all(np.abs(np.array([6660.0, 6720.0, 6780.0]) * shift - found).min() < 0.75 for found in wrong)
+
+
+def test_the_lines_of_an_element_move_with_the_shift_of_the_augmentation():
+    flux = augment(spectra(0.5, 50), radial_velocity=(100.0, 100.0), **SPECIES)
+    wrong = GRID.wavelength[(flux - 0.5).abs().mean(dim=0).numpy() > 0.04]
+    assert np.abs(wrong - 6720.0 * (1 + 100.0 / C_KMS)).min() < STEP
 
 
 def test_unknown_lines_take_away_their_number_times_their_depth_and_width():

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 from anna_onnx import config
 from anna_onnx.errors import ConfigError, TrainingError
+from anna_onnx.medium import C_KMS
 from anna_onnx.training.loop import build_network, train
 from anna_onnx.training.optimization import cost_of, evaluate, rate_at, stage_of
 from anna_onnx.training.task import prepare_task, training_set_from_grid
@@ -402,6 +403,14 @@ def test_a_training_set_drawn_from_the_grid_has_the_labels_of_the_run(toy):
     assert 4000 < drawn.labels[:, 1].mean() < 7500
 
 
+def test_the_velocity_of_a_star_drawn_from_the_grid_is_that_of_its_lines(toy):
+    data = {"grid": "default", "wavelength": [6640, 6660, 0.2], "fwhm": 0.6, "radial_velocity": [-60, 60]}
+    drawn = prepare_task(toy(data=data), CPU).source.draw(0, 200)
+    nickel = 6643.63 * (1 + drawn.velocity / C_KMS)
+    deepest = 6640 + 0.2 * drawn.flux[:, :35].argmin(dim=1)
+    assert float((deepest - nickel).abs().median()) < 0.15
+
+
 def test_a_grid_without_the_asked_label_says_what_it_has(toy):
     data = {"grid": "default", "wavelength": [6700, 6704, 0.2], "fwhm": 0.6}
     with pytest.raises(TrainingError, match="no label mass; it has teff"):
@@ -411,3 +420,14 @@ def test_a_grid_without_the_asked_label_says_what_it_has(toy):
 def test_a_grid_needs_its_instrument(toy):
     with pytest.raises(ConfigError, match="a grid needs the instrument, either fwhm or resolution"):
         toy(data={"grid": "default", "wavelength": [6700, 6704, 0.2]})
+
+
+@pytest.mark.parametrize("one", [{"species": [[6640.0]]}, {"species_errors": [0.0, 0.2]}])
+def test_errors_of_elements_need_both_their_lines_and_their_size(toy, one):
+    with pytest.raises(ConfigError, match="species and species_errors go together"):
+        toy(augmentation=one)
+
+
+def test_an_element_without_lines_is_refused(toy):
+    with pytest.raises(ConfigError, match=r"augmentation.species: .* must be lists of wavelengths"):
+        toy(augmentation={"species": [[6640.0], []], "species_errors": [0.0, 0.2]})
