@@ -16,9 +16,10 @@ import dataclasses
 import hashlib
 import io
 import json
-import math
 import mmap
 import os
+import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,12 +28,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from anna_onnx import wire
+from anna_onnx import hdf5, wire
 from anna_onnx.calibration import Calibration, Trends
 from anna_onnx.errors import AnnaError, BundleError, SidecarMismatchError, VersionError
 from anna_onnx.files import replacing
 from anna_onnx.fit import FitLimits
-from anna_onnx.guard import bounded_memory, check_heaps
+from anna_onnx.guard import check_heaps
 from anna_onnx.hull import Hull
 from anna_onnx.labels import Label
 from anna_onnx.network import check_network, split_metadata
@@ -57,6 +58,7 @@ _PACKAGE = Path(__file__).parent
 MODELS = _PACKAGE / "models" if (_PACKAGE / "models").is_dir() else _PACKAGE.parent / "models"
 
 _METADATA_PROPS = 14  # field number in onnx.proto
+_DAMAGE = (ValueError, LookupError, ArithmeticError, struct.error, zlib.error)  # of a file that `hdf5` reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,28 +146,15 @@ class Sidecar:
         VersionError
             If a newer major version wrote it.
         """
-        import h5py
-
         try:
             check_heaps(content)
-            # Compressed data may unpack to any size, whatever the header says.
-            with bounded_memory(len(content)), h5py.File(io.BytesIO(content), "r") as file:
-                sidecar = _read_sidecar(file, where)
+            sidecar = _read_sidecar(hdf5.root(content), where)
             sidecar.check()
         except VersionError:
             raise
         except AnnaError as error:
             raise BundleError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from error
-        except (
-            OSError,
-            LookupError,
-            ValueError,
-            TypeError,
-            RuntimeError,
-            AttributeError,
-            MemoryError,
-            ArithmeticError,
-        ) as error:
+        except (*_DAMAGE, TypeError, AttributeError) as error:
             raise BundleError(f"{where}: the sidecar is damaged ({_one_line(error)})") from error
         return sidecar
 
@@ -225,7 +214,7 @@ def _packed(values: NDArray[Any]) -> dict[str, Any]:
     return {"chunks": values.shape, "shuffle": True, "compression": "gzip", "compression_opts": 9}
 
 
-def _read_sidecar(file: h5py.File, where: str) -> Sidecar:
+def _read_sidecar(file: hdf5.Node, where: str) -> Sidecar:
     found = _attribute(file, "format")
     if found != FORMAT:
         raise BundleError(f"{where}: format '{found}', needed '{FORMAT}'")
@@ -256,85 +245,58 @@ def _read_sidecar(file: h5py.File, where: str) -> Sidecar:
 class _Reader:
     """Read datasets of a file that need not be honest."""
 
-    def __init__(self, file: h5py.File) -> None:
+    def __init__(self, file: hdf5.Node) -> None:
         self._file = file
         self._left = MAX_SIDECAR
 
     def part(self, name: str, kind: type[Any]) -> Any:
         """Return a dataclass that `_store` wrote."""
         values: dict[str, Any] = {}
+        attributes = self._file[name].attributes
         for item in dataclasses.fields(kind):
-            attributes = self._file[name].attrs
-            if item.name in attributes:
-                stored = attributes.get_id(item.name)
-                if stored.shape != () or stored.dtype.kind not in "iuf":
-                    raise BundleError(f"{name}/{item.name} holds {stored.dtype} {stored.shape}, needed a number")
-                values[item.name] = attributes[item.name].item()
-            else:
+            if (stored := attributes.get(item.name)) is None:
                 values[item.name] = self.numbers(f"{name}/{item.name}")
+                continue
+            if stored.shape != () or stored.dtype is None:
+                raise BundleError(f"{name}/{item.name} of shape {stored.shape}, needed a number")
+            values[item.name] = stored.numbers().item()
         return kind(**values)
 
     def numbers(self, name: str) -> NDArray[Any]:
         """Return a dataset of floating-point numbers."""
         dataset = self._dataset(name)
-        if dataset.dtype.kind != "f":
-            raise BundleError(f"{name} holds {dataset.dtype}, needed floating-point numbers")
-        return np.asarray(dataset[...])
+        if dataset.dtype is None or dataset.dtype.kind != "f":
+            raise BundleError(f"{name} holds {dataset.dtype or 'something else'}, needed floating-point numbers")
+        return dataset.numbers()
 
     def texts(self, name: str) -> list[str]:
         """Return a dataset of texts."""
         dataset = self._dataset(name)
-        if dataset.ndim != 1 or dataset.size > MAX_LABELS or not _holds_text(dataset.id):
-            raise BundleError(f"{name} of {dataset.dtype} {dataset.shape}, needed at most {MAX_LABELS} texts")
-        return [str(text)[:200] for text in dataset.asstr()[:]]
+        if len(dataset.shape) != 1 or dataset.shape[0] > MAX_LABELS or not dataset.is_text:
+            raise BundleError(f"{name} of shape {dataset.shape}, needed at most {MAX_LABELS} texts")
+        return [text[:200] for text in dataset.texts()]
 
-    def _dataset(self, name: str) -> h5py.Dataset:
-        from h5py import Dataset, h5d, h5l, h5z
-
-        found: Any = self._file
-        for step in name.split("/"):
-            if step not in found or found.id.links.get_info(step.encode()).type != h5l.TYPE_HARD:
-                raise BundleError(f"{name} is a link, or missing")
-            found = found[step]
-        if not isinstance(found, Dataset):
+    def _dataset(self, name: str) -> hdf5.Stored:
+        found = self._file[name].dataset
+        if found is None:
             raise BundleError(f"{name} is no dataset")
-        layout = found.id.get_create_plist()  # h5py's properties would fetch it anew for each
-        if layout.get_layout() == h5d.VIRTUAL or layout.get_external_count():
-            raise BundleError(f"{name} is kept in another file")
-        size = found.nbytes
-        if layout.get_layout() == h5d.CHUNKED:
-            size = max(size, math.prod(layout.get_chunk()) * found.dtype.itemsize)
-            filters = {layout.get_filter(i)[0] for i in range(layout.get_nfilters())}
-            if not filters <= {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE}:
-                raise BundleError(f"{name} is compressed with filters {filters}, needed gzip")
-        self._left -= size
+        self._left -= found.nbytes
         if self._left < 0:
             raise BundleError(f"{name} of shape {found.shape} would take too much memory")
         return found
 
 
-def _attribute(holder: Any, name: str) -> str:
+def _attribute(holder: hdf5.Node, name: str) -> str:
     """Return an attribute that is one text."""
-    if name not in holder.attrs:
+    stored = holder.attributes.get(name)
+    if stored is None:
         raise BundleError(f"no text '{name}'")
-    stored = holder.attrs.get_id(name)
-    if stored.shape != () or not _holds_text(stored):
+    if stored.shape != () or not stored.is_text:
         raise BundleError(f"'{name}' is not one text")
-    return str(holder.attrs[name])
+    return stored.texts()[0]
 
 
-def _holds_text(stored: h5py.h5a.AttrID | h5py.h5d.DatasetID) -> bool:
-    """Tell whether something is of exactly the type in which texts are written.
-
-    libhdf5 takes any kind of variable length from a file, and reading one that is
-    neither a sequence nor a text crashes.
-    """
-    from h5py import h5t, string_dtype
-
-    return bool(stored.get_type().equal(h5t.py_create(string_dtype(), logical=True)))
-
-
-def _json(file: h5py.File, name: str) -> dict[str, Any]:
+def _json(file: hdf5.Node, name: str) -> dict[str, Any]:
     try:
         values = json.loads(_attribute(file, name))
     except RecursionError as error:
@@ -541,12 +503,11 @@ def _refuse_to_replace(sidecar: Path) -> None:
     """Refuse to write a sidecar over a file that is none: ``train.onnx`` must not cost anybody ``train.h5``."""
     if not sidecar.exists():
         return
-    import h5py
-
     try:
-        with h5py.File(sidecar, "r", locking=False) as file:
-            kind = _attribute(file, "format")
-    except (OSError, LookupError, ValueError, TypeError, RuntimeError, BundleError):
+        content = bytes(_load(sidecar, MAX_SIDECAR))
+        check_heaps(content)
+        kind = _attribute(hdf5.root(content), "format")
+    except (BundleError, *_DAMAGE):
         kind = None
     if kind != FORMAT:
         raise BundleError(f"{sidecar}: is not the sidecar of a model and would be lost; give the model another name")

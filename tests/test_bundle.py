@@ -267,7 +267,7 @@ def replace_dataset(name: str, **how: Any) -> Callable[[h5py.File], None]:
 
 def chunk_bomb(file: h5py.File) -> None:
     del file["selftest/flux"]
-    bomb = file.create_dataset("selftest/flux", (3, 50), "f4", chunks=(3, 50), maxshape=(3, 50), compression="gzip")
+    bomb = file.create_dataset("selftest/flux", (3, 50), "f4", chunks=(3, 50), shuffle=True, compression="gzip")
     packer = zlib.compressobj(1)
     packed = b"".join(packer.compress(bytes(10_000_000)) for _ in range(50)) + packer.flush()
     bomb.id.write_direct_chunk((0, 0), packed)
@@ -373,7 +373,7 @@ def test_the_card_says_what_the_bundle_holds(path: Path) -> None:
     assert "`--covariance` adds" in model_card(Bundle("tiny", b"", tiny.sidecar(provenance={"covariance": True})))
 
 
-def test_a_damaged_heap_does_not_hang_the_library(path: Path) -> None:
+def test_a_damaged_heap_is_refused(path: Path) -> None:
     content = bytearray(path.with_suffix(".h5").read_bytes())
     heap = content.index(b"GCOL")
     content[heap + 16 : heap + 32] = bytes(16)  # free space of no bytes
@@ -389,7 +389,7 @@ def places(pattern: bytes, content: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", [0, 2, 3, 9, 15])
-def test_a_text_of_a_kind_that_does_not_exist_does_not_crash_the_library(kind: int) -> None:
+def test_a_text_of_a_kind_that_does_not_exist_is_refused(kind: int) -> None:
     content = tiny.sidecar().to_bytes()
     found = places(TEXT, content)
     assert len(found) == 10  # seven attributes, three datasets
@@ -431,9 +431,6 @@ def test_a_sidecar_with_bytes_before_it_or_odd_widths_is_refused(path: Path) -> 
     refused(path, "lengths of 32 bytes")
 
 
-@pytest.mark.skipif(
-    h5py.version.hdf5_version_tuple[:3] < (1, 14, 4), reason="libhdf5 reads pieces of a heap that do not exist"
-)
 def test_damage_to_any_reference_to_a_text_is_refused_or_harmless() -> None:
     content = tiny.sidecar().to_bytes()
     heap = content.index(b"GCOL")
