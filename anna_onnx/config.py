@@ -158,7 +158,10 @@ class Aligned:
     hidden: int = option(512, "units within a residual block", positive)
     blocks: int = option(2, "residual blocks", positive)
     stretch: int = option(
-        16, "pixels whose missing ones are counted together, at best no more than a line has", positive
+        4, "pixels whose missing ones are counted together, at best no more than a line has", positive
+    )
+    components: int = option(
+        16, "of the spectra, by which missing pixels are filled in; 0: with the mean", not_negative
     )
 
 

@@ -21,6 +21,8 @@ from anna_onnx.training.covariance import count_pairs, mixture_correlation, read
 
 LOG_SIGMA_RANGE = (-7.0, 3.0)
 NEVER_SEEN = 1e9  # spread of a pixel that the dense layers are to see as the mean
+FILLING_ROUNDS, TINY = 3, 1e-20
+TYPICAL_NOISE = 0.01  # of a pixel, for the weight of what is seen against what is usual
 SCORE_DROP = 3.0  # between templates of neighbouring velocities
 
 
@@ -118,7 +120,7 @@ class Network(nn.Module):
         """
         aligned = [member for member in self.members if isinstance(member, AlignedTrunk)]
         for member in aligned:
-            member.fit(*spread_of(at_rest), wavelength)
+            member.fit(at_rest, wavelength)
         if aligned:  # they standardise at rest: their input is flux - 1
             one = torch.ones_like(wavelength)
             self.inputs.fit(one, one)
@@ -238,8 +240,8 @@ class AlignedTrunk(nn.Module):
     softmax of the scores; cubic interpolation shifts the spectrum by it, differentiably, so that
     the templates are trained with the rest. Residual blocks follow (He et al. 2016, arXiv:1603.05027).
 
-    Missing pixels have no lines (0) for the templates and mean lines for the dense layers, which
-    learn from the share of missing pixels in each stretch of some pixels.
+    Missing pixels have no lines (0) for the templates. For the dense layers they have those that the others let
+    expect, or mean ones, and the layers learn from the share of missing pixels in each stretch of some pixels.
     """
 
     velocity: Tensor
@@ -260,6 +262,7 @@ class AlignedTrunk(nn.Module):
         self.stretch = sizes.stretch
         pixels = [min(self.stretch, n_pixel - first) for first in range(0, n_pixel, self.stretch)]
         self.register_buffer("per_pixel", 1 / torch.tensor(pixels, dtype=torch.float32), persistent=False)
+        self.filling = Filling(n_pixel, sizes.components) if sizes.components else None
         self.score = nn.Linear(n_pixel, len(velocity))
         self.first = nn.Linear(n_pixel + len(pixels), sizes.width)
         blocks = [DenseBlock(sizes.width, sizes.hidden) for _ in range(sizes.blocks)]
@@ -271,14 +274,17 @@ class AlignedTrunk(nn.Module):
             nn.init.zeros_(layer.weight)
 
     @torch.no_grad()
-    def fit(self, mean: Tensor, spread: Tensor, wavelength: Tensor) -> None:
-        """Take mean and spread of spectra at rest, shape (n_pixel,) each, and make templates of the mean."""
+    def fit(self, flux: Tensor, wavelength: Tensor) -> None:
+        """Take mean and spread of spectra at rest, shape (n, n_pixel), and make templates of the mean."""
+        mean, spread = spread_of(flux)
         per_kms = (wavelength / torch.gradient(wavelength)[0] / C_KMS).float()
         self.per_kms.copy_(per_kms)
         self.mean.copy_(mean - 1)
         self.spread.copy_(spread)
         for low, high in self.ignore:
             self.spread[(wavelength >= low) & (wavelength <= high)] = NEVER_SEEN
+        if self.filling is not None:
+            self.filling.fit(((flux - mean) / self.spread).nan_to_num(), self.spread)
         lines = (self.mean - self.mean.mean()).expand(len(self.velocity), -1)
         missing = torch.zeros_like(lines)
         # Shifted the other way: from rest to each velocity.
@@ -294,6 +300,8 @@ class AlignedTrunk(nn.Module):
         velocity = self.score(flux).softmax(dim=-1) @ self.velocity
         flux, missing = self._shift(flux, missing, velocity)
         y = (flux - self.mean) / self.spread * (1 - missing)
+        if self.filling is not None:
+            y = y + missing * self.filling(y.detach(), 1 - missing)
         # Not AveragePool with ceil_mode: onnxruntime 1.15 divides the last, shorter stretch by the whole length.
         n = len(self.per_pixel)
         pad = n * self.stretch - missing.shape[1]
@@ -321,6 +329,48 @@ class AlignedTrunk(nn.Module):
         shifted = sum((w * pixel for w, pixel in zip(weights, near, strict=True)), torch.zeros_like(t))
         lost = [missing.gather(1, left + k) for k in (1, 2)]
         return shifted, lost[0] + t * (lost[1] - lost[0])
+
+
+class Filling(nn.Module):
+    """What the pixels that are there let expect of all.
+
+    The amounts of principal components, normally distributed, that fit the pixels best, by conjugate gradients
+    (Hestenes & Stiefel 1952). The components are turned such that without missing pixels no round is needed.
+    """
+
+    components: Tensor
+    prior: Tensor
+    weight: Tensor
+
+    def __init__(self, n_pixel: int, n_component: int) -> None:
+        super().__init__()
+        self.register_buffer("components", torch.zeros(n_component, n_pixel))
+        self.register_buffer("prior", torch.ones(n_component))  # precision
+        self.register_buffer("weight", torch.ones(n_pixel))  # 1 / variance of the noise
+
+    @torch.no_grad()
+    def fit(self, spectra: Tensor, spread: Tensor) -> None:
+        """Learn from standardised spectra, shape (n, n_pixel), and their spread, shape (n_pixel,)."""
+        self.weight.copy_((spread / TYPICAL_NOISE).square() * (spread < NEVER_SEEN))
+        _, size, directions = torch.linalg.svd(spectra.double(), full_matrices=False)
+        n = min(len(self.prior), len(size))
+        scaled = size[:n, None] / math.sqrt(len(spectra)) * directions[:n]
+        known, turned = torch.linalg.eigh((scaled * self.weight) @ scaled.T)
+        self.prior[:n] = (1 / (1 + known)).float()
+        self.components[:n] = ((turned.T @ scaled) * self.prior[:n].sqrt()[:, None]).float()
+
+    def forward(self, y: Tensor, valid: Tensor) -> Tensor:
+        """Return pixels, shape (batch, n_pixel), from those that are valid (1), the others being 0."""
+        weight = valid * self.weight
+        rest = direction = (y * self.weight) @ self.components.T
+        amounts, size = torch.zeros_like(rest), rest.square().sum(dim=1, keepdim=True)
+        for _ in range(FILLING_ROUNDS):
+            image = self.prior * direction + (weight * (direction @ self.components)) @ self.components.T
+            step = size / (direction * image).sum(dim=1, keepdim=True).clamp(min=TINY)
+            amounts, rest = amounts + step * direction, rest - step * image
+            before, size = size, rest.square().sum(dim=1, keepdim=True)
+            direction = rest + size / before.clamp(min=TINY) * direction
+        return amounts @ self.components
 
 
 class DenseBlock(nn.Module):

@@ -23,7 +23,7 @@ Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 LARGE = 1024  # numbers in a weight that is worth storing small
 INT8_MAX = 127
-COMPARISON = "comparison."  # begins the names of what a Comparison holds
+DELICATE = ("comparison.", ".filling.")  # in the names of what a Comparison and a Filling hold
 COMPONENT_STEP = 2.0**-12
 
 
@@ -36,8 +36,8 @@ def store(network: bytes, precision: Precision) -> bytes:
         An ONNX file with weights in float32.
     precision : {'float32', 'float16', 'int8'}
         float16: rounded to 11 bits. int8: each row of a weight, all that one output sees,
-        in steps of its own size; what spectra are compared with is in float16 there too, for broadening shows in
-        small differences. Biases, and what scales flux and labels, stay float32.
+        in steps of its own size; what spectra are compared with, and filled in by, is in float16 there too, for
+        broadening shows in small differences. Biases, and what scales flux and labels, stay float32.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def store(network: bytes, precision: Precision) -> bytes:
         if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2 or np.prod(tensor.dims) < LARGE:
             continue
         weight = numpy_helper.to_array(tensor)
-        if precision == "float16" or tensor.name.startswith(COMPARISON):
+        if precision == "float16" or any(part in tensor.name for part in DELICATE):
             stored, node = _halve(weight, tensor.name)
         else:
             stored, node = _quantize(weight, tensor.name, _row_axis(graph, tensor.name))

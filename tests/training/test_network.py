@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from anna_onnx import config
-from anna_onnx.training.network import Network, Pool, activation_bytes, count_parameters
+from anna_onnx.training.network import NEVER_SEEN, Filling, Network, Pool, activation_bytes, count_parameters
 
 SIZES = {
     "aligned": config.Aligned(velocity_step=20.0, width=32, hidden=32, blocks=1),
@@ -235,3 +235,60 @@ def test_the_aligned_network_does_not_look_at_regions_to_ignore_whatever_the_vel
     elsewhere = flux - 0.02 * torch.exp(-0.5 * ((WAVELENGTH - moved - 5) / 0.15) ** 2).float()
     change = [float((network(other)[0] - network(flux)[0]).detach().abs().max()) for other in (with_line, elsewhere)]
     assert change[0] < 0.1 * change[1]  # the velocity may see it
+
+
+def two_kinds(n, seed=1):
+    """Return standardised spectra that are sums of two patterns, shape (n, 300)."""
+    random = torch.Generator().manual_seed(seed)
+    place = torch.linspace(0, 1, 300)
+    patterns = torch.stack([torch.sin(40 * place), torch.cos(23 * place)])
+    return torch.randn((n, 2), generator=random) @ patterns
+
+
+def filled(spectra, valid, spread=None, components=2):
+    filling = Filling(300, components)
+    filling.fit(two_kinds(500), torch.full((300,), 0.1) if spread is None else spread)
+    return filling(spectra * valid, valid.float().expand(len(spectra), -1))
+
+
+@pytest.mark.parametrize("valid", [slice(0, 180), slice(120, 300), slice(0, 300, 7), slice(None)])
+def test_missing_pixels_become_what_the_others_let_expect(valid):
+    known = torch.zeros(300)
+    known[valid] = 1
+    spectra = two_kinds(50, seed=2)
+    assert float((filled(spectra, known) - spectra).abs().max()) < 0.01 * float(spectra.abs().max())
+
+
+def test_where_nothing_is_known_the_mean_is_expected():
+    assert float(filled(two_kinds(5), torch.zeros(300)).abs().max()) == 0
+
+
+def test_pixels_that_are_never_looked_at_say_nothing_of_others():
+    spread = torch.full((300,), 0.1)
+    spread[200:] = NEVER_SEEN
+    spectra = two_kinds(20)
+    spoilt = spectra + 5 * (torch.arange(300) >= 200)
+    assert torch.equal(filled(spectra, torch.ones(300), spread), filled(spoilt, torch.ones(300), spread))
+
+
+def test_more_components_than_spectra_have_do_no_harm():
+    spectra = two_kinds(50, seed=2)
+    known = (torch.arange(300) < 180).float()
+    assert float((filled(spectra, known, components=30) - spectra).abs().max()) < 0.05 * float(spectra.abs().max())
+    few = Filling(300, 8)
+    few.fit(two_kinds(3), torch.full((300,), 0.1))
+    assert few(spectra, torch.ones_like(spectra)).isfinite().all()
+
+
+def test_a_spectrum_that_lacks_an_end_is_seen_as_if_it_were_whole():
+    velocity = torch.linspace(-60, 60, 30)
+    depth = torch.linspace(0.4, 1.0, 30)[:, None]
+    network = build("aligned", 1001, sizes=config.Aligned(components=2))
+    network.fit(1 - depth * (1 - stars(velocity)), 1 - depth * (1 - stars(torch.zeros(30))), WAVELENGTH)
+    seen = []
+    network.members[0].first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][:, :1001]))
+    whole = 1 - 0.9 * (1 - stars([0.0]))
+    network(whole)
+    network(torch.where(torch.arange(1001) < 600, whole, torch.nan))
+    lost = (seen[1] - seen[0]).detach()[:, 620:980]
+    assert float(lost.abs().max()) < 0.1 * float(seen[0][:, 620:980].detach().abs().max())
