@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice, pairwise, takewhile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,7 @@ HUGE_ERROR = 1e10  # written for "no measurement"
 _F8 = np.dtype("<f8")
 
 
-@dataclass(frozen=True, eq=False)
-class Setting:
+class Setting(NamedTuple):
     """What the spectra of a block have in common.
 
     Attributes
@@ -94,8 +93,7 @@ class Block:
         return len(self.flux)
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """A file, or the rest of it, that could not be read."""
 
     file: str
@@ -285,8 +283,7 @@ def _alike_block(alike: Alike) -> Block:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Stack:
+class _Stack(NamedTuple):
     """Some rows of a training set, HDF5 or legacy binary.
 
     Attributes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,7 @@ LARGEST_FLUX = 1e30
 """What is not smaller is padding or damage; float32 ends at 3e38."""
 
 
-@dataclass(frozen=True, eq=False)
-class Spectra:
+class Spectra(NamedTuple):
     """Spectra that share their wavelengths, as they came.
 
     Attributes
@@ -53,8 +52,7 @@ class Spectra:
         return flux, sigma, None if good.all() else ~good
 
 
-@dataclass(frozen=True)
-class Treatment:
+class Treatment(NamedTuple):
     """What is to be done to spectra on their way.
 
     Attributes
@@ -72,8 +70,7 @@ class Treatment:
     degrade: tuple[float, float] | None
 
 
-@dataclass(frozen=True, eq=False)
-class Gridded:
+class Gridded(NamedTuple):
     """Spectra on the grid, and what became known on the way.
 
     Attributes

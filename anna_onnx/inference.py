@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +60,7 @@ class InferOptions:
     covariance: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class Findings:
+class Findings(NamedTuple):
     """What inference finds out of a block of spectra.
 
     Attributes

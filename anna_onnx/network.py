@@ -12,7 +12,7 @@ https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, for the field numbers.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -71,8 +71,7 @@ def check_network(network: bytes | memoryview, where: str) -> None:
         raise BundleError(f"{where}: not a whole ONNX file ({error})") from error
 
 
-@dataclass(frozen=True)
-class _Node:
+class _Node(NamedTuple):
     operation: str
     domain: str
     inputs: list[str]

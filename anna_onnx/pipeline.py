@@ -12,9 +12,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from anna_onnx.blocks import Block, Failure, Part, count_rows, read_blocks
 from anna_onnx.bundle import Bundle, find_model
@@ -35,8 +35,7 @@ STARTING = 1.0  # seconds that a process takes to start, on a busy machine
 UNUSABLE = Flag.unreadable | Flag.no_coverage
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(NamedTuple):
     """What came of a run over files.
 
     Attributes

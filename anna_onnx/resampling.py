@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -73,8 +73,7 @@ class Grid:
     __hash__ = None  # type: ignore[assignment]  # it holds an array
 
 
-@dataclass(frozen=True, eq=False)
-class Resampled:
+class Resampled(NamedTuple):
     """A spectrum on a grid.
 
     Attributes

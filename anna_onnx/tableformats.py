@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,7 @@ PYTHON_TYPES: Mapping[Kind, type] = {"text": str, "integer": int, "number": floa
 VOTABLE_NUMBERS = {"nan": "NaN", "inf": "Inf", "-inf": "-Inf"}
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """What a format may say about a column; `unit` in astropy's spelling."""
 
     name: str

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from anna_onnx.spectrum import FloatArray, Frame, Medium
 
@@ -24,8 +23,7 @@ class Keywords(Protocol):
         """Return the COMMENT and HISTORY lines."""
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known of a spectrum beside its numbers; the attributes are those of `Spectrum`."""
 
     medium: Medium = "unknown"
@@ -37,11 +35,11 @@ class Facts:
 
     def known(self, **changes: Any) -> Facts:
         """Return these facts with some replaced."""
-        return replace(self, **changes)
+        return self._replace(**changes)
 
     def noted(self, *notes: str) -> Facts:
         """Return these facts with further notes."""
-        return replace(self, notes=(*self.notes, *notes))
+        return self._replace(notes=(*self.notes, *notes))
 
 
 # Instruments whose pipelines give wavelengths in a known medium, by INSTRUME.

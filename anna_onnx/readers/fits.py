@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,8 +214,7 @@ class Hdu:
         return None
 
 
-@dataclass(frozen=True, eq=False)
-class FitsFile:
+class FitsFile(NamedTuple):
     """The HDUs of a file.
 
     Attributes

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,8 +75,7 @@ class Alike:
             yield spectrum
 
 
-@dataclass(frozen=True, eq=False)
-class _Learned:
+class _Learned(NamedTuple):
     """A file that was read in full.
 
     Attributes
