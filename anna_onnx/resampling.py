@@ -22,6 +22,9 @@ Way = Literal["cubic", "linear"]
 """Of interpolating between pixels."""
 UNEVEN = 2.0
 """Times as wide as its neighbour, a step between pixels is too uneven for a cubic."""
+LARGER = 1.1
+"""Times as large as the spectrum's, a pixel is an average of these. Over pixels of nearly the same size, such as those
+of a receding star brought to rest, an average would be a straight line between two of them."""
 MAX_PARTS = 10
 """Input pixels to an output pixel up to which they are summed part by part."""
 
@@ -98,7 +101,7 @@ class Resampled(NamedTuple):
 def resample(spectrum: Spectrum, grid: Grid) -> Resampled:
     """Bring a spectrum onto a wavelength grid.
 
-    Where the grid's pixels are larger than the spectrum's, flux density is
+    Where the grid's pixels are larger than the spectrum's by more than a tenth, flux density is
     averaged over each pixel (Carnall 2017, arXiv:1705.05165), so that the
     equivalent width of a line is kept; elsewhere it is interpolated with the cubic through four pixels.
     Gaps between orders or detectors stay gaps.
@@ -181,14 +184,14 @@ def resampler(wavelength: FloatArray, target: FloatArray, interpolation: Way = "
         Ascending, same unit, medium and frame as `target`.
     target : array of float64, shape (n_out,)
     interpolation : {'cubic', 'linear'}
-        Where the pixels of the target are not larger.
+        Where the pixels of the target are not larger by more than a tenth.
     """
     first, last = target[[0, -1]]
     width_out = pixel_width(target, first, last)
     if wavelength.size == target.size and np.abs(wavelength - target).max() < 1e-4 * width_out:
         return Identity(target.size)
     ratio = width_out / pixel_width(wavelength, first, last)
-    way = Average(wavelength, target) if ratio > 1.0001 else Interpolation(wavelength, target, interpolation)
+    way = Average(wavelength, target) if ratio > LARGER else Interpolation(wavelength, target, interpolation)
     way.ratio = ratio
     return way
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anna_onnx.errors import CoverageError, SpectrumError
+from anna_onnx.medium import C_KMS
 from anna_onnx.resampling import FWHM, Degrader, Grid, Interpolation, find_gaps, resample, resampler
 from anna_onnx.spectrum import FloatArray, Spectrum
 
@@ -37,6 +38,18 @@ def test_a_line_keeps_its_equivalent_width_in_larger_pixels(center: float, width
     on_grid = resample(star, COARSE)
     expected = 0.5 * width * np.sqrt(2 * np.pi)
     assert equivalent_width(COARSE.wavelength, on_grid.flux) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_star_that_goes_is_brought_to_rest_as_well_as_one_that_comes() -> None:
+    pixels = 4990 + 0.2 * np.arange(100)
+
+    def error_at_rest(velocity: float) -> float:
+        moved = pixels / np.sqrt((1 + velocity / C_KMS) / (1 - velocity / C_KMS))
+        on_grid = resample(Spectrum(moved, line(moved, width=0.25)), Grid(pixels[20:80]))
+        return float(np.abs(on_grid.flux - line(pixels[20:80], width=0.25)).max())
+
+    assert error_at_rest(-100.0) < 0.01
+    assert error_at_rest(100.0) == pytest.approx(error_at_rest(-100.0), rel=0.05)
 
 
 def test_a_straight_line_is_kept_by_interpolation_and_by_averaging() -> None:

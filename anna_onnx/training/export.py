@@ -264,7 +264,13 @@ def load_network(run: RunDirectory, settings: config.Config) -> Network:
     weights, _ = run.load_best()
     n_pixel = weights["inputs.fill"].numel()
     network = Network(n_pixel, len(run.labels()), settings.network)
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        found = str(error).splitlines()[-1].strip()
+        raise TrainingError(
+            f"{run.path}: the weights do not fit the network that its parameters name: {found}"
+        ) from error
     return network.eval()
 
 

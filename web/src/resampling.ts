@@ -11,6 +11,9 @@ export type Way = "cubic" | "linear";
 /** Times as wide as its neighbour, a step between pixels is too uneven for a cubic. */
 const UNEVEN = 2;
 
+/** Times as large as the spectrum's, a pixel is an average of these. */
+const LARGER = 1.1;
+
 /** A spectrum on other wavelengths; NaN where not valid. */
 export interface Resampled {
   readonly flux: Float64Array;
@@ -67,7 +70,7 @@ export function resampler(wavelength: Float64Array, target: Float64Array, way: W
   if (wavelength.length === target.length && wavelength.every((w, i) => Math.abs(w - target[i]) < 1e-4 * width))
     return new Identity(target.length);
   const ratio = width / pixelWidth(wavelength, first, last);
-  return ratio > 1.0001 ? new Average(wavelength, target, ratio) : new Interpolation(wavelength, target, ratio, way);
+  return ratio > LARGER ? new Average(wavelength, target, ratio) : new Interpolation(wavelength, target, ratio, way);
 }
 
 /** The way of spectra from one wavelength vector to another: every output pixel is a mean of input pixels. */
