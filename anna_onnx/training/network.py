@@ -352,9 +352,10 @@ class Filling(nn.Module):
     def fit(self, spectra: Tensor, spread: Tensor) -> None:
         """Learn from standardised spectra, shape (n, n_pixel), and their spread, shape (n_pixel,)."""
         self.weight.copy_((spread / TYPICAL_NOISE).square() * (spread < NEVER_SEEN))
-        _, size, directions = torch.linalg.svd(spectra.double(), full_matrices=False)
-        n = min(len(self.prior), len(size))
-        scaled = size[:n, None] / math.sqrt(len(spectra)) * directions[:n]
+        exact = spectra.double()
+        n = min(len(self.prior), len(exact))
+        _, amounts = torch.linalg.eigh(exact @ exact.T)  # the largest last
+        scaled = amounts[:, -n:].T @ exact / math.sqrt(len(exact))
         known, turned = torch.linalg.eigh((scaled * self.weight) @ scaled.T)
         self.prior[:n] = (1 / (1 + known)).float()
         self.components[:n] = ((turned.T @ scaled) * self.prior[:n].sqrt()[:, None]).float()
