@@ -1,7 +1,7 @@
 """How many spectra that a model was not made for it flags, and how many of those that it was.
 
 Clean spectra of a test set get noise and a continuum error as in training; then something is done to them that
-a network cannot know, nine kinds in all. Each goes through inference as it comes, and any flag counts that says so.
+a network cannot know, ten kinds in all. Each goes through inference as it comes, and any flag counts that says so.
 
     python benchmarks/outliers.py model.onnx test.h5 --json
 """
@@ -120,6 +120,7 @@ def _changes(
     return {
         "half the resolution": lambda flux: _blur(flux, grid, resolution),
         "A star without lines": np.ones_like,
+        "lines weakened to a half": lambda flux: 1 - (1 - flux) / 2,
         "lines weakened to a third": lambda flux: 1 - (1 - flux) / 3,
         "emission lines": lambda flux: flux + _emission(flux.shape, grid, resolution, random),
         "another region": lambda flux: np.roll(flux, random.integers(flux.shape[1] // 4, flux.shape[1] // 2), axis=1),
