@@ -71,7 +71,7 @@ class Stars:
     scaled : array, shape (n, n_label)
         Labels scaled to 0-1, NaN where not known.
     velocity : array, shape (n,), or None
-        Radial velocities, km/s, where they are known and not zero.
+        Radial velocities, km/s, where they are known.
     """
 
     flux: Tensor
@@ -150,7 +150,7 @@ def learn_familiar(
     labels, grid = bundle.sidecar.labels, spectra.grid
     stars = training_stars(settings, labels, grid, at_rest=False)
     augmentation = Augmentation(without_noise(settings.augmentation), grid, settings.resolve)
-    novelty = fit_novelty(stars.flux, augmentation, settings.seed)
+    novelty = fit_novelty(stars, augmentation, settings.seed)
     low, high = settings.augmentation.snr or (NOVELTY_SNR[0], NOVELTY_SNR[-1])
     levels = np.union1d(NOVELTY_SNR, np.geomspace(low, high, 3)).tolist()
     # The fewer stars thresholds are set on, the more of other stars are beyond.
@@ -176,6 +176,8 @@ def clean_spectra(settings: config.Config, spectra: TrainingSet) -> Kinds:
     chosen = np.resize(np.arange(min(len(spectra), N_THRESHOLD)), N_THRESHOLD)
     flux = torch.from_numpy(np.array(spectra.flux[: chosen.max() + 1], dtype=np.float32))[chosen]
     random = generator(torch.device("cpu"), settings.seed, CALIBRATION, 2)
+    stated = spectra.radial_velocity(settings.data.radial_velocity_column)
+    velocity = None if stated is None else torch.as_tensor(stated[chosen], dtype=torch.float32)
 
     def draw(snr: float | None, wanted: config.Augmentation = clean) -> Tensor:
         noisy = dataclasses.replace(
@@ -185,17 +187,15 @@ def clean_spectra(settings: config.Config, spectra: TrainingSet) -> Kinds:
             # Where all spectra have imperfections they are no reason for a flag.
             imperfect=float(settings.augmentation.imperfect == 1),
         )
-        return Augmentation(noisy, grid, settings.resolve)(flux, random).flux
+        return Augmentation(noisy, grid, settings.resolve)(flux, random, velocity=velocity).flux
 
     kinds: dict[str, Draw] = {
         "sharp": lambda snr: draw(snr).numpy(),
         "interpolated": lambda snr: _interpolated(draw(snr), random).numpy(),
     }
-    stated = spectra.radial_velocity(settings.data.radial_velocity_column)
-    if stated is not None:
-        back = -torch.as_tensor(stated[chosen], dtype=torch.float32)
-        pixels = Pixels(torch.as_tensor(grid.wavelength), flux.device, float(back.abs().max()))
-        kinds["at rest"] = lambda snr: pixels.shift(draw(snr), back).numpy()
+    if velocity is not None:
+        pixels = Pixels(torch.as_tensor(grid.wavelength), flux.device, float(velocity.abs().max()))
+        kinds["at rest"] = lambda snr: pixels.shift(draw(snr), -velocity).numpy()
     elif clean.radial_velocity is not None:
         still = dataclasses.replace(clean, radial_velocity=None)
         kinds["at rest"] = lambda snr: _interpolated(draw(snr, still), random).numpy()
@@ -216,9 +216,9 @@ def training_stars(settings: config.Config, labels: tuple[Label, ...], grid: Gri
     n = min(N_FIT, max(MAX_VALUES // grid.n_pixel, LEAST_STARS))
     if settings.data.grid:
         source, _ = open_grid(settings, torch.device("cpu"))
-        flux, values, _ = source.draw(n, generator(torch.device("cpu"), settings.seed, CALIBRATION, 3), at_rest)
+        flux, values, rv = source.draw(n, generator(torch.device("cpu"), settings.seed, CALIBRATION, 3), at_rest)
         columns = [source.label_names.index(canonical(label.name)) for label in labels]
-        return Stars(flux, scale(values.numpy()[:, columns], labels))
+        return Stars(flux, scale(values.numpy()[:, columns], labels), rv.numpy())
     sets = [open_training_set(settings.resolve(name), settings.labels.names or None) for name in settings.data.train]
     total = sum(len(part) for part in sets)
     rows = np.unique(np.linspace(0, total - 1, min(n, total)).astype(np.int64))
@@ -237,19 +237,21 @@ def without_noise(settings: config.Augmentation) -> config.Augmentation:
     )  # fmt: skip
 
 
-def fit_novelty(flux: Tensor, augmentation: Augmentation, seed: int) -> Novelty:
+def fit_novelty(stars: Stars, augmentation: Augmentation, seed: int) -> Novelty:
     """Learn the subspace of clean spectra; thresholds are yet to be set.
 
     Parameters
     ----------
-    flux : Tensor, shape (n, n_pixel)
-        Spectra as in the training set, before augmentation.
+    stars : Stars
+        As in the training set, before augmentation.
     augmentation : Augmentation
         That of the training without noise and losses.
     seed : int
     """
     random = generator(torch.device("cpu"), seed, CALIBRATION, 1)
-    basis = _without_gaps(augmentation(flux, random).flux)
+    flux = stars.flux
+    velocity = None if stars.velocity is None else torch.as_tensor(stars.velocity, dtype=torch.float32)
+    basis = _without_gaps(augmentation(flux, random, velocity=velocity).flux)
     mean = basis.mean(dim=0)
     torch.manual_seed(random.initial_seed())
     n_component = min(MAX_COMPONENTS, len(flux) // 4, flux.shape[1] // 4)

@@ -13,6 +13,7 @@ from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.comparison import Comparison
 from anna_onnx.training.familiarity import (
     FALSE_ALARM,
+    Stars,
     fit_novelty,
     joint_thresholds,
     set_thresholds,
@@ -52,7 +53,7 @@ class Familiar:
         flux = torch.as_tensor(spectra(labels, velocity), dtype=torch.float32)
         self.emulator = emulation.fit_emulator(flux, labels, velocity, GRID, 1)
         self.comparison = Comparison(self.emulator, GRID, (-FASTEST, FASTEST)).eval()
-        novelty = fit_novelty(flux, Augmentation(config.Augmentation(), GRID), 1)
+        novelty = fit_novelty(Stars(flux, labels), Augmentation(config.Augmentation(), GRID), 1)
         labels, velocity = draw(3000, 5)
         clean = spectra(labels, velocity)
         self.comparison.expect_blur(usual_blur(self.comparison, noisy(clean, 1e6), lambda _: known(labels)[:, :1000]))
