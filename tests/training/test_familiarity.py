@@ -14,12 +14,14 @@ from anna_onnx.training.comparison import Comparison
 from anna_onnx.training.familiarity import (
     FALSE_ALARM,
     Stars,
+    clean_spectra,
     fit_novelty,
     joint_thresholds,
     set_thresholds,
     usual_blur,
     usual_limits,
 )
+from anna_onnx.trainingset import TrainingSet
 
 GRID = Grid(np.linspace(6600, 6660, 301))
 FASTEST = 50.0  # km/s
@@ -162,3 +164,37 @@ def test_thresholds_hold_for_all_tests_together():
     assert level == pytest.approx(np.array([[0.01, 0.01], [0.1, 0.1]]))
     assert (left > threshold[:, :, None]).any(axis=1).mean(axis=1) == pytest.approx(FALSE_ALARM, rel=0.1)
     assert (left > threshold[:, :, None]).mean(axis=2) == pytest.approx(FALSE_ALARM / 2, rel=0.1)
+
+
+def stars_with_velocities(tmp_path, n=200):
+    labels, velocity = draw(n, 16)
+    return TrainingSet(
+        path=tmp_path / "stars.h5",
+        grid=GRID,
+        flux=spectra(labels, velocity).astype(np.float32),
+        labels=labels,
+        label_names=("a", "b"),
+        label_units=("", ""),
+        id=np.arange(n),
+        aux={"rv": velocity},
+    )
+
+
+def test_clean_spectra_come_as_they_are_interpolated_and_at_rest(tmp_path):
+    stars = stars_with_velocities(tmp_path)
+    kinds = clean_spectra(config.Config(), stars)
+    sharp, at_rest = kinds["sharp"](None), kinds["at rest"](None)
+    assert sharp[:200] == pytest.approx(stars.flux, abs=1e-6)
+    still = spectra(stars.labels, np.zeros(200))[:, 50:-50]
+    assert at_rest[:200, 50:-50] == pytest.approx(still, abs=0.02)
+    noise = {name: (kinds[name](50.0) - kinds[name](None))[:, 50:-50].std() for name in ("sharp", "at rest")}
+    assert noise["sharp"] == pytest.approx(0.02, rel=0.02)
+    assert noise["at rest"] < 0.95 * noise["sharp"]
+
+
+def test_errors_of_elements_in_clean_spectra_are_where_the_lines_of_moving_stars_are(tmp_path):
+    augmentation = config.Augmentation(species=((float(CENTERS[0]),),), species_errors=(0.5, 0.5), line_width=0.3)
+    stars = stars_with_velocities(tmp_path)
+    wrong = np.abs(clean_spectra(config.Config(augmentation=augmentation), stars)["sharp"](None)[:200] - stars.flux)
+    place = GRID.wavelength[wrong.argmax(axis=1)]
+    assert np.median(np.abs(place - CENTERS[0] * (1 + stars.aux["rv"] / C_KMS))) < 0.3
