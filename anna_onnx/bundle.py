@@ -147,8 +147,7 @@ class Sidecar:
             If a newer major version wrote it.
         """
         try:
-            check_heaps(content)
-            sidecar = _read_sidecar(hdf5.root(content), where)
+            sidecar = _read_sidecar(_root(content), where)
             sidecar.check()
         except VersionError:
             raise
@@ -212,6 +211,12 @@ def _packed(values: NDArray[Any]) -> dict[str, Any]:
     if values.size <= 1000:
         return {}
     return {"chunks": values.shape, "shuffle": True, "compression": "gzip", "compression_opts": 9}
+
+
+def _root(content: bytes) -> hdf5.Node:
+    """Return the root of a file whose heaps are whole."""
+    check_heaps(content)
+    return hdf5.root(content)
 
 
 def _read_sidecar(file: hdf5.Node, where: str) -> Sidecar:
@@ -504,9 +509,7 @@ def _refuse_to_replace(sidecar: Path) -> None:
     if not sidecar.exists():
         return
     try:
-        content = bytes(_load(sidecar, MAX_SIDECAR))
-        check_heaps(content)
-        kind = _attribute(hdf5.root(content), "format")
+        kind = _attribute(_root(bytes(_load(sidecar, MAX_SIDECAR))), "format")
     except (BundleError, *_DAMAGE):
         kind = None
     if kind != FORMAT:

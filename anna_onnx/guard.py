@@ -52,7 +52,7 @@ def check_heaps(data: Any, before: int | None = None) -> None:
     """Refuse a damaged global heap (HDF5 File Format Specification III.E), over which libhdf5 never ends.
 
     Every collection must end inside the file, and be filled exactly by its pieces. What
-    points to a piece is left to libhdf5, which checks that it exists and is as long as stated.
+    points to a piece is left to the reader, which checks that it exists and is as long as stated.
 
     Parameters
     ----------

@@ -81,7 +81,7 @@ class Imperfections:
         assert self.settings.line_errors
         error = self._smooth(draw.normal(flux.shape)) / self.profile.square().sum().sqrt()
         level = draw.uniform(self.settings.line_errors)[:, None]
-        return 1 - (1 - flux) * (1 + level * error).clamp(min=0)
+        return _strengthened(flux, level * error)
 
     def _misjudge_species(self, flux: Tensor, draw: Draw, velocity: Tensor | None) -> Tensor:
         """Multiply the depth of all the lines of an element by 1 + error, for every element."""
@@ -89,7 +89,7 @@ class Imperfections:
         assert self.settings.species_errors
         level = draw.uniform(self.settings.species_errors)[:, None]
         error = level * draw.normal(torch.Size((draw.n, self.species.n)))
-        return 1 - (1 - flux) * (1 + self.species.spread(error, velocity)).clamp(min=0)
+        return _strengthened(flux, self.species.spread(error, velocity))
 
     def _add_lines(self, flux: Tensor, draw: Draw) -> Tensor:
         """Subtract lines of exponentially distributed depth, a Poisson number of them in each spectrum."""
@@ -126,6 +126,11 @@ class Imperfections:
     def _smooth(self, values: Tensor) -> Tensor:
         """Convolve with the profile of a line, its peak 1."""
         return functional.conv1d(values[:, None], self.profile[None, None], padding=len(self.profile) // 2)[:, 0]
+
+
+def _strengthened(flux: Tensor, error: Tensor) -> Tensor:
+    """Return spectra whose lines are deeper by a fraction, and never in emission for that."""
+    return 1 - (1 - flux) * (1 + error).clamp(min=0)
 
 
 class _Species:
