@@ -41,8 +41,8 @@ class Charts:
     def draw_graph(self, network: Network, flux: Tensor) -> None:
         """Chart the network itself."""
         with warnings.catch_warnings():
-            # TensorBoard traces in a way that torch is about to give up.
-            warnings.simplefilter("ignore", DeprecationWarning)
+            # TensorBoard traces in a way that torch is about to give up, and for one shape, as is meant.
+            warnings.simplefilter("ignore")
             self.batch.add_graph(_Answer(network), flux)
 
     def add(self, row: Mapping[str, float], network: nn.Module) -> None:

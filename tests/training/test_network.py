@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 
@@ -292,3 +293,13 @@ def test_a_spectrum_that_lacks_an_end_is_seen_as_if_it_were_whole():
     network(torch.where(torch.arange(1001) < 600, whole, torch.nan))
     lost = (seen[1] - seen[0]).detach()[:, 620:980]
     assert float(lost.abs().max()) < 0.1 * float(seen[0][:, 620:980].detach().abs().max())
+
+
+def test_the_chart_of_a_network_is_drawn_without_a_word(tmp_path):
+    watch = pytest.importorskip("anna_onnx.training.watch")
+    network = build("aligned", uncertainty=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        charts = watch.Charts(tmp_path, 0)
+        charts.draw_graph(network, torch.rand(2, 101))
+        charts.close()
