@@ -113,6 +113,9 @@ class Data:
     fwhm: float | None = option(None, "with grid: width of the instrumental profile in Angstrom", not_negative)
     resolution: float | None = option(None, "with grid: resolving power of the instrument, instead of fwhm", positive)
     radial_velocity: Range = option((0.0, 0.0), "with grid: range of the radial velocity in km/s", ordered)
+    beyond: float = option(
+        0.0, "with grid: share of the stars drawn as far as labels.lowest and highest, to tell such stars", probability
+    )
     radial_velocity_column: str | None = option(
         None, "with train: column of aux with the radial velocities in km/s (default: rv); of a .bin perhaps dummy"
     )
@@ -131,6 +134,8 @@ class Labels:
     units: tuple[str, ...] = option((), "units in astropy's spelling")
     low: tuple[float, ...] = option((), "values that scale to 0 (default: the least of the training set)")
     high: tuple[float, ...] = option((), "values that scale to 1 (default: the greatest of the training set)")
+    lowest: tuple[float, ...] = option((), "with data.beyond: how far below low the grid is continued (default: low)")
+    highest: tuple[float, ...] = option((), "with data.beyond: how far above high (default: high)")
 
 
 @dataclass(frozen=True)
@@ -504,13 +509,25 @@ def _contradictions(config: Config) -> list[str]:
         problems.append("data: a grid needs the instrument, either fwhm or resolution")
     if data.grid and (data.balance or data.label_errors):
         problems.append("data: balance and label_errors are for training sets, a grid is drawn evenly and exactly")
-    for key in ("units", "low", "high"):
+    if data.beyond and not data.grid:
+        problems.append("data.beyond: is for a grid, a training set has the stars that it has")
+    if bool(data.beyond) != bool(labels.lowest or labels.highest):
+        problems.append("data.beyond and labels.lowest or labels.highest go together")
+    if data.beyond and not (labels.low and labels.high):
+        problems.append("data.beyond: needs labels.low and labels.high")
+    for key in ("units", "low", "high", "lowest", "highest"):
         given = getattr(labels, key)
         if given and len(given) != len(labels.names):
             problems.append(f"labels.{key}: {len(given)} values for {len(labels.names)} names")
     for name, low, high in zip(labels.names, labels.low, labels.high, strict=False):
         if low >= high:
             problems.append(f"labels: low {low} of {name} is not below high {high}")
+    for name, low, lowest in zip(labels.names, labels.low, labels.lowest, strict=False):
+        if lowest > low:
+            problems.append(f"labels: lowest {lowest} of {name} is above low {low}")
+    for name, high, highest in zip(labels.names, labels.high, labels.highest, strict=False):
+        if highest < high:
+            problems.append(f"labels: highest {highest} of {name} is below high {high}")
     if augmentation.resolution and not augmentation.spectrum_resolution:
         problems.append("augmentation.resolution: needs spectrum_resolution, the training set's own resolving power")
     if bool(augmentation.species) != bool(augmentation.species_errors):

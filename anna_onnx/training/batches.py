@@ -262,10 +262,23 @@ class GridStream:
         Those to return, in this order.
     seed, stream : int
         Streams of other numbers hold other stars.
+    beyond : GridSource, optional
+        Of the same grid continued, from which some of the stars come.
+    share : float
+        How many of them.
     """
 
-    def __init__(self, source: GridSource, labels: Sequence[Label], seed: int, stream: int = STARS) -> None:
+    def __init__(
+        self,
+        source: GridSource,
+        labels: Sequence[Label],
+        seed: int,
+        stream: int = STARS,
+        beyond: GridSource | None = None,
+        share: float = 0.0,
+    ) -> None:
         self.source, self.seed, self.stream = source, seed, stream
+        self.beyond, self.share = beyond, share
         names = [canonical(name) for name in source.label_names]
         self._columns = [names.index(canonical(label.name)) for label in labels]
         self._low = torch.tensor([label.low for label in labels], dtype=source.dtype, device=source.device)
@@ -275,7 +288,11 @@ class GridStream:
         """Return the spectra `position` to `position + n` of the run."""
         # Numbers from the processor: the same stars on every device.
         random = generator(torch.device("cpu"), self.seed, self.stream, position)
-        flux, values, rv = self.source.draw(n, random)
+        n_beyond = round(self.share * n) if self.beyond else 0
+        flux, values, rv = self.source.draw(n - n_beyond, random)
+        if self.beyond and n_beyond:
+            parts = zip((flux, values, rv), self.beyond.draw(n_beyond, random), strict=True)
+            flux, values, rv = (torch.cat(part) for part in parts)
         scaled = ((values[:, self._columns] - self._low) / self._span).float()
         return Drawn(flux, scaled, velocity=rv.float())
 

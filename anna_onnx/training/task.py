@@ -17,7 +17,7 @@ from anna_onnx.errors import TrainingError
 from anna_onnx.labels import Label, canonical
 from anna_onnx.legacy import open_training_set
 from anna_onnx.resampling import Grid
-from anna_onnx.synthesis import SpectralGrid, wavelength_grid
+from anna_onnx.synthesis import SpectralGrid, continued, wavelength_grid
 from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.batches import (
     CALIBRATION,
@@ -153,7 +153,8 @@ def _task_from_grid(settings: config.Config, device: torch.device) -> Task:
         drawn = GridStream(stars, labels, settings.seed, VALIDATION).draw(0, data.validation_size)
         chosen = augmentation if settings.validation.augment else None
         validation = _examples(drawn, np.arange(data.validation_size), chosen, settings.seed, VALIDATION)
-    return Task(labels, grid, GridStream(stars, labels, settings.seed), augmentation, validation, files)
+    training = GridStream(stars, labels, settings.seed, beyond=_open_beyond(settings, device), share=data.beyond)
+    return Task(labels, grid, training, augmentation, validation, files)
 
 
 def grid_path(settings: config.Config) -> Path:
@@ -176,18 +177,9 @@ def open_grid(settings: config.Config, device: torch.device) -> tuple[GridSource
     GridError, TrainingError
         If it is no grid, or cannot give what the parameters ask for.
     """
-    data, asked = settings.data, settings.labels
+    asked = settings.labels
     spectra = SpectralGrid.open(grid_path(settings))
-    given = zip(asked.names, asked.low, asked.high, strict=True) if asked.low and asked.high else ()
-    source = GridSource(
-        spectra,
-        pixels_of(settings),
-        ranges={canonical(name): (low, high) for name, low, high in given},
-        rv=data.radial_velocity,
-        fwhm=data.fwhm,
-        resolution=data.resolution,
-        device=device,
-    )
+    source = _source_of(spectra, _ranges(asked.names, asked.low, asked.high), settings, device)
     labels = []
     for i, name in enumerate(asked.names or source.label_names):
         if canonical(name) not in source.ranges:
@@ -195,6 +187,38 @@ def open_grid(settings: config.Config, device: torch.device) -> tuple[GridSource
         low, high = source.ranges[canonical(name)]
         labels.append(Label(name, low, high, asked.units[i] if asked.units else None))
     return source, tuple(labels)
+
+
+def _open_beyond(settings: config.Config, device: torch.device) -> GridSource | None:
+    """Open the source of the stars from beyond the ranges of the labels, where the parameters want some."""
+    asked = settings.labels
+    if not settings.data.beyond:
+        return None
+    ranges = _ranges(asked.names, asked.lowest or asked.low, asked.highest or asked.high)
+    spectra = continued(SpectralGrid.open(grid_path(settings)), ranges)
+    return _source_of(spectra, ranges, settings, device)
+
+
+def _source_of(
+    spectra: SpectralGrid, ranges: Mapping[str, tuple[float, float]], settings: config.Config, device: torch.device
+) -> GridSource:
+    data = settings.data
+    return GridSource(
+        spectra,
+        pixels_of(settings),
+        ranges=ranges,
+        rv=data.radial_velocity,
+        fwhm=data.fwhm,
+        resolution=data.resolution,
+        device=device,
+    )
+
+
+def _ranges(names: Sequence[str], low: Sequence[float], high: Sequence[float]) -> dict[str, tuple[float, float]]:
+    """Return the ranges by label, none where they are not all given."""
+    if not (low and high):
+        return {}
+    return {canonical(name): (a, b) for name, a, b in zip(names, low, high, strict=True)}
 
 
 def training_set_from_grid(settings: config.Config, n: int, stream: int = CALIBRATION) -> TrainingSet:

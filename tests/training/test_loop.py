@@ -428,6 +428,50 @@ def test_errors_of_elements_need_both_their_lines_and_their_size(toy, one):
         toy(augmentation=one)
 
 
+GRID_DATA = {"grid": "default", "wavelength": [6700, 6704, 0.2], "fwhm": 0.6}
+WIDER = {"names": ["teff", "feh"], "low": [4500, -0.4], "high": [6500, 0.2], "lowest": [4500, -1.0]}
+
+
+def test_some_stars_come_from_beyond_the_ranges_where_they_are_wanted(toy):
+    task = prepare_task(toy(data=GRID_DATA | {"beyond": 0.25, "validation_size": 20}, labels=WIDER), CPU)
+    drawn = task.source.draw(0, 400)
+    teff, feh = drawn.scaled.T
+    assert drawn.flux.shape == (400, 21)
+    assert float(feh.min()) > -1  # of 0.6 dex
+    assert 0.09 < float((feh < 0).float().mean()) < 0.16  # half of the range of a quarter of the stars
+    assert float(teff.min()) >= 0
+    assert float(teff.max()) <= 1
+    assert task.validation.scaled.min() >= 0
+    assert torch.equal(drawn.flux, task.source.draw(0, 400).flux)
+    deepest = 1 - drawn.flux.min(dim=1).values
+    cool = teff < 0.5
+    assert float(deepest[cool & (feh < -0.5)].mean()) < float(deepest[cool & (feh > 0.5)].mean())
+
+
+@pytest.mark.parametrize(
+    ("data", "labels", "problem"),
+    [
+        ({"beyond": 0.2}, {}, "data.beyond and labels.lowest or labels.highest go together"),
+        ({}, WIDER, "data.beyond and labels.lowest or labels.highest go together"),
+        ({"beyond": 0.2}, WIDER | {"lowest": [4500, 0.0]}, "lowest 0.0 of feh is above low -0.4"),
+        ({"beyond": 0.2}, WIDER | {"highest": [6500, 0.1]}, "highest 0.1 of feh is below high 0.2"),
+        ({"beyond": 0.2}, WIDER | {"highest": [6500]}, "labels.highest: 1 values for 2 names"),
+        ({"beyond": 0.2}, {"names": ["feh"], "lowest": [-1.0]}, "data.beyond: needs labels.low and labels.high"),
+    ],
+)
+def test_ranges_beyond_the_ranges_that_make_no_sense_are_named(toy, data, labels, problem):
+    with pytest.raises(ConfigError, match=problem):
+        toy(data=GRID_DATA | data, labels=labels)
+
+
+def test_a_training_set_has_no_stars_beyond_those_it_has(toy):
+    with pytest.raises(ConfigError, match=r"data.beyond: is for a grid"):
+        toy(
+            data={"train": "train.h5", "beyond": 0.2},
+            labels={"names": ["teff"], "low": [1], "high": [2], "lowest": [0]},
+        )
+
+
 def test_an_element_without_lines_is_refused(toy):
     with pytest.raises(ConfigError, match=r"augmentation.species: .* must be lists of wavelengths"):
         toy(augmentation={"species": [[6640.0], []], "species_errors": [0.0, 0.2]})
