@@ -11,7 +11,7 @@ from anna_onnx.inference import InferOptions, infer, run_selftest
 from anna_onnx.readers import read_spectra
 from anna_onnx.results import join
 from anna_onnx.spectrum import Spectrum
-from anna_onnx.synthesis.simulation import simulate
+from anna_onnx.synthesis import SpectralGrid, Synthesizer, continued, simulate
 from anna_onnx.trainingset import TrainingSet
 
 MODELS = sorted(released_models())
@@ -101,6 +101,19 @@ def test_nonsense_is_flagged(bundle, stars):
     for nonsense in (shuffled, np.ones_like(flux), flux[:, ::-1]):
         flags = rows_of(bundle, nonsense).flags
         assert ((flags & (Flag.unlike_training | Flag.outside_labels)) > 0).mean() > 0.9
+
+
+@pytest.mark.parametrize("strange", [{"feh": -0.8}, {"feh": -1.4}, {"logg": 1.5, "teff": 4300.0}, {"vsini": 60.0}])
+def test_stars_beyond_the_ranges_are_flagged(strange):
+    bundle = Bundle.load(released_models()["fgk-6625-6825"])
+    random, grid = np.random.default_rng(9), bundle.sidecar.grid
+    ranges = {"teff": (4700, 6500), "logg": (3.2, 4.6), "feh": (-0.4, 0.1), "vmic": (0.8, 1.8), "vsini": (1, 10)}
+    spectra = continued(SpectralGrid.open(), {"feh": (-1.5, 0.2), "logg": (1.0, 4.8)})
+    synthesizer = Synthesizer.build(spectra, grid, fwhm=0.6, max_rv=50, max_vsini=60)
+    drawn = [np.full(100, strange.get(name, random.uniform(*ranges[name], 100))) for name in synthesizer.label_names]
+    flux = synthesizer(np.stack(drawn, axis=1), random.uniform(-50, 50, 100))
+    flags = rows_of(bundle, flux + random.normal(size=flux.shape) / SNR).flags
+    assert ((flags & (Flag.unlike_training | Flag.outside_labels)) > 0).mean() > 0.95
 
 
 def test_the_sun_comes_out_as_the_sun(shared):
