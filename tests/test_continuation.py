@@ -76,6 +76,12 @@ def test_a_velocity_is_not_continued_below_zero():
         continued(SpectralGrid.open(), {"vmic": (-1.0, 3.0)})
 
 
+@pytest.mark.parametrize(("far", "named"), [((-1e9, 0.25), "from -0.5 to -1e"), ((-0.5, 50.0), "from 0.25 to 50")])
+def test_a_grid_is_not_continued_without_end(thin, far, named):
+    with pytest.raises(GridError, match=f"feh cannot be continued {named}.*, 20 nodes are the most"):
+        continued(thin, {"feh": far})
+
+
 @settings(max_examples=20, deadline=None)
 @given(flux=st.lists(st.floats(-0.2, 1.3), min_size=4, max_size=4))
 def test_whatever_a_grid_holds_its_continuation_is_a_spectrum(flux, tmp_path_factory):

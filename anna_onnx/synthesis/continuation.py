@@ -23,17 +23,17 @@ _FAINTEST, _DEEPEST = 1e-6, 7.0
 """Optical depths between which a line is continued."""
 _MOST_CHANGE = np.log(2.0)
 """By which an optical depth changes from one node to the next, at most."""
+_FARTHEST = 20  # nodes beyond an edge
 _PART = 500  # pixels at once
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class _Continued(SpectralGrid):
     """A grid of spectra, not of components, whose outer nodes are made when they are read."""
 
-    original: SpectralGrid | None = None
+    original: SpectralGrid
 
     def read(self, pixels: slice = slice(None)) -> NDArray[np.float32]:
-        assert self.original is not None
         return _continue(self.original.read(pixels), self.original.axes, self.axes)
 
 
@@ -54,7 +54,7 @@ def continued(spectra: SpectralGrid, ranges: Mapping[str, tuple[float, float]]) 
     Raises
     ------
     GridError
-        If an axis that cannot go below zero would.
+        If an axis that cannot go below zero would, or one would go on for more than 20 nodes.
     """
     axes = tuple(_lengthened(spectra, axis, *ranges.get(axis.name, (axis.low, axis.high))) for axis in spectra.axes)
     if all(axis.values.size == old.values.size for axis, old in zip(axes, spectra.axes, strict=True)):
@@ -77,6 +77,12 @@ def _lengthened(spectra: SpectralGrid, axis: Axis, low: float, high: float) -> A
     below, above = values[1] - values[0], values[-1] - values[-2]
     n_below = max(0, int(np.ceil((axis.low - low) / below - 1e-9)))
     n_above = max(0, int(np.ceil((high - axis.high) / above - 1e-9)))
+    if max(n_below, n_above) > _FARTHEST:
+        wanted, edge = (low, axis.low) if n_below > _FARTHEST else (high, axis.high)
+        raise GridError(
+            f"{spectra.path}: {axis.name} cannot be continued from {edge:g} to {wanted:g}, "
+            f"{_FARTHEST} nodes are the most"
+        )
     if n_below and axis.interpolate_in != "x" and axis.low - n_below * below <= 0:
         raise GridError(f"{spectra.path}: {axis.name} cannot be continued to {low:g}, it has no values below zero")
     longer = [values[0] - below * np.arange(n_below, 0, -1), values, values[-1] + above * np.arange(1, n_above + 1)]

@@ -265,7 +265,7 @@ class GridStream:
     beyond : GridSource, optional
         Of the same grid continued, from which some of the stars come.
     share : float
-        How many of them.
+        How many of them; 0 without `beyond`.
     """
 
     def __init__(
@@ -288,9 +288,10 @@ class GridStream:
         """Return the spectra `position` to `position + n` of the run."""
         # Numbers from the processor: the same stars on every device.
         random = generator(torch.device("cpu"), self.seed, self.stream, position)
-        n_beyond = round(self.share * n) if self.beyond else 0
+        # Their share of the whole run, however small its batches are.
+        n_beyond = int(self.share * (position + n)) - int(self.share * position)
         flux, values, rv = self.source.draw(n - n_beyond, random)
-        if self.beyond and n_beyond:
+        if self.beyond:
             parts = zip((flux, values, rv), self.beyond.draw(n_beyond, random), strict=True)
             flux, values, rv = (torch.cat(part) for part in parts)
         scaled = ((values[:, self._columns] - self._low) / self._span).float()

@@ -443,6 +443,8 @@ def test_some_stars_come_from_beyond_the_ranges_where_they_are_wanted(toy):
     assert float(teff.max()) <= 1
     assert task.validation.scaled.min() >= 0
     assert torch.equal(drawn.flux, task.source.draw(0, 400).flux)
+    one_by_one = torch.cat([task.source.draw(i, 1).scaled[:, 1] for i in range(100)])
+    assert 5 <= int((one_by_one < 0).sum()) <= 22  # half of 25
     deepest = 1 - drawn.flux.min(dim=1).values
     cool = teff < 0.5
     assert float(deepest[cool & (feh < -0.5)].mean()) < float(deepest[cool & (feh > 0.5)].mean())
