@@ -1,8 +1,8 @@
 """How near a model comes to the Cramer-Rao bound on the reference task, and how honest its errors are there.
 
-    python benchmarks/reference_task.py MODEL DATA [--json]
+    python benchmarks/reference_task.py MODEL DATA [--stars FILE] [--json]
 
-DATA holds valid_1000.bin and sn.robo.template. The spectra get noise of S/N 175-250 times the template and a
+DATA holds the stars, valid_1000.bin or others, and sn.robo.template. The spectra get noise of S/N 175-250 times the template and a
 continuum offset within 1 %, nothing else. Printed are the RMS of each label, RMS / bound, the median
 of |error| / bound / 0.6745, and how often the 68, 90 and 95 % intervals hold the truth: for these spectra, at S/N 20,
 50, 100 and 200, and with three fifths of the wavelengths covered.
@@ -36,11 +36,11 @@ COVERED = {"blue 60 %": (0.0, 0.6), "middle 60 %": (0.2, 0.8), "red 60 %": (0.4,
 class Task:
     """The validation stars, and what a model makes of them."""
 
-    def __init__(self, bundle: Bundle, data: Path, seed: int) -> None:
+    def __init__(self, bundle: Bundle, data: Path, stars: str, seed: int) -> None:
         self.bundle, self.random = bundle, np.random.default_rng(seed)
         labels = bundle.sidecar.labels
         self.names = [label.name for label in labels]
-        self.stars = open_training_set(data / "valid_1000.bin", self.names)
+        self.stars = open_training_set(data / stars, self.names)
         self.true = np.asarray(self.stars.labels, dtype=np.float64)
         self.grid = self.stars.grid
         self.template = read_template(data / "sn.robo.template", self.grid)
@@ -85,10 +85,11 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("model")
     arguments.add_argument("data", type=Path)
+    arguments.add_argument("--stars", default="valid_1000.bin", help="legacy training file in DATA")
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--json", action="store_true", help="print one JSON object")
     given = arguments.parse_args()
-    task = Task(Bundle.load(find_model(given.model)), given.data, given.seed)
+    task = Task(Bundle.load(find_model(given.model)), given.data, given.stars, given.seed)
     snr = task.random.uniform(*SNR, len(task.true))
     flux = task.noisy(snr)
     inside = task.inside(flux)
