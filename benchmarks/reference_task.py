@@ -2,10 +2,10 @@
 
     python benchmarks/reference_task.py MODEL DATA [--stars FILE] [--json]
 
-DATA holds the stars, valid_1000.bin or others, and sn.robo.template. The spectra get noise of S/N 175-250 times the template and a
-continuum offset within 1 %, nothing else. Printed are the RMS of each label, RMS / bound, the median
-of |error| / bound / 0.6745, and how often the 68, 90 and 95 % intervals hold the truth: for these spectra, at S/N 20,
-50, 100 and 200, and with three fifths of the wavelengths covered.
+DATA holds the stars, valid_1000.bin or others, and sn.robo.template. The spectra get noise of S/N 175-250 times the
+template and a continuum offset within 1 %, nothing else. Printed are the RMS of each label, RMS / bound, the median of
+|error| / bound / 0.6745, and how often the 68, 90 and 95 % intervals hold the truth: for these spectra, at S/N 20, 50,
+100 and 200, and with three fifths of the wavelengths covered.
 """
 
 from __future__ import annotations
