@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx.errors import AnnaError
-from anna_onnx.readers import ReadOptions, iter_spectra
+from anna_onnx.readers import ReadOptions, read_each
 from anna_onnx.readers.series import Alike, Series
 from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Spectrum
 from anna_onnx.trial import HDF5_SIGNATURE
@@ -94,10 +94,19 @@ class Block:
 
 
 class Failure(NamedTuple):
-    """A file, or the rest of it, that could not be read."""
+    """A file, the rest of it, or one of its spectra, that could not be read.
+
+    Attributes
+    ----------
+    file, message : str
+    hdu, row : int or None
+        Where in the file; None if it is the file.
+    """
 
     file: str
     message: str
+    hdu: int | None = None
+    row: int | None = None
 
 
 @dataclass(frozen=True)
@@ -188,33 +197,38 @@ def _one_file(part: Part, series: Series, options: ReadOptions) -> Iterator[Spec
     if stack is not None:
         yield stack
     else:
-        yield from _guarded(part.file, islice(_first(series, part.file, options), part.first, part.last))
+        yield from _guarded(part.file, islice(_each(series, part.file, options), part.first, part.last))
 
 
-def _first(series: Series, file: str, options: ReadOptions) -> Iterator[Spectrum]:
-    """Yield the spectra of a file, and let the series learn from it."""
-    found = list(islice(spectra := iter_spectra(file, options), 2))
-    if len(found) == 1:
-        series.learn(file, found[0])
-    yield from found
-    yield from spectra
+def _each(series: Series, file: str, options: ReadOptions) -> Iterator[Spectrum | Failure]:
+    """Yield the spectra of a file; the series learns from one that is alone."""
+    alone: Spectrum | None = None
+    for n, item in enumerate(read_each(file, options)):
+        if isinstance(item, Spectrum):
+            alone = item if n == 0 else None
+            yield item
+        else:
+            yield Failure(file, str(item.error), item.source.hdu, item.source.row)
+    if alone is not None:
+        series.learn(file, alone)
 
 
 def _guarded(file: str, items: Iterable[Any]) -> Iterator[Any]:
     """Yield items until an error, which becomes a `Failure`: one bad file never stops the others."""
-    iterator = iter(items)
+    iterator, rest = iter(items), ""
     while True:
         try:
             item = next(iterator)
         except StopIteration:
             return
         except AnnaError as error:
-            yield Failure(file, str(error))
+            yield Failure(file, f"{error}{rest}")
             return
         except Exception as error:  # a bug, or a disk that fails: the other files are still wanted
-            yield Failure(file, f"{file}: cannot be read ({type(error).__name__}: {error})")
+            yield Failure(file, f"{file}: cannot be read ({type(error).__name__}: {error}){rest}")
             return
         yield item
+        rest = "; the rest of the file was not read"
 
 
 def _gathered(items: Iterable[Spectrum | Failure]) -> Iterator[Block | Failure]:

@@ -231,8 +231,8 @@ class Inference:
         unrelated = of_pairs(np.full((1, nothing.size, nothing.size), np.nan))
         return Rows(
             file=[failure.file],
-            hdu=[None],
-            row=[None],
+            hdu=[failure.hdu],
+            row=[failure.row],
             id=[""],
             values=nothing,
             errors=nothing,

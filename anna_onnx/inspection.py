@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from anna_onnx.errors import AnnaError
-from anna_onnx.readers import ReadOptions, iter_spectra
+from anna_onnx.readers import ReadOptions, read_each
 from anna_onnx.spectrum import Spectrum
 
 SHOWN = 1000  # spectra of one file
@@ -40,7 +40,10 @@ def inspect_files(files: Iterable[str], **read: Any) -> Iterator[Report]:
     for file in files:
         n, notes = 0, None
         try:
-            for spectrum in iter_spectra(file, options):
+            for spectrum in read_each(file, options):
+                if not isinstance(spectrum, Spectrum):
+                    yield Report(str(spectrum.error), failed=True)
+                    continue
                 n += 1
                 if n <= SHOWN:
                     # Notes that hold for a whole file are said once.

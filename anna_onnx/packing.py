@@ -28,7 +28,7 @@ from anna_onnx.flags import Flag, names
 from anna_onnx.labels import KNOWN, Label, canonical, nearest
 from anna_onnx.preparation import Preparation, Prepared, PrepareOptions
 from anna_onnx.progress import Progress, silent
-from anna_onnx.readers import ReadOptions, iter_spectra
+from anna_onnx.readers import ReadOptions, read_each
 from anna_onnx.resampling import Grid
 from anna_onnx.spectrum import Frame, Source, Spectrum
 from anna_onnx.trainingset import TrainingSetWriter, blocks
@@ -533,7 +533,10 @@ def _pack_file(
     lines: list[Line] = []
     packed: dict[int, list[tuple[int, int]]] = {}  # row of the table -> lines and stars
     try:
-        for spectrum in iter_spectra(file, reading):
+        for spectrum in read_each(file, reading):
+            if not isinstance(spectrum, Spectrum):
+                lines.append(Line(spectrum.source, "", False, f"unreadable: {spectrum.error}"))
+                continue
             row, why = matcher.find(spectrum)
             if row is None:
                 lines.append(Line(spectrum.source, spectrum.id, False, why))

@@ -10,16 +10,17 @@ from anna_onnx import Bundle, Spectrum
 from anna_onnx.adoption import as_spectra
 from anna_onnx.blocks import PIXELS, ROWS, Block, Failure, Part, as_blocks, count_rows, read_blocks
 from anna_onnx.calibration import Calibration, Trends
-from anna_onnx.errors import AnnaError, BundleError
+from anna_onnx.errors import AnnaError, BundleError, ReadError
 from anna_onnx.flags import Flag
 from anna_onnx.inference import Inference, InferOptions, infer, infer_files, run_selftest
 from anna_onnx.preparation import PrepareOptions
-from anna_onnx.readers import ReadOptions, iter_spectra
+from anna_onnx.readers import ReadOptions, iter_spectra, read_spectra
 from anna_onnx.readers.series import INDIFFERENT, Series
 from anna_onnx.results import join
 from anna_onnx.spectrum import Source
 from anna_onnx.trainingset import TrainingSetWriter
 from tests import tiny
+from tests.readers.files import multispec_bytes, table, write_hdus
 
 approx = pytest.approx
 
@@ -200,11 +201,36 @@ def test_what_cannot_be_read_becomes_a_row_in_its_place(bundle: Bundle, tmp_path
     assert good.exists()
 
 
+@pytest.mark.parametrize("bad", [0, 1, 3])
+def test_a_bad_aperture_costs_no_other(bundle: Bundle, tmp_path: Path, bad: int) -> None:
+    flux = np.ones((4, tiny.GRID.n_pixel), dtype="f4")
+    specs = [f"{i} 1 0 6000 1 {tiny.GRID.n_pixel} 0. 1. 2." for i in range(1, 5)]
+    specs[bad] = "1 1 2 1. 1. 9 0. 1. 2. 1. 0. 9 2 1 2 5000 1"  # there is no function of type 9
+    path = tmp_path / "stars.ms.fits"
+    path.write_bytes(multispec_bytes(flux, specs))
+    rows = join(list(infer_files(bundle, [str(path), str(path)])))
+    assert list(rows.hdu) == [0] * 8
+    assert list(rows.row) == [0, 1, 2, 3] * 2
+    assert [bool(bits & Flag.unreadable) for bits in rows.flags] == [row == bad for row in rows.row]
+    assert "type 9" in rows.messages[bad]
+    with pytest.raises(ReadError, match="type 9"):
+        read_spectra(path)
+
+
+def test_a_bad_row_of_a_table_costs_no_other(bundle: Bundle, tmp_path: Path) -> None:
+    wave = np.repeat(tiny.GRID.wavelength[None], 3, axis=0)
+    wave[1] = np.nan
+    path = write_hdus(tmp_path / "t.fits", table(wave=wave, flux=np.ones_like(wave)))
+    rows = join(list(infer_files(bundle, [str(path)])))
+    assert list(rows.row) == [0, 1, 2]
+    assert [bool(bits & Flag.unreadable) for bits in rows.flags] == [False, True, False]
+
+
 def test_a_bug_in_a_reader_costs_one_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fail(path: str, options: ReadOptions) -> Any:
         raise IndexError("oops")
 
-    monkeypatch.setattr("anna_onnx.blocks.iter_spectra", fail)
+    monkeypatch.setattr("anna_onnx.blocks.read_each", fail)
     (item,) = read_blocks([Part(str(tiny.write_star(tmp_path / "star.txt")))], ReadOptions())
     assert isinstance(item, Failure)
     assert "IndexError: oops" in item.message

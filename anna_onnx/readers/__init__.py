@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from anna_onnx.errors import ReadError
+from anna_onnx.spectrum import Spectrum
 
 from .options import ReadOptions
 
 if TYPE_CHECKING:
-    from anna_onnx.spectrum import Frame, Medium, Spectrum
+    from anna_onnx.spectrum import Frame, Medium
 
-__all__ = ["ReadOptions", "iter_spectra", "read_spectra"]
+    from .assembly import Unread
+
+__all__ = ["ReadOptions", "iter_spectra", "read_each", "read_spectra"]
 
 MAX_PIXELS = 25_000_000  # 25 bytes a pixel: wavelength, flux, sigma, bad
 
@@ -83,6 +86,24 @@ def iter_spectra(path: str | os.PathLike[str], options: ReadOptions = ReadOption
     ------
     NoWavelengthError, ReadError, SpectrumError
         As `read_spectra`, when the first spectrum is asked for, or later.
+    """
+    for item in read_each(path, options):
+        if not isinstance(item, Spectrum):
+            raise item.error
+        yield item
+
+
+def read_each(path: str | os.PathLike[str], options: ReadOptions) -> Iterator[Spectrum | Unread]:
+    """Read the spectra of a file one after the other, whatever is wrong with some of them.
+
+    Yields
+    ------
+    Spectrum or Unread
+
+    Raises
+    ------
+    NoWavelengthError, ReadError, SpectrumError
+        If none, or no others, can be read.
     """
     from .registry import read
 

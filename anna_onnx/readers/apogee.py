@@ -8,15 +8,14 @@ Holtzman et al. 2018, AJ 156, 125 (which bits of APOGEE_PIXMASK are bad).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from anna_onnx.errors import ReadError
-from anna_onnx.spectrum import BoolArray, Source, Spectrum
+from anna_onnx.spectrum import BoolArray, Source
 
-from .assembly import assemble
+from .assembly import Readings, assemble
 from .facts import Facts
 from .fits import FitsFile, Header
 from .keyword_axis import axis
@@ -51,7 +50,7 @@ def _is_star(fits: FitsFile) -> bool:
     return flux.shape == error.shape and 0 < len(flux.shape) < 3 and first is not None and abs(first - 4.179) < 1e-6
 
 
-def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read an APOGEE file: the chips of a visit, or the combined spectrum of a star."""
     if _is_visit(fits):
         chips = _read_visit(fits, options)
@@ -59,7 +58,7 @@ def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     return _read_star(fits, options)
 
 
-def _read_visit(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def _read_visit(fits: FitsFile, options: ReadOptions) -> Readings:
     flux, error, mask, wavelength = (fits.hdus[i].image() for i in range(1, 5))
     if not flux.shape == error.shape == mask.shape:
         raise ReadError(f"{fits.path}: flux {flux.shape}, error {error.shape} and mask {mask.shape} differ in shape")
@@ -84,7 +83,7 @@ def _read_visit(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
         )
 
 
-def _read_star(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def _read_star(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read apStar or aspcapStar; of the rows of an apStar the first is combined, the others are visits."""
     hdu = fits.hdus[1]
     flux, error = (np.atleast_2d(fits.hdus[i].image())[0] for i in (1, 2))

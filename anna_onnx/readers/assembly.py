@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from anna_onnx.errors import NoWavelengthError
+from anna_onnx.errors import AnnaError, NoWavelengthError
 from anna_onnx.spectrum import BoolArray, FloatArray, Source, Spectrum
 
 from .facts import Facts
@@ -15,6 +16,27 @@ from .options import ReadOptions
 
 HUGE_ERROR = 1e10  # APOGEE and others write this for "no measurement"
 GAP_OF_ZEROS = 5
+
+
+_T = TypeVar("_T")
+
+
+class Unread(NamedTuple):
+    """One of several spectra of a file, which cannot be read while the others can."""
+
+    source: Source
+    error: AnnaError
+
+
+Readings = Iterator[Spectrum | Unread]
+
+
+def attempt(source: Source, read: Callable[[], _T]) -> _T | Unread:
+    """Return what `read` returns, or what it complains of."""
+    try:
+        return read()
+    except AnnaError as error:
+        return Unread(source, error)
 
 
 def assemble(

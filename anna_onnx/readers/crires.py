@@ -8,13 +8,12 @@ ESO CRIRES+ pipeline manual: columns ``<trace>_<order>_WL``, ``_SPEC``, ``_ERR``
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import numpy as np
 
-from anna_onnx.spectrum import Source, Spectrum
+from anna_onnx.spectrum import Source
 
-from .assembly import assemble
+from .assembly import Readings, assemble
 from .facts import from_headers
 from .fits import FitsFile, Hdu
 from .options import ReadOptions
@@ -34,13 +33,13 @@ def _orders(hdu: Hdu) -> list[str]:
     return [match[1] for match in found if match and hdu.column(f"{match[1]}_WL")]
 
 
-def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read the orders of all detectors, or merge them."""
     spectra = (spectrum for hdu in fits.hdus for spectrum in _read_detector(fits, hdu, options))
     return as_asked(spectra, options)
 
 
-def _read_detector(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
+def _read_detector(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:
     stated = from_headers(fits.primary.header, hdu.header)
     facts = stated.known(medium="vacuum", frame="topocentric", notes=("CRIRES+: vacuum, as observed",))
     for row, order in enumerate(_orders(hdu)):

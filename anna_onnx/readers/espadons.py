@@ -12,15 +12,14 @@ CFHT, "OPERA Pipeline Processed data" and "Upena" (the columns of the FITS files
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anna_onnx.spectrum import FloatArray, Source, Spectrum
+from anna_onnx.spectrum import FloatArray, Source
 
-from .assembly import assemble
+from .assembly import Readings, assemble
 from .facts import Facts, from_headers
 from .fits import FitsFile, Header
 from .options import ReadOptions
@@ -59,7 +58,7 @@ def _named(header: Header, n_row: int) -> tuple[int, int, int] | None:
     return names.index("wavelength"), names.index(intensity), names.index("errorbar")
 
 
-def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read the normalised intensity."""
     rows = _rows(fits)
     assert rows is not None  # `matches` has seen it
@@ -78,7 +77,7 @@ def orders(
     facts: Facts,
     source: Source,
     options: ReadOptions,
-) -> Iterator[Spectrum]:
+) -> Readings:
     """Return a spectrum whose echelle orders stand end to end, merged by inverse variance when asked for.
 
     Parameters

@@ -10,13 +10,11 @@ Buder et al. 2025, PASA 42, e051 (DR4), https://github.com/svenbuder/GALAH_DR4 :
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from anna_onnx.spectrum import Source, Spectrum
+from anna_onnx.spectrum import Source
 
-from .assembly import assemble
+from .assembly import Readings, assemble
 from .columns import Column
 from .facts import Facts, from_headers
 from .fits import FitsFile, Hdu
@@ -51,7 +49,7 @@ def _fit(fits: FitsFile) -> Hdu | None:
     return next((hdu for hdu in fits.hdus if all(hdu.column(name) for name in _FIT_COLUMNS)), None)
 
 
-def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read the sky-subtracted spectrum, or the normalised one of a table of the fit."""
     fit = _fit(fits)
     if fit is not None:
@@ -59,7 +57,7 @@ def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     return _read_camera(fits, options)
 
 
-def _read_camera(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def _read_camera(fits: FitsFile, options: ReadOptions) -> Readings:
     error = _error(fits)
     assert error is not None  # `matches` has seen it
     flux = np.asarray(fits.primary.image(), dtype=np.float64)
@@ -75,7 +73,7 @@ def _read_camera(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     yield assemble(wavelength, flux, facts, Source(fits.path, 0), options, sigma=sigma)
 
 
-def _read_fit(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
+def _read_fit(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:
     columns = [_inverted(column) if column.key == "mob" else column for column in hdu.columns]
     facts = Facts("air", "rest", fits.primary.header.text("OBJECT"), ("GALAH DR4 fit: air, rest frame, normalised",))
     return read_columns(columns, facts, fits.path, hdu.index, options)

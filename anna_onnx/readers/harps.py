@@ -8,14 +8,12 @@ sum over k of COEFF LL(k + i (d + 1)) x^k, in air, as observed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from anna_onnx.errors import NoWavelengthError, ReadError
-from anna_onnx.spectrum import FloatArray, Source, Spectrum
+from anna_onnx.spectrum import FloatArray, Source
 
-from .assembly import assemble
+from .assembly import Readings, assemble
 from .facts import Facts, from_headers
 from .fits import FitsFile, Header
 from .options import ReadOptions
@@ -36,13 +34,13 @@ def _prefix(header: Header) -> str | None:
     return next((name for name in names if f"{name} DEG LL" in header), None)
 
 
-def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read the orders, or merge them."""
     orders = _read_orders(fits, options)
     return as_asked(orders, options)
 
 
-def _read_orders(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def _read_orders(fits: FitsFile, options: ReadOptions) -> Readings:
     header, (n_order, n_pixel) = fits.primary.header, fits.primary.shape
     coefficients = _coefficients(header, n_order, fits.path)
     stated = from_headers(header)

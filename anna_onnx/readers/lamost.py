@@ -9,15 +9,13 @@ https://www.lamost.org/dr8/v1.0/doc/lr-data-production-description and mr-.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from anna_onnx.errors import ReadError
 from anna_onnx.medium import C_KMS
-from anna_onnx.spectrum import Source, Spectrum
+from anna_onnx.spectrum import Source
 
-from .assembly import assemble, sigma_from_ivar
+from .assembly import Readings, assemble, sigma_from_ivar
 from .facts import Facts
 from .fits import FitsFile, Hdu, Header
 from .keyword_axis import axis
@@ -36,7 +34,7 @@ def matches(fits: FitsFile) -> bool:
     return len(fits.primary.shape) == 2 or any(hdu.is_table and hdu.column("FLUX") for hdu in fits.hdus[1:])
 
 
-def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read a LAMOST file: the coadded spectra, one an arm for medium resolution."""
     if len(fits.primary.shape) == 2:
         return _read_image(fits, options)
@@ -58,7 +56,7 @@ def _facts(header: Header, resolution: float) -> Facts:
     )
 
 
-def _read_image(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def _read_image(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read rows flux, inverse variance, wavelength, and-mask, or-mask.
 
     The wavelengths come from the logarithmic axis in the header: the third
@@ -76,7 +74,7 @@ def _read_image(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     yield assemble(wavelength, image[0], facts, Source(fits.path, 0), options, sigma=sigma, bad=bad)
 
 
-def _read_tables(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def _read_tables(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read the coadded spectra, or the single exposures when there is none."""
     tables = [hdu for hdu in fits.hdus[1:] if hdu.is_table and hdu.column("FLUX")]
     coadds = [hdu for hdu in tables if hdu.name.startswith("COADD")]

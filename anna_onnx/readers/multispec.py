@@ -10,8 +10,8 @@ functions are averaged by weight, and the antilogarithm is taken before 1 + z.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from anna_onnx.errors import NoWavelengthError, ReadError
 from anna_onnx.spectrum import BoolArray, FloatArray, Source, Spectrum
 
 from . import wat
-from .assembly import assemble
+from .assembly import Readings, assemble, attempt
 from .facts import from_headers, iraf_medium
 from .fits import FitsFile, Hdu, Header
 from .options import ReadOptions
@@ -107,7 +107,7 @@ def reads(fits: FitsFile, hdu: Hdu) -> bool:
     return hdu.size > 0 and wat.is_multispec(hdu.header)
 
 
-def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read the first HDU that is multispec, one spectrum an aperture."""
     hdu = _find(fits)
     assert hdu is not None  # `matches` has seen it
@@ -118,7 +118,7 @@ def _find(fits: FitsFile) -> Hdu | None:
     return next((hdu for hdu in fits.hdus if reads(fits, hdu)), None)
 
 
-def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
+def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:
     """Read one multispec image, one spectrum an aperture.
 
     Raises
@@ -130,7 +130,7 @@ def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectru
     return as_asked(_apertures(fits, hdu, options), options)
 
 
-def _apertures(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
+def _apertures(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:
     where = f"{fits.path}[{hdu.index}]"
     if len(hdu.shape) > 3:
         raise ReadError(f"{where}: a multispec image of {len(hdu.shape)} axes, needed 1 to 3")
@@ -139,21 +139,28 @@ def _apertures(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spect
     bands = hdu.image().reshape((1,) * (3 - len(hdu.shape)) + hdu.shape)  # (band, aperture, pixel)
     flux_band, sigma_band = wat.bands(hdu.header, len(bands))
     pixel = _physical_pixels(hdu.header, bands.shape[2], where)
-    calibrated = 0
-    for row in range(bands.shape[1]):
+
+    def aperture(source: Source, row: int) -> Spectrum | None:
         line = _physical_line(hdu.header, row)
         if f"spec{line}" not in specs:
             raise NoWavelengthError(f"{where}: WAT2 has no spec{line} for image line {row + 1}")
         dispersion = Dispersion.parse(specs[f"spec{line}"], where)
         if dispersion.kind == -1 and bands.shape[1] > 1:
-            continue
-        calibrated += 1
+            return None
         inside, stored = _valid(dispersion, pixel, where)
         wavelength, notes = to_angstrom(stored, unit, options.wave_unit, where, default="Angstrom")
         named = iraf_medium(facts.known(id=hdu.header.text(f"APID{line}") or facts.id), wavelength).noted(*notes)
         flux = bands[flux_band, row][inside]
         sigma = None if sigma_band is None else bands[sigma_band, row][inside]
-        yield assemble(wavelength, flux, named, Source(fits.path, hdu.index, row), options, sigma=sigma)
+        return assemble(wavelength, flux, named, source, options, sigma=sigma)
+
+    calibrated = 0
+    for row in range(bands.shape[1]):
+        source = Source(fits.path, hdu.index, row)
+        found = attempt(source, partial(aperture, source, row))
+        if found is not None:
+            calibrated += 1
+            yield found
     if not calibrated:
         raise NoWavelengthError(f"{where}: no aperture has a dispersion solution")
 

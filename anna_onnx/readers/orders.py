@@ -10,6 +10,7 @@ import numpy as np
 
 from anna_onnx.spectrum import BoolArray, FloatArray, Spectrum
 
+from .assembly import Readings, Unread
 from .options import ReadOptions
 
 
@@ -21,12 +22,25 @@ class _Pixels(NamedTuple):
     weight: FloatArray
 
 
-def as_asked(spectra: Iterator[Spectrum], options: ReadOptions) -> Iterator[Spectrum]:
-    """Return the spectra of one star as they come, or merged when the user asks for that."""
-    if not options.merge_orders:
-        return spectra
-    pieces = list(spectra)
-    return iter([merge(pieces)] if pieces else [])
+def as_asked(spectra: Readings, options: ReadOptions) -> Readings:
+    """Return the spectra of one star as they come, or merged when the user asks for that.
+
+    Raises
+    ------
+    AnnaError
+        If one that is to be merged cannot be read.
+    """
+    return _merged(spectra) if options.merge_orders else spectra
+
+
+def _merged(spectra: Readings) -> Iterator[Spectrum]:
+    pieces = []
+    for piece in spectra:
+        if isinstance(piece, Unread):
+            raise piece.error
+        pieces.append(piece)
+    if pieces:
+        yield merge(pieces)
 
 
 def merge(spectra: Sequence[Spectrum]) -> Spectrum:

@@ -13,14 +13,14 @@ X-shooter Pipeline User Manual (ERRS, QUAL; air, as observed).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from anna_onnx.spectrum import FloatArray, Source, Spectrum
+from anna_onnx.spectrum import FloatArray, Source
 
-from .assembly import assemble, sigma_from_ivar, sigma_from_variance
+from .assembly import Readings, assemble, sigma_from_ivar, sigma_from_variance
 from .facts import Facts, from_headers, medium_in
 from .fits import FitsFile, Hdu
 from .keyword_axis import axis
@@ -103,13 +103,13 @@ def _of_version(found: Sequence[Hdu], flux: Hdu) -> Hdu | None:
     return next(iter((*same, *found)), None)
 
 
-def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read one spectrum a row, or merge the rows."""
     rows = (spectrum for images in _find(fits) for spectrum in _read_rows(fits, images, options))
     return as_asked(rows, options)
 
 
-def _read_rows(fits: FitsFile, images: _Images, options: ReadOptions) -> Iterator[Spectrum]:
+def _read_rows(fits: FitsFile, images: _Images, options: ReadOptions) -> Readings:
     flux = np.atleast_2d(images.flux.image())
     wavelength, facts = _wavelengths(fits, images, options)
     sigma = _sigma(images.error)

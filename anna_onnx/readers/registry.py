@@ -7,7 +7,6 @@ import mmap
 import os
 import stat
 import zlib
-from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
 from typing import IO, Any
@@ -19,6 +18,7 @@ from anna_onnx.spectrum import Spectrum
 from anna_onnx.trial import HDF5_SIGNATURE
 
 from . import wat
+from .assembly import Readings, Unread
 from .fits import FitsFile, open_fits
 from .options import ReadOptions
 
@@ -46,8 +46,8 @@ FITS_FAMILIES = (
 )
 
 
-def read(path: str, options: ReadOptions) -> Iterator[Spectrum]:
-    """Read the spectra of a file.
+def read(path: str, options: ReadOptions) -> Readings:
+    """Read the spectra of a file; of several, those that cannot be read are `Unread`.
 
     Raises
     ------
@@ -58,19 +58,27 @@ def read(path: str, options: ReadOptions) -> Iterator[Spectrum]:
     with np.errstate(all="ignore"):
         try:
             spectra = _open(path, options)
-            spectrum = next(spectra, None)
+            item = next(spectra, None)
         except UnknownLayoutError as refusal:
             spectra = _judged(_module("by_specutils").read(path, options, refusal), options)
-            spectrum = next(spectra, None)
-    if spectrum is None:
+            item = next(spectra, None)
+    if item is None:
         raise ReadError(f"{path}: no spectrum in it")
-    while spectrum is not None:
-        yield spectrum
+    unread: list[Unread] = []
+    while isinstance(item, Unread):  # until there is one that can
+        unread.append(item)
         with np.errstate(all="ignore"):
-            spectrum = next(spectra, None)
+            item = next(spectra, None)
+    if item is None:
+        raise unread[0].error
+    yield from unread
+    while item is not None:
+        yield item
+        with np.errstate(all="ignore"):
+            item = next(spectra, None)
 
 
-def _open(path: str, options: ReadOptions) -> Iterator[Spectrum]:
+def _open(path: str, options: ReadOptions) -> Readings:
     """Return the spectra as the module reads them that knows the first bytes."""
     data = load(path)
     head = bytes(data[:4096])
@@ -78,16 +86,16 @@ def _open(path: str, options: ReadOptions) -> Iterator[Spectrum]:
         return _judged(_open_fits(open_fits(path, data), options), options)
     is_hdf5 = head.startswith(HDF5_SIGNATURE)
     if is_hdf5 or _module("legacy_binary").matches(data):  # training sets are left as they are
-        stars: Iterator[Spectrum] = _module("hdf5" if is_hdf5 else "legacy_binary").read(path, data, options)
+        stars: Readings = _module("hdf5" if is_hdf5 else "legacy_binary").read(path, data, options)
         return stars
     return _judged(_module("votable" if b"<VOTABLE" in head.upper() else "text").read(path, data, options), options)
 
 
-def _judged(spectra: Iterator[Spectrum], options: ReadOptions) -> Iterator[Spectrum]:
+def _judged(spectra: Readings, options: ReadOptions) -> Readings:
     """Yield spectra with the medium judged where nothing states it."""
-    for spectrum in spectra:
-        unknown = spectrum.medium == "unknown" and options.medium is None
-        yield _module("judged_medium").judge(spectrum) if unknown else spectrum
+    for item in spectra:
+        unknown = isinstance(item, Spectrum) and item.medium == "unknown" and options.medium is None
+        yield _module("judged_medium").judge(item) if unknown else item
 
 
 def load(path: str) -> Any:
@@ -154,15 +162,15 @@ def _stream(path: str, packed: io.BytesIO, kind: str) -> IO[bytes] | io.Buffered
     return archive.open(members[0])
 
 
-def _open_fits(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def _open_fits(fits: FitsFile, options: ReadOptions) -> Readings:
     if options.hdu is not None:
         return _read_hdu(fits, options)
     if options.columns is not None:
-        columns: Iterator[Spectrum] = _module("tables").read(fits, options)
+        columns: Readings = _module("tables").read(fits, options)
         return columns
     for family in map(_module, _families(fits)):
         if family.matches(fits):
-            spectra: Iterator[Spectrum] = family.read(fits, options)
+            spectra: Readings = family.read(fits, options)
             return spectra
     raise UnknownLayoutError(f"{fits.path}: no spectrum that is understood; found {fits.describe()}")
 
@@ -174,7 +182,7 @@ def _families(fits: FitsFile) -> tuple[str, ...]:
     return ("multispec",) if wat.is_multispec(fits.primary.header) else ("keyword_axis",)
 
 
-def _read_hdu(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def _read_hdu(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read the HDU that the user names by its own content; the primary header still counts."""
     assert options.hdu is not None
     hdu = fits.select(options.hdu)
@@ -182,7 +190,7 @@ def _read_hdu(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     generic = ("tables",) if hdu.is_table else ("multispec", "spextool", "keyword_axis")
     for family in map(_module, generic):
         if family.reads(one, hdu):
-            spectra: Iterator[Spectrum] = family.read_hdu(one, hdu, options)
+            spectra: Readings = family.read_hdu(one, hdu, options)
             return spectra
     raise ReadError(f"{fits.path}[{hdu.index}]: no spectrum that is understood; found {fits.describe()}")
 

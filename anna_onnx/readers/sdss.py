@@ -9,7 +9,6 @@ https://data.sdss.org/datamodel/ ; Stoughton et al. 2002, AJ 123, 485 (spSpec).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +17,10 @@ from numpy.typing import ArrayLike
 
 from anna_onnx.errors import ReadError
 from anna_onnx.medium import C_KMS
-from anna_onnx.spectrum import BoolArray, FloatArray, Source, Spectrum
+from anna_onnx.spectrum import BoolArray, FloatArray, Source
 
 from . import apogee
-from .assembly import assemble, sigma_from_ivar
+from .assembly import Readings, assemble, sigma_from_ivar
 from .columns import Column, values_of
 from .facts import Facts
 from .fits import FitsFile, Hdu, Header
@@ -54,7 +53,7 @@ def _is_sdss_image(fits: FitsFile) -> bool:
     return len(fits.primary.shape) == 2 and "PLATEID" in header and header.text("TELESCOP").startswith("SDSS")
 
 
-def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read an SDSS file: one spectrum for a star, or one a fibre of a plate, or one a visit."""
     if _is_mwm(fits):
         return _read_mwm(fits, options)
@@ -64,7 +63,7 @@ def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     return _read_star(fits, options) if is_star else _read_plate(fits, options)
 
 
-def _read_spec(fits: FitsFile, coadd: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
+def _read_spec(fits: FitsFile, coadd: Hdu, options: ReadOptions) -> Readings:
     facts = _facts(fits.primary.header, fits)
     columns = [_pixel_flags(column) if column.key == "and_mask" else column for column in coadd.columns]
     return read_columns(columns, facts, fits.path, coadd.index, options)
@@ -102,7 +101,7 @@ def _velocity(fits: FitsFile) -> float | None:
     return None
 
 
-def _read_star(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def _read_star(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read spSpec: rows flux, continuum-subtracted, error, mask."""
     hdu = fits.primary
     if hdu.shape[0] < 3:
@@ -114,7 +113,7 @@ def _read_star(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
     yield assemble(wavelength, image[0], facts, Source(fits.path, 0), options, sigma=image[2], bad=bad)
 
 
-def _read_plate(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def _read_plate(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read spPlate: HDU 0 flux, 1 inverse variance, 2 and-mask, one row a fibre."""
     hdu = fits.primary
     wavelength = _wavelength(fits, hdu.shape[1], options)
@@ -142,7 +141,7 @@ def _wavelength(fits: FitsFile, n_pixel: int, options: ReadOptions) -> FloatArra
     return axis(fits.primary.header, n_pixel, options, fits.path)[0]
 
 
-def _read_mwm(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def _read_mwm(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read every row of the tables by instrument and telescope; tables without a row are usual."""
     for hdu in fits.hdus[1:]:
         flux = hdu.column("flux")

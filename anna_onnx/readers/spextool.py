@@ -9,14 +9,12 @@ Cushing, Vacca & Rayner 2004, PASP 116, 362; the headers' own HISTORY.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from anna_onnx.errors import ReadError
-from anna_onnx.spectrum import Source, Spectrum
+from anna_onnx.spectrum import Source
 
-from .assembly import assemble
+from .assembly import Readings, assemble
 from .facts import from_headers
 from .fits import FitsFile, Hdu
 from .options import ReadOptions
@@ -60,18 +58,18 @@ def _unit(hdu: Hdu) -> str:
     return hdu.header.text("XUNITS") or hdu.header.text("CUNIT1")
 
 
-def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read the primary image."""
     return read_hdu(fits, fits.primary, options)
 
 
-def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
+def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:
     """Read one spectrum a plane, or merge the planes."""
     planes = _read_planes(fits, hdu, options)
     return as_asked(planes, options)
 
 
-def _read_planes(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
+def _read_planes(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:
     where = f"{fits.path}[{hdu.index}]"
     facts = from_headers(hdu.header, fits.primary.header)
     ours = _is_spextool(fits, hdu)

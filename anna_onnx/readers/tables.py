@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from anna_onnx.errors import ReadError
 from anna_onnx.spectrum import BoolArray, FloatArray, Source, Spectrum
 
 from . import gaia
-from .assembly import assemble, sigma_from_ivar, sigma_from_variance
+from .assembly import Readings, assemble, attempt, sigma_from_ivar, sigma_from_variance
 from .columns import Column, Roles, medium_of, understand, unit_of, values_of
 from .facts import Facts, from_headers
 from .fits import FitsFile, Hdu, Header
@@ -37,7 +38,7 @@ def reads(fits: FitsFile, hdu: Hdu) -> bool:
     return hdu.is_table
 
 
-def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
+def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read the first table that is understood, and those like it after it: chips, segments, slits.
 
     Raises
@@ -84,7 +85,7 @@ def _is_spectrum(roles: Roles) -> bool:
     return isinstance(values, list) or np.ndim(values) != 1 or len(np.unique(values[:1000])) > 4
 
 
-def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectrum]:
+def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:
     """Read the spectra of one table."""
     facts = from_headers(hdu.header, fits.primary.header)
     return read_columns(hdu.columns, facts, fits.path, hdu.index, options, hdu.header, fits.primary.header)
@@ -92,7 +93,7 @@ def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Iterator[Spectru
 
 def read_columns(
     columns: Sequence[Column], facts: Facts, path: str, hdu: int | None, options: ReadOptions, *headers: Header
-) -> Iterator[Spectrum]:
+) -> Readings:
     """Read the spectra that columns hold.
 
     Parameters
@@ -142,22 +143,25 @@ def _spectra(
     source: Source,
     options: ReadOptions,
     headers: Sequence[Header],
-) -> Iterator[Spectrum]:
+) -> Readings:
     names = _row_names(columns, str(source))
-    for row, (stored, flux, error, mask) in _rows(roles, str(source)):
+
+    def spectrum(source: Source, arrays: tuple[Any, ...]) -> Spectrum:
+        stored, flux, error, mask = arrays
+        if any(a is not None and a.shape != flux.shape for a in arrays) or flux.ndim != 1:
+            asked = zip((roles.wavelength, roles.flux, roles.error, roles.mask), arrays, strict=True)
+            shapes = ", ".join(f"{column.name} {array.shape}" for column, array in asked if column)
+            raise ReadError(f"{source} does not make a spectrum: {shapes}")
         wavelength, notes = _wavelength(stored, roles, options, str(source))
         known = gaia.recognize(wavelength, facts.noted(*notes))
-        if row is not None and row < len(names):
-            known = known.known(id=names[row])
-        yield assemble(
-            wavelength,
-            flux,
-            known,
-            replace(source, row=row),
-            options,
-            sigma=_sigma(error, roles),
-            bad=None if mask is None else _bad(mask, roles.mask, headers),
-        )
+        if source.row is not None and source.row < len(names):
+            known = known.known(id=names[source.row])
+        sigma, bad = _sigma(error, roles), None if mask is None else _bad(mask, roles.mask, headers)
+        return assemble(wavelength, flux, known, source, options, sigma=sigma, bad=bad)
+
+    for row, arrays in _rows(roles, str(source)):
+        place = replace(source, row=row)
+        yield attempt(place, partial(spectrum, place, arrays))
 
 
 def _rows(roles: Roles, where: str) -> Iterator[tuple[int | None, tuple[Any, ...]]]:
@@ -168,11 +172,7 @@ def _rows(roles: Roles, where: str) -> Iterator[tuple[int | None, tuple[Any, ...
         yield None, tuple(values)
         return
     for row in range(len(values[1])):
-        arrays: tuple[Any, ...] = tuple(None if v is None else np.asarray(v[row]) for v in values)
-        if any(a is not None and a.shape != arrays[1].shape for a in arrays) or arrays[1].ndim != 1:
-            shapes = ", ".join(f"{c.name} {a.shape}" for c, a in zip(columns, arrays, strict=True) if c)
-            raise ReadError(f"{where}: row {row} does not make a spectrum: {shapes}")
-        yield row, arrays
+        yield row, tuple(None if v is None else np.asarray(v[row]) for v in values)
 
 
 def _wavelength(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from anna_onnx.errors import NoWavelengthError, ReadError
 from anna_onnx.spectrum import Source, Spectrum
 
 from . import espadons, gaia
+from .assembly import Readings, Unread
 from .columns import Column, understand
 from .facts import Facts, from_headers, iraf_medium, medium_in
 from .fits import CARD, Header
@@ -63,7 +64,7 @@ class _Layout:
     n_column: int
 
 
-def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
+def read(path: str, data: Any, options: ReadOptions) -> Readings:
     """Read a text file.
 
     Raises
@@ -93,7 +94,7 @@ def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
     spectra = read_columns(columns, facts, path, None, options)
     if cards is None or "WAT0_001" not in cards or options.medium is not None:
         return spectra
-    return (_iraf(spectrum) for spectrum in spectra)
+    return (item if isinstance(item, Unread) else _iraf(item) for item in spectra)
 
 
 def _iraf(spectrum: Spectrum) -> Spectrum:
@@ -287,7 +288,7 @@ def _is_unit(text: str) -> bool:
     return True
 
 
-def _libre_esprit(path: str, layout: _Layout, numbers: NDArray[np.float64], options: ReadOptions) -> Iterator[Spectrum]:
+def _libre_esprit(path: str, layout: _Layout, numbers: NDArray[np.float64], options: ReadOptions) -> Readings:
     """Read the .s files of ESPaDOnS and NARVAL: nm, intensity, (Stokes V, N1, N2,) error."""
     name = layout.head[0].strip("* \t\r").removeprefix("Reduced spectrum of").strip(" '\"")
     sigma = numbers[-1] if layout.n_column > 2 else None

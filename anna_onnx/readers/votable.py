@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from anna_onnx.errors import ReadError
-from anna_onnx.spectrum import Spectrum
 
+from .assembly import Readings
 from .columns import Column
 from .facts import Facts, medium_in
 from .options import ReadOptions
@@ -20,7 +19,7 @@ from .tables import read_columns
 MAX_SIZE = 16 << 20  # astropy takes 20 times as much memory
 
 
-def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
+def read(path: str, data: Any, options: ReadOptions) -> Readings:
     """Read the first table of a VOTable.
 
     Raises
@@ -43,7 +42,7 @@ def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
     return read_columns(columns, _facts(params), path, None, options)
 
 
-def read_ecsv(path: str, text: str, options: ReadOptions) -> Iterator[Spectrum]:
+def read_ecsv(path: str, text: str, options: ReadOptions) -> Readings:
     """Read an ECSV file.
 
     Raises
