@@ -220,9 +220,10 @@ def _root(content: bytes) -> hdf5.Node:
 
 
 def _read_sidecar(file: hdf5.Node, where: str) -> Sidecar:
-    found = _attribute(file, "format")
-    if found != FORMAT:
-        raise BundleError(f"{where}: format '{found}', needed '{FORMAT}'")
+    found = f"format '{_attribute(file, 'format')}'" if "format" in file.attributes else "no format is stated"
+    if found != f"format '{FORMAT}'":
+        advice = "; remove or rename it" if where.endswith(".h5") else ""  # it lies beside the model, not in it
+        raise BundleError(f"{where}: not a sidecar of anna-onnx ({found}, needed '{FORMAT}'){advice}")
     version = _attribute(file, "format_version")
     check_version(version, FORMAT_VERSION, where)
     if "emulator" in file:  # until 1.1 spectra were compared with it here, and the thresholds were set for that

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from anna_onnx.errors import AnnaError
@@ -27,6 +27,19 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, complete or not at all, with the same bytes on every system."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def is_one_of(path: Path, others: Iterable[str | os.PathLike[str]]) -> bool:
+    """Whether a file is one of some others, by whatever names; false if there is no such file yet."""
+    try:
+        own = path.stat()
+    except (OSError, ValueError):
+        return False
+    for other in others:
+        with suppress(OSError, ValueError):  # whoever reads it says what is wrong
+            if os.path.samestat(own, Path(other).stat()):
+                return True
+    return False
 
 
 def expand(files: Iterable[str]) -> Iterator[str]:

@@ -8,24 +8,27 @@ files, go to the disk as they come, and an interrupted run can be resumed.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from anna_onnx.blocks import Block, Failure, Part, count_rows, read_blocks
 from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.errors import AnnaError, ResultError
 from anna_onnx.files import expand as expand
+from anna_onnx.files import is_one_of
 from anna_onnx.flags import Flag
 from anna_onnx.inference import Inference, InferOptions, model_info
 from anna_onnx.preparation import PrepareOptions
 from anna_onnx.progress import Progress, silent
 from anna_onnx.readers import ReadOptions
-from anna_onnx.results import ResultWriter, Rows, join
+from anna_onnx.results import ResultWriter, Rows, join, work_files
 from anna_onnx.session import usable_cores
 
 SHARD_FILES = 200
@@ -129,7 +132,8 @@ def infer_to_table(
     """
     if resume and output is None:
         raise AnnaError("--resume goes on with a table that was begun: needs -o")
-    bundle = Bundle.load(find_model(model))
+    path = find_model(model)
+    bundle = Bundle.load(path)
     options = InferOptions(
         level,
         correct_trends,
@@ -142,6 +146,9 @@ def infer_to_table(
     parts = [Part(file) for file in expand(files)]
     if not parts:
         raise AnnaError("no files to infer: the list is empty")
+    if output is not None:
+        lists = [file[1:] for file in files if file.startswith("@")]
+        _refuse_to_replace(Path(output), path, [*lists, *(part.file for part in parts)])
     inference = Inference(bundle, options)
     columns = {"intervals": level is not None, "rv": rv is not None, "covariance": covariance}
     counts = _Counts(report, len(parts))
@@ -157,6 +164,23 @@ def infer_to_table(
     most = min(explain_most, writer.rows_done)
     explained = _explain(inference, parts, explain, most, report) if explain else ""
     return Summary(writer.rows_done, counts.failed, counts.flagged, output, explained)
+
+
+def _refuse_to_replace(output: Path, model: Path, inputs: Sequence[str]) -> None:
+    """Refuse a table that would cost the user what it is made from."""
+    sidecar = model.with_suffix(".h5")
+    for written in (output, *work_files(output)):
+        taken = "a file that it is made from" if is_one_of(written, inputs) else ""
+        if is_one_of(written, [model]):
+            taken = "the model"
+        elif is_one_of(written, [sidecar]) or _name(written) == _name(sidecar):  # also of one that is not there
+            taken = "the model's sidecar"
+        if taken:
+            raise ResultError(f"{written}: is the name of {taken}, needed another one for the table")
+
+
+def _name(path: Path) -> str:
+    return os.path.normcase(os.path.realpath(path))
 
 
 def _explain(inference: Inference, parts: Sequence[Part], directory: str, most: int, report: Progress) -> str:

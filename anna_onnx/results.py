@@ -129,8 +129,7 @@ class ResultWriter:
             self._file: TextIO = sys.stdout
         else:
             check_format(self.path)
-            self._part = self.path.with_name(f"{self.path.name}.part")
-            self._about = self.path.with_name(f"{self.path.name}.part.json")
+            self._part, self._about = work_files(self.path)
             try:
                 self._file = self._open(resume and self._part.is_file())
             except OSError as error:
@@ -197,6 +196,11 @@ class ResultWriter:
         if kind is None:
             convert(self._part, self.path, self.schema)
             self._about.unlink(missing_ok=True)
+
+
+def work_files(path: Path) -> tuple[Path, Path]:
+    """Return where the rows of a table stand until it is complete, and what is noted of the run."""
+    return path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.json")
 
 
 def join(blocks: Sequence[Rows]) -> Rows:

@@ -442,6 +442,15 @@ def test_damage_to_any_reference_to_a_text_is_refused_or_harmless() -> None:
                 Sidecar.from_bytes(content[:at] + bytes([value]) + content[at + 1 :], "model.h5")
 
 
+@pytest.mark.parametrize(("stated", "found"), [({}, "no format is stated"), ({"format": "x"}, "format 'x'")])
+def test_another_file_of_the_name_of_the_sidecar_is_to_be_removed(
+    path: Path, stated: dict[str, str], found: str
+) -> None:
+    with h5py.File(path.with_suffix(".h5"), "w") as file:
+        file.attrs.update(stated)
+    refused(path, rf"\.h5: not a sidecar of anna-onnx \({found}, needed 'anna-sidecar'\); remove or rename it")
+
+
 def test_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
     def edit(file: h5py.File) -> None:
         file["novelty"].attrs["false_alarm"] = "often"

@@ -146,6 +146,31 @@ def test_what_cannot_be_done_is_one_line_and_status_1(
     assert list(tmp_path.glob("*.part")) == []
 
 
+@pytest.mark.parametrize(
+    ("output", "taken"),
+    [
+        ("star.csv", "a file that it is made from"),
+        ("link.csv", "a file that it is made from"),
+        ("list.csv", "a file that it is made from"),
+        ("kept.csv", "a file that it is made from"),
+        ("tiny.h5", "the model's sidecar"),
+        ("alone.h5", "the model's sidecar"),
+    ],
+)
+def test_a_table_never_replaces_what_it_is_made_from(tmp_path: Path, output: str, taken: str) -> None:
+    tiny.bundle(tmp_path / "tiny.onnx")
+    (tmp_path / "alone.onnx").write_bytes((tmp_path / "tiny.onnx").read_bytes())  # no sidecar beside it
+    star, kept = tiny.write_star(tmp_path / "star.csv"), tiny.write_star(tmp_path / "kept.csv.part")
+    (tmp_path / "link.csv").hardlink_to(star)
+    (tmp_path / "list.csv").write_text(f"{star}\n{kept}\n", encoding="utf-8")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    model = tmp_path / ("alone.onnx" if output == "alone.h5" else "tiny.onnx")
+    result = lite("infer", str(model), f"@{tmp_path / 'list.csv'}", "-o", str(tmp_path / output))
+    assert result.exit_code == 1
+    assert f"is the name of {taken}, needed another one" in result.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     result = lite("infer", "fgk-of-no-release", "star.txt")
     assert result.exit_code == 1
