@@ -17,7 +17,7 @@ class Keywords(Protocol):
         """Return the values of those of `keys` that the header has."""
 
     def remarks(self, *keys: str) -> Iterator[str]:
-        """Return the comments of the cards `keys`."""
+        """Return the comments of those of the cards `keys` that have one."""
 
     def prose(self) -> Iterator[str]:
         """Return the COMMENT and HISTORY lines."""
@@ -63,11 +63,16 @@ _RESOLUTION = ("SPEC_RES", "SPECRES", "RESOLUT", "SPEC_RP", "RESPOWER", "RP", "R
 _VELOCITY = ("ESO DRS CCF RV", "ESO QC CCF RV", "TNG DRS CCF RV", "VRAD", "RADVEL", "RV")
 _NAME = ("ESO OBS TARG NAME", "OBJECT", "TARGNAME", "TARGETID", "TARGET", "OBJNAME", "DESIG", "OBSID")
 _MEDIUM_WORD = re.compile(r"(?:\b|_)(vac(?:uum)?|air)(?:\b|_)", re.I)
+_OTHER_AIR = re.compile(
+    r"\bair[\s_-]*(?:mass|pressure|temp|index|refract|humid|density)|(?:index|pressure|temperature) of (?:the )?air",
+    re.I,
+)
+_DENIED = re.compile(r"\b(?:not|no|without)\b", re.I)
 _CONVERTED = re.compile(r"(?:air|vac(?:uum)?)\W*(?:to|2|->)\W*(vac(?:uum)?|air)", re.I)
 _WAVELENGTH = re.compile(r"wavel|lambda|angstrom", re.I)
 _ORIGIN = ("INSTRUME", "INSTR", "TELESCOP", "DBTABLE", "PYP_SPEC", "ESO PRO REC1 ID")
 _BERV = ("ESO DRS BERV", "TNG DRS BERV", "OHP DRS BERV", "ESO QC BERV", "TNG QC BERV")
-_AXIS = ("VACUUM", "CTYPE1", "SPECSYS", "SPECSYS1", "HELCORR", "DOPCOR01", "DOPCOR")
+_AXIS = ("VACUUM", "CTYPE1", "CUNIT1", "SPECSYS", "SPECSYS1", "HELCORR", "DOPCOR01", "DOPCOR")
 _KEYS = frozenset((*_MEDIUM, *_RESOLUTION, *_VELOCITY, *_NAME, *_ORIGIN, *_BERV, *_AXIS))
 
 
@@ -104,7 +109,7 @@ def _first(
 
 
 def _stated_medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:
-    """Return the medium that a keyword states, without a note."""
+    """Return the medium that a keyword states, and a note when it is one of the axis that need not."""
     for keys in stated:
         vacuum = keys.get("VACUUM")
         if isinstance(vacuum, bool):
@@ -114,6 +119,9 @@ def _stated_medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:
                 return found, ""
         if _text(keys, "CTYPE1")[:4].upper() == "AWAV":
             return "air", ""
+        for key in ("CTYPE1", "CUNIT1"):
+            if found := medium_in(_text(keys, key)):
+                return found, f"medium {found}, from {key} '{_text(keys, key)}'"
     return "unknown", ""
 
 
@@ -121,17 +129,17 @@ def _remarked_medium(headers: Sequence[Keywords]) -> tuple[Medium, str]:
     """Return the medium that a comment in the header tells, with a note."""
     for header in headers:
         for remark in header.remarks("CTYPE1", "CUNIT1", "CRVAL1", "TTYPE1"):
-            if found := medium_in(remark):
+            if found := spoken_medium(remark):
                 return found, f"medium {found}, from the comment '{remark}'"
         for line in header.prose():
-            if found := told_medium(line):
+            if _WAVELENGTH.search(line) and (found := spoken_medium(line)):
                 return found, f"medium {found}, from the comment '{line}'"
     return "unknown", ""
 
 
-def told_medium(line: str) -> Medium | None:
-    """Return the medium that a COMMENT or HISTORY line tells of wavelengths, or None."""
-    return medium_in(line) if _WAVELENGTH.search(line) else None
+def spoken_medium(remark: str) -> Medium | None:
+    """Return the medium that a sentence tells, or None: it may deny it, or speak of the air above a telescope."""
+    return None if _DENIED.search(remark) else medium_in(_OTHER_AIR.sub("", remark))
 
 
 def _conventional_medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:

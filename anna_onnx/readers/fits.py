@@ -94,10 +94,12 @@ class Header:
         return value.strip() if isinstance(value, str) else str(value)
 
     def remarks(self, *keys: str) -> Iterator[str]:
-        """Return the comments of the cards `keys`."""
+        """Return the comments of those of the cards `keys` that have one."""
         for key in keys:
-            if (at := self._at.get(key)) is not None:
-                yield self._text[at + 10 : at + CARD].rpartition("/")[2].strip()
+            field = "" if (at := self._offset(key)) is None else self._value_field(at)
+            value_end = _closing_quote(field) if field.startswith("'") else 0
+            if remark := field[value_end:].partition("/")[2].strip():
+                yield remark
 
     def prose(self) -> Iterator[str]:
         """Return the COMMENT and HISTORY lines."""
@@ -144,12 +146,17 @@ class Header:
 
 def _unquote(field: str) -> str:
     """Return what stands between quotes; a doubled quote is a quote."""
+    return field[1 : _closing_quote(field)].replace("''", "'")
+
+
+def _closing_quote(field: str) -> int:
+    """Return where the string at the beginning of a field ends."""
     end = 1
     while (end := field.find("'", end)) >= 0:
         if field[end + 1 : end + 2] != "'":
-            return field[1:end].replace("''", "'")
+            return end
         end += 2
-    return field[1:]
+    return len(field)
 
 
 def _number(token: str) -> bool | int | float | str | None:

@@ -17,7 +17,7 @@ from anna_onnx.spectrum import Source, Spectrum
 from . import espadons, gaia
 from .assembly import Readings, Unread
 from .columns import Column, understand
-from .facts import Facts, from_headers, iraf_medium, medium_in
+from .facts import Facts, from_headers, iraf_medium, spoken_medium
 from .fits import CARD, Header
 from .options import ReadOptions
 from .tables import read_columns
@@ -193,7 +193,7 @@ def _comments(head: Sequence[str]) -> Facts:
     for line in (whole[:MAX_LINE] for whole in head[:200]):
         if stated := _STATED.match(_COMMENT.sub("", line)):
             facts = facts.known(id=stated[2][:80])
-        if _MEDIUM.search(line) and (medium := medium_in(line)):
+        if _MEDIUM.search(line) and (medium := spoken_medium(line)):
             facts = facts.known(medium=medium).noted(f"medium {medium}, from the comment '{line.strip()[:60]}'")
     return facts
 

@@ -99,6 +99,9 @@ def test_angstrom_is_read_in_any_spelling(read, unit):
         ({"INSTRUME": "XSHOOTER", "CTYPE1": "WAVE"}, "air"),
         ({"INSTRUME": "HERMES"}, "air"),
         ({"CTYPE1": "WAVE-WAV"}, "unknown"),
+        ({"CTYPE1": "wave_vac"}, "vacuum"),
+        ({"CTYPE1": "air/vac"}, "unknown"),
+        ({"CUNIT1": "Angstrom (air)"}, "air"),
         ({"WAT0_001": "system=equispec", "DC-FLAG": 0}, "air"),
         ({"ORIGIN": "NOAO-IRAF FITS Image Kernel July 2003", "DC-FLAG": 0}, "air"),
         ({"DC-FLAG": 0, "INSTRUME": "ESI"}, "unknown"),
@@ -119,12 +122,37 @@ def test_the_medium_is_what_the_header_or_the_convention_says(read, cards, mediu
         ("HISTORY wavelengths converted with vactoair, vac -> air", "air"),
         ("HISTORY vacuum gauge 1e-4 mbar", "unknown"),
         ("HISTORY wavelength and AIRMASS", "unknown"),
+        ("HISTORY extinction corrected as a function of wavelength and air mass", "unknown"),
+        ("HISTORY wavelengths for an air pressure of 780 hPa", "unknown"),
+        ("HISTORY wavelengths in vacuum, by the refractive index of air", "vacuum"),
+        ("COMMENT wavelengths are not in vacuum", "unknown"),
+        ("COMMENT wavelengths may be in air or vacuum", "unknown"),
     ],
 )
 def test_the_medium_may_stand_in_a_remark(tmp_path, remark, medium):
     data = image_bytes(FLUX, {"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0})
     (tmp_path / "a").write_bytes(data.replace(b"END".ljust(160), remark.encode().ljust(80) + b"END".ljust(80), 1))
     assert read_spectra(tmp_path / "a")[0].medium == medium
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "comment", "medium"),
+    [
+        ("CUNIT1", "Angstrom", "wavelengths in vacuum", "vacuum"),
+        ("CUNIT1", "Angstrom", "see AIRORVAC for air/vacuum", "unknown"),
+        ("CRVAL1", 5000.0, "[Angstrom] first pixel, vac/air unspecified", "unknown"),
+        ("CRVAL1", 5000.0, "in air (m/s, A/pixel)", "air"),
+        ("TTYPE1", "it's/air", "", "unknown"),
+    ],
+)
+def test_the_comment_of_a_card_begins_at_the_slash_after_the_value(tmp_path, key, value, comment, medium):
+    hdu = fits.PrimaryHDU(FLUX)
+    hdu.header.update({"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0})
+    hdu.header[key] = (value, comment)
+    hdu.writeto(tmp_path / "star.fits")
+    assert open_fits("", (tmp_path / "star.fits").read_bytes()).primary.header.text(key) == str(value)
+    (spectrum,) = read_spectra(tmp_path / "star.fits")
+    assert spectrum.medium == medium
 
 
 def test_a_series_notices_a_remark_on_the_medium(tmp_path):
