@@ -59,6 +59,12 @@ def files(tmp_path_factory) -> list[Path]:
     holes = write_fits(folder / "holes.fits", holes.astype(np.float32), **linear)
     partial = write_fits(folder / "partial.fits", flux[:1500], **linear, DC_FLAG=0)
     noisy = write_fits(folder / "noisy.fits", star(wavelength, 15), **linear, CUNIT1="Angstrom")
+    faint = folder / "faint.txt"  # its noise lifts the continuum beyond what is usual
+    np.savetxt(faint, np.c_[wavelength, 1.12 * star(wavelength, 8), np.full_like(flux, 0.14)])
+    receding = write_fits(folder / "receding.fits", flux, **linear, CTYPE1="AWAV", RV=150.0, SPECSYS="BARYCENT")
+    grid = 10 ** (3.8202 + 1e-4 * np.arange(600))
+    sdss = folder / "sdss.txt"
+    np.savetxt(sdss, np.c_[grid, star(grid), np.full_like(grid, 0.005)])
     whole = write_fits(folder / "whole.fits", np.round(20000 * flux).astype(np.int16), **linear, CUNIT1="Angstrom")
     packed = folder / "packed.fits.gz"
     packed.write_bytes(gzip.compress(sharp.read_bytes()))
@@ -68,7 +74,8 @@ def files(tmp_path_factory) -> list[Path]:
     garbage.write_bytes(b"\0\1\2" * 100)
     prose = folder / "prose.txt"
     prose.write_text("Dear colleague,\nthe spectra follow.\n")
-    return [text, raw, sharp, blunt, vacuum, holes, partial, noisy, whole, packed, elsewhere, garbage, prose]
+    strange = [faint, receding, sdss, elsewhere, garbage, prose]
+    return [text, raw, sharp, blunt, vacuum, holes, partial, noisy, whole, packed, *strange]
 
 
 def assert_same(page_rows, lite_rows, labels):
@@ -129,6 +136,26 @@ def test_the_options_of_the_page_are_those_of_anna_lite(models, browse, lite, fi
     for row in rows:
         del row["rv"]  # a column that anna-lite adds when velocities are asked for
     assert_same(found["rows"], rows, bundle.sidecar.labels)
+
+
+def test_a_velocity_beyond_the_training_and_a_medium_where_the_file_is_silent_are_told_as_by_anna_lite(
+    models, browse, lite, files, tmp_path
+):
+    bundle = Bundle.load(models["plain"])
+    some = [path for path in files if path.name in ("star.txt", "receding.fits", "sdss.txt")]
+    found = browse(export_page(bundle, tmp_path / "page"), some, medium="air", rv=150)
+    rows = lite(models["plain"], some, "--medium", "air", "--rv", "150")
+    for row in rows:
+        del row["rv"]
+        assert "medium air as requested (file: " in row["message"]
+        assert "the model was trained with -100 to 100" in row["message"]
+    assert_same(found["rows"], rows, bundle.sidecar.labels)
+
+
+def test_a_velocity_that_no_star_has_is_refused_and_no_results_of_another_are_left(models, browse, files, tmp_path):
+    found = browse(export_page(Bundle.load(models["plain"]), tmp_path / "page"), files[:2], rv=4000)
+    assert "radial velocity 4000 km/s, needed at most 3000" in found["status"]
+    assert found["rows"] == []
 
 
 def test_the_page_says_that_this_browser_computes_as_the_training_machine(models, browse, tmp_path):

@@ -1,12 +1,13 @@
 /** The page: files in, a plot, a table and a CSV file out. */
 
-import { ReadError } from "./errors.ts";
+import { OptionError, ReadError } from "./errors.ts";
 import { FLAG } from "./flags.ts";
 import { infer, selfTest, unreadable, type Row } from "./inference.ts";
 import { readModel, type Model, type PageFiles } from "./model.ts";
 import { Network } from "./network.ts";
 import { nearestKnown } from "./novelty.ts";
 import { FASTEST_STAR, type PrepareOptions } from "./preparation.ts";
+import { inMedium } from "./readers/judged-medium.ts";
 import { readSpectra } from "./readers/registry.ts";
 import { toCsv } from "./results.ts";
 import type { Medium, Spectrum } from "./spectrum.ts";
@@ -133,7 +134,7 @@ class Page {
     const rows: Row[] = [];
     let done = 0;
     for (const { name, spectra, problem } of files) {
-      const chosen = spectra.map((spectrum) => withMedium(spectrum, options.medium));
+      const chosen = spectra.map((spectrum) => inMedium(spectrum, options.medium));
       for await (const some of infer(this.model, network, chosen, options)) {
         rows.push(...some);
         done += some.length;
@@ -174,11 +175,16 @@ class Page {
 
   private async clear(): Promise<void> {
     this.given.length = 0;
+    this.empty();
+    say("Ready.");
+    find("files").focus();
+  }
+
+  /** Show no results. */
+  private empty(): void {
     this.rows = [];
     find("results").hidden = true;
     document.body.classList.remove("has-results");
-    say("Ready.");
-    find("files").focus();
   }
 
   private download(): void {
@@ -192,6 +198,11 @@ class Page {
 
   private enqueue(job: () => Promise<void>): void {
     this.queue = this.queue.then(job).catch((error: unknown) => {
+      if (error instanceof OptionError) {
+        this.empty(); // results of other options would be taken for those of these
+        fail(`${error.message}. Nothing was inferred.`);
+        return;
+      }
       console.error(error);
       fail(`Something went wrong: ${error instanceof Error ? error.message : String(error)}`);
     });
@@ -209,23 +220,20 @@ async function read(file: File): Promise<Given> {
   }
 }
 
+/**
+ * Return the options as they are on the page.
+ *
+ * @throws OptionError If the radial velocity is none of a star.
+ */
 function readOptions(): Options {
-  const rv = find<HTMLInputElement>("rv").valueAsNumber;
+  const { valueAsNumber: rv, validity } = find<HTMLInputElement>("rv");
+  if (validity.badInput) throw new OptionError("radial velocity: needed a number in km/s");
+  if (Math.abs(rv) > FASTEST_STAR) throw new OptionError(`radial velocity ${rv} km/s, needed at most ${FASTEST_STAR}`);
   const medium = find<HTMLSelectElement>("medium").value as Medium | "";
   return {
-    rv: Math.abs(rv) <= FASTEST_STAR ? rv : null,
+    rv: Number.isNaN(rv) ? null : rv,
     normalize: find<HTMLInputElement>("normalize").checked,
     medium: medium || null,
-  };
-}
-
-/** Return a spectrum in the medium that was asked for, and a note on it. */
-function withMedium(spectrum: Spectrum, medium: Medium | null): Spectrum {
-  if (medium === null) return spectrum;
-  return {
-    ...spectrum,
-    medium,
-    notes: [...spectrum.notes, `medium ${medium} as requested (file: ${spectrum.medium})`],
   };
 }
 

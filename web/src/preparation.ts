@@ -64,7 +64,8 @@ interface OnGrid extends Resampled {
 export function prepare(model: Model, spectrum: Spectrum, options: PrepareOptions): Prepared {
   const onGrid = bringOntoGrid(model, spectrum, options);
   const coverage = onGrid.nGood / onGrid.flux.length;
-  const flags = findFlags(model, spectrum, onGrid, coverage, options);
+  const left = velocityLeft(model, spectrum, options);
+  const flags = findFlags(model, spectrum, onGrid, coverage, options) | (left === null ? 0 : FLAG.frame_unknown);
   return {
     flux: Float32Array.from(onGrid.flux),
     coverage,
@@ -72,9 +73,8 @@ export function prepare(model: Model, spectrum: Spectrum, options: PrepareOption
     flags,
     notes: [
       ...commonNotes(model, spectrum),
-      ...(options.rv === null
-        ? frameNotes(model, spectrum.frame)
-        : [`radial velocity ${fixed(options.rv, 1)} km/s removed`]),
+      ...(options.rv === null ? frameNotes(model, spectrum.frame) : [velocityNote(model, options.rv)]),
+      ...(left === null ? [] : [`radial velocity ${fixed(left, 1)} km/s not removed (rv), ${velocitiesOf(model)}`]),
       ...rowNotes(model, onGrid, coverage, flags),
     ],
   };
@@ -93,7 +93,7 @@ function bringOntoGrid(model: Model, spectrum: Spectrum, options: PrepareOptions
   const snr = estimateSnr(flux, sigma, bad) * road.gain;
   let normalized: Normalized = 0;
   const recipe = model.preparation.normalize ?? (options.normalize ? USUAL : null);
-  if (recipe !== null && (options.normalize || looksUnnormalized(flux, bad)))
+  if (recipe !== null && (options.normalize || looksUnnormalized(flux, bad, snr)))
     ({ flux, sigma, bad, normalized } = normalize(wavelength, flux, sigma, bad, recipe));
   if (road.degrader !== null) {
     const smooth = road.degrader.apply(flux, sigma, bad);
@@ -111,8 +111,8 @@ function notOnGrid(model: Model, spectrum: Spectrum): OnGrid {
   return { flux: nothing, sigma, valid: uncovered, nGood: 0, nCovered: 0, snr: NaN, normalized: 0 };
 }
 
-function looksUnnormalized(flux: Float64Array, bad: Uint8Array | null): boolean {
-  return offContinuum(continuumLevel(bad === null ? flux : flux.map((value, i) => (bad[i] ? NaN : value))));
+function looksUnnormalized(flux: Float64Array, bad: Uint8Array | null, snr: number): boolean {
+  return offContinuum(bad === null ? flux : flux.map((value, i) => (bad[i] ? NaN : value)), snr);
 }
 
 function normalize(
@@ -196,7 +196,7 @@ function findFlags(
     [FLAG.low_resolution, compareResolution(model, spectrum.resolution) < 0],
     [FLAG.medium_unknown, spectrum.medium === "unknown"],
     [FLAG.frame_unknown, options.rv === null && motionUnknown(model, spectrum.frame)],
-    [FLAG.not_normalized, offContinuum(continuumLevel(onGrid.flux))],
+    [FLAG.not_normalized, offContinuum(onGrid.flux, onGrid.snr)],
   ];
   return found.reduce((bits, [flag, set]) => (set ? bits | flag : bits), 0);
 }
@@ -210,10 +210,28 @@ function compareResolution(model: Model, resolution: number | null): number {
 
 /** Whether a spectrum in this frame may be shifted against the training spectra by an unknown velocity. */
 function motionUnknown(model: Model, frame: Frame): boolean {
-  const { velocity_range: range, frame: trained } = model.preparation;
-  const tolerated = range !== null && range[0] <= -EARTH_MOTION && range[1] >= EARTH_MOTION;
-  if (tolerated || frame === "rest") return false;
+  const { frame: trained } = model.preparation;
+  if (toleratesMotion(model) || frame === "rest") return false;
   return frame === "unknown" || (trained !== "unknown" && frame !== trained);
+}
+
+/** Whether the network was trained over all velocities that the Earth's motion brings. */
+function toleratesMotion({ preparation: { velocity_range: range } }: Model): boolean {
+  return range !== null && range[0] <= -EARTH_MOTION && range[1] >= EARTH_MOTION;
+}
+
+/** Whether the network was trained with such a velocity, or nothing is known of that. */
+function tolerates({ preparation: { velocity_range: range } }: Model, velocity: number): boolean {
+  return range === null || (velocity >= range[0] && velocity <= range[1]);
+}
+
+/** Return the velocity, stated and not removed, that the network was not trained to tolerate; else null. */
+function velocityLeft(model: Model, { frame, radialVelocity }: Spectrum, { rv }: PrepareOptions): number | null {
+  // Where the Earth's motion counts, the frame is flagged already; stars that were not at rest may have any.
+  if (!toleratesMotion(model) || model.preparation.frame !== "rest" || rv !== null) return null;
+  // What a header of a spectrum at rest states has been removed already.
+  const stated = frame === "rest" ? 0 : radialVelocity;
+  return stated === null || tolerates(model, stated) ? null : stated;
 }
 
 function commonNotes(model: Model, { medium, resolution }: { medium: Medium; resolution: number | null }): string[] {
@@ -236,6 +254,16 @@ function frameNotes(model: Model, frame: Frame): string[] {
   if (frame === "unknown") return ["frame of the wavelengths not known"];
   const trained = model.preparation.frame === "rest" ? "at rest" : `on ${model.preparation.frame} ones`;
   return [`${frame} wavelengths, the model was trained ${trained}: the star's velocity is needed (rv)`];
+}
+
+function velocityNote(model: Model, rv: number): string {
+  const isBeyond = toleratesMotion(model) && !tolerates(model, rv);
+  return `radial velocity ${fixed(rv, 1)} km/s removed${isBeyond ? `, ${velocitiesOf(model)}` : ""}`;
+}
+
+function velocitiesOf({ preparation }: Model): string {
+  const [low, high] = preparation.velocity_range ?? [0, 0];
+  return `the model was trained with ${general(low)} to ${general(high)}`;
 }
 
 function rowNotes(model: Model, onGrid: OnGrid, coverage: number, flags: number): string[] {

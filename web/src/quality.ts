@@ -1,6 +1,6 @@
 /** How good a spectrum is; the counterpart of `anna_onnx.quality`. */
 
-import { nearestRank } from "./numeric.ts";
+import { clamp, nearestRank } from "./numeric.ts";
 
 /** Deviation of the continuum from 1, and change of it along a spectrum, that are still normal. */
 const CONTINUUM_TOLERANCE = 0.1;
@@ -54,7 +54,13 @@ export function continuumLevel(flux: Float64Array): { level: number; tilt: numbe
   return { level: nearestRank([blue, red], 1), tilt: red - blue };
 }
 
-/** Return whether a spectrum of such level and tilt is not normalised. */
-export function offContinuum({ level, tilt }: { level: number; tilt: number }): boolean {
-  return Math.abs(level - 1) > CONTINUUM_TOLERANCE || Math.abs(tilt) > CONTINUUM_TOLERANCE;
+/**
+ * Return whether a spectrum is not normalised, with the allowance that its noise needs.
+ *
+ * @param snr Per pixel; noise lifts the brightest means by 0.4 / snr.
+ */
+export function offContinuum(flux: Float64Array, snr: number): boolean {
+  const { level, tilt } = continuumLevel(flux);
+  const tolerance = CONTINUUM_TOLERANCE + 0.5 / clamp(Number.isNaN(snr) ? 1 : snr, 1, 1e6);
+  return Math.abs(level - 1) > tolerance || Math.abs(tilt) > tolerance;
 }

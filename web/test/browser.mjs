@@ -83,7 +83,7 @@ async function visit(page, wanted) {
     await page.evaluate(() => (document.getElementById("status").textContent = ""));
     await (id === "rv" ? page.fill("#rv", String(value)) : page.setChecked("#normalize", value));
     if (id === "rv") await page.locator("#rv").blur();
-    await page.waitForFunction(() => / in [0-9.]+ s\./.test(document.getElementById("status").textContent));
+    await page.waitForFunction(() => / in [0-9.]+ s\.|needed/.test(document.getElementById("status").textContent));
   }
   const status = await page.textContent("#status");
   await shot(page, wanted, "table");
@@ -100,7 +100,7 @@ async function visit(page, wanted) {
     for (let i = 0; i < wanted.pick; i++) await page.keyboard.press("ArrowDown");
     picked = await page.textContent("#caption");
   }
-  const csv = wanted.files?.length ? await download(page) : "";
+  const csv = (await page.isVisible("#download")) ? await download(page) : "";
   await page.locator("#about").evaluate((element) => (element.open = true));
   const about = await page.innerText("#about-body");
   await shot(page, wanted, "about");

@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 
 import { ReadError } from "../src/errors.ts";
+import { inMedium } from "../src/readers/judged-medium.ts";
 import { readSpectra } from "../src/readers/registry.ts";
 import type { Spectrum } from "../src/spectrum.ts";
 
@@ -29,7 +30,8 @@ function summary(spectrum: Spectrum): Record<string, unknown> {
 const found: Record<string, unknown> = {};
 for (const file of process.argv.slice(2)) {
   try {
-    found[file] = (await readSpectra(basename(file), new Uint8Array(readFileSync(file)))).map(summary);
+    const spectra = await readSpectra(basename(file), new Uint8Array(readFileSync(file)));
+    found[file] = spectra.map((spectrum) => summary(inMedium(spectrum, null)));
   } catch (error) {
     if (!(error instanceof ReadError)) throw error;
     found[file] = error.message;

@@ -56,8 +56,18 @@ const CONTRAST = 4; // depth over the scatter beside the line
 const EMISSION = 0.5; // above the continuum
 const CONTINUUM = Math.floor(0.85 * VELOCITY.length); // the rank of the pixel that stands for it
 
+/** Return a spectrum in the medium that was asked for, else with one judged where the file is silent, and a note. */
+export function inMedium(spectrum: Spectrum, asked: Medium | null): Spectrum {
+  if (asked === null) return judge(spectrum);
+  return {
+    ...spectrum,
+    medium: asked,
+    notes: [...spectrum.notes, `medium ${asked} as requested (file: ${spectrum.medium})`],
+  };
+}
+
 /** Return a spectrum of unknown medium with the medium that its grid or its lines tell, if they do, and a note. */
-export function judge(spectrum: Spectrum): Spectrum {
+function judge(spectrum: Spectrum): Spectrum {
   if (spectrum.medium !== "unknown") return spectrum;
   const verdict = byGrid(spectrum.wavelength) ?? byLines(spectrum);
   if (verdict === null) return spectrum;

@@ -4,7 +4,6 @@ import { ReadError } from "../errors.ts";
 import { gunzip } from "../model.ts";
 import type { Spectrum } from "../spectrum.ts";
 import { describeHdus, latin1, readHdus, startsWith, type Hdu } from "./fits.ts";
-import { judge } from "./judged-medium.ts";
 import { readKeywordAxis } from "./keyword-axis.ts";
 import { isMultispec, readMultispec } from "./multispec.ts";
 import { readText } from "./text.ts";
@@ -14,7 +13,7 @@ const MAX_TEXT = 64 << 20;
 const ELSEWHERE = "this page reads FITS images and text; anna-lite infer reads more";
 
 /**
- * Read all spectra of a file.
+ * Read all spectra of a file, in the medium that it states; `inMedium` is for those of which it does not.
  *
  * @throws ReadError If it is something else; the message says what was found.
  */
@@ -24,7 +23,7 @@ export async function readSpectra(path: string, content: Uint8Array<ArrayBuffer>
   if (bytes.length === 0) throw new ReadError(`${path}: the file is empty`);
   const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const isFits = startsWith(data, 0, "SIMPLE  =") || startsWith(data, 0, "XTENSION=");
-  return (isFits ? readFits(path, data) : readText(path, decode(path, bytes))).map(judge);
+  return isFits ? readFits(path, data) : readText(path, decode(path, bytes));
 }
 
 async function unpacked(path: string, content: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
