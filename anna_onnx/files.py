@@ -7,8 +7,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from anna_onnx.errors import AnnaError
+
+BEYOND = 0x7FFF0000  # bytes: a place that no file of ours reaches
 
 
 @contextmanager
@@ -27,6 +30,46 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, complete or not at all, with the same bytes on every system."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def open_alone(path: Path) -> TextIO | None:
+    """Open a text file to read it and to append to it, None if another process has it open in this way.
+
+    The system gives it free when it is closed or the process ends, however that comes about. Where
+    the file system has no locks, nobody is kept out.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    """
+    file = path.open("a+", encoding="utf-8")
+    # Whoever had it may have removed it between the two steps.
+    if _lock(file.fileno()) and path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        return file
+    file.close()
+    return None
+
+
+def _lock(number: int) -> bool:
+    """Lock an open file and say whether nobody else had done so."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            before = os.lseek(number, 0, os.SEEK_CUR)
+            os.lseek(number, BEYOND, os.SEEK_SET)  # what is locked there, others cannot read
+            msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
+            os.lseek(number, before, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # no locks here
+        pass
+    return True
 
 
 def is_one_of(path: Path, others: Iterable[str | os.PathLike[str]]) -> bool:

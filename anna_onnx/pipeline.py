@@ -159,8 +159,7 @@ def infer_to_table(
                 writer.write(rows)
                 counts.add(rows)
         except KeyboardInterrupt:
-            kept = f"; the rows so far are in {output}.part, --resume goes on" if output else ""
-            raise AnnaError(f"interrupted{kept}") from None
+            raise AnnaError(f"interrupted{writer.kept}") from None
     most = min(explain_most, writer.rows_done)
     explained = _explain(inference, parts, explain, most, report) if explain else ""
     return Summary(writer.rows_done, counts.failed, counts.flagged, output, explained)

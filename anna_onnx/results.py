@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx.errors import ResultError
+from anna_onnx.files import open_alone
 from anna_onnx.flags import Flag, names
 from anna_onnx.labels import Label
 from anna_onnx.tableformats import Kind, Schema, check_format, convert, printable, to_integer
@@ -80,8 +82,8 @@ class ResultWriter:
     """Write a result table as its rows come, in bounded memory.
 
     A context manager. The table appears under its name when the block ends
-    without an error. After an error or an interruption ``<name>.part`` remains, for
-    `resume`.
+    without an error. After an error or an interruption ``<name>.part`` remains, if it holds
+    a row, for `resume`.
 
     Parameters
     ----------
@@ -89,12 +91,13 @@ class ResultWriter:
         The format follows from the suffix; None is CSV on standard output.
     labels : sequence of Label
     meta : mapping of str to str, optional
-        For the header, such as model, sha256, version.
+        For the header, such as model, sha256, version, and what else makes the numbers what
+        they are, such as level.
     intervals, rv, covariance : bool
         Whether the rows bring lo and hi, rv, and correlations.
     resume : bool
-        Go on after the rows that an interrupted run left. Without such a
-        run this starts from the beginning.
+        Go on after the rows that an interrupted run left, which are not given up without it. Without
+        such a run this starts from the beginning.
 
     Attributes
     ----------
@@ -104,8 +107,8 @@ class ResultWriter:
     Raises
     ------
     ResultError
-        If the format is not known, the folder cannot be written to, or the rows left by an
-        interrupted run have other columns or come from another model.
+        If the format is not known, the folder cannot be written to, another process is writing
+        the table, or an interrupted run left rows and this one does not resume it or differs in `meta`.
     MissingExtraError
         If the format needs a package that is not installed.
     """
@@ -124,18 +127,17 @@ class ResultWriter:
         said = {key: printable(value) for key, value in (meta or {}).items()}
         self.schema = Schema(tuple(labels), intervals, rv, covariance, said)
         self.rows_done = 0
+        self._header = ",".join(self.schema.names) + "\n"  # until it is written, with the first rows
         self.path = None if path is None else Path(path)
         if self.path is None:
             self._file: TextIO = sys.stdout
-        else:
-            check_format(self.path)
-            self._part, self._about = work_files(self.path)
-            try:
-                self._file = self._open(resume and self._part.is_file())
-            except OSError as error:
-                raise ResultError(f"{self.path}: cannot be written ({error.strerror})") from error
-        if self.path is None or self._part.stat().st_size == 0:
-            self._file.write(",".join(self.schema.names) + "\n")
+            return
+        check_format(self.path)
+        self._part, self._about = work_files(self.path)
+        try:
+            self._file = self._open(resume)
+        except OSError as error:
+            raise ResultError(f"{self.path}: cannot be written ({error.strerror})") from error
 
     def done(self) -> Iterator[tuple[str, int | None, int | None]]:
         """Yield file, hdu and row of the rows that the table has so far."""
@@ -154,33 +156,82 @@ class ResultWriter:
         ResultError
             If the disk does not take them.
         """
+        self._append(_as_text(rows, self.schema))
+        self.rows_done += len(rows)
+
+    def _append(self, text: str) -> None:
         try:
-            self._file.write(_as_text(rows, self.schema))
+            self._file.write(self._header + text)
             self._file.flush()
         except OSError as error:
             if self.path is None:  # the reader of a pipe may go when it has seen enough
                 raise
             raise ResultError(f"{self.path}: cannot be written ({error.strerror})") from error
-        self.rows_done += len(rows)
+        self._header = ""
+
+    @property
+    def kept(self) -> str:
+        """The end of a message about a run that ends early: where its rows are, if it has any."""
+        has_rows = self.path is not None and self.rows_done
+        return f"; the rows so far are in {self._part}, --resume goes on" if has_rows else ""
 
     def _open(self, resume: bool) -> TextIO:
         self._part.parent.mkdir(parents=True, exist_ok=True)
-        run = {"columns": self.schema.names, "sha256": self.schema.meta.get("sha256", "")}
-        if resume:
-            self._check_same_run(run)
+        run = open_alone(self._about)
+        if run is None:
+            raise ResultError(f"{self.path}: another run is writing it")
+        self._run = run
+        try:
+            return self._begin(resume)
+        except BaseException:
+            run.close()
+            raise
+
+    def _begin(self, resume: bool) -> TextIO:
+        """Open the file of the rows, behind those of an interrupted run if there are any."""
+        if _holds_rows(self._part):
+            if not resume:
+                raise ResultError(
+                    f"{self._part}: holds the rows of an interrupted run: --resume goes on with it, or remove it"
+                )
+            self._check_same_run()
             self.rows_done = _drop_unfinished_line(self._part)
+            self._header = ""
             return self._part.open("a", encoding="utf-8", newline="")
-        self._about.write_text(json.dumps(run), encoding="utf-8")
+        self._run.truncate(0)
+        json.dump(self._settings, self._run)
+        self._run.flush()
         return self._part.open("w", encoding="utf-8", newline="")
 
-    def _check_same_run(self, run: dict[str, Any]) -> None:
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """What all rows of a table must have in common; the file of a model may have got another name."""
+        meta = {key: value for key, value in self.schema.meta.items() if key not in ("model", "version")}
+        return {"columns": self.schema.names, "meta": meta}
+
+    def _check_same_run(self) -> None:
+        self._run.seek(0)
         try:
-            left = json.loads(self._about.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            left = json.loads(self._run.read())
+        except ValueError:
             left = {}
-        if left != run:
-            different = "model" if left.get("columns") == run["columns"] else "set of columns"
-            raise ResultError(f"{self._part}: was left by a run with another {different}; remove it, or do not resume")
+        now = self._settings
+        if left == now:
+            return
+        before, meta = left.get("meta", {}), now["meta"]
+        keys = [key for key in {**meta, **before} if before.get(key) != meta.get(key)]
+        changes = [f"{key}: {before.get(key, 'not given')}, now {meta.get(key, 'not given')}" for key in keys]
+        told = "; ".join(changes or ["other columns"])
+        raise ResultError(
+            f"{self._part}: was left by a run with other settings ({told}); resume it with those, or remove it"
+        )
+
+    def _forget_run(self) -> None:
+        """Remove what was noted of the run; before it is given free, or another run's would go."""
+        if os.name == "nt":  # an open file cannot be removed there, not even by its owner
+            self._run.close()
+        with suppress(PermissionError):
+            self._about.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -188,14 +239,22 @@ class ResultWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if kind is None and self._header:
+            self._append("")  # there was no row to write it with
         if self.path is None:
             return
         # After a failed write closing fails as well; the first error is the one to tell.
         with suppress(OSError):
             self._file.close()
-        if kind is None:
-            convert(self._part, self.path, self.schema)
-            self._about.unlink(missing_ok=True)
+        try:
+            if kind is None:
+                convert(self._part, self.path, self.schema)
+                self._forget_run()
+            elif not self.rows_done:
+                self._part.unlink(missing_ok=True)
+                self._forget_run()
+        finally:
+            self._run.close()
 
 
 def work_files(path: Path) -> tuple[Path, Path]:
@@ -319,6 +378,14 @@ def _cells(kind: Kind, values: Sequence[Any]) -> Sequence[Any]:
 def _quoted(text: str) -> str:
     """Put quotation marks around a text with commas or such marks (RFC 4180)."""
     return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text else text
+
+
+def _holds_rows(part: Path) -> bool:
+    """Whether an interrupted run left more than a header."""
+    if not part.is_file():
+        return False
+    with part.open("rb") as file:
+        return len(list(islice(file, 2))) == 2
 
 
 def _drop_unfinished_line(part: Path) -> int:

@@ -230,7 +230,7 @@ def test_an_interrupted_run_is_resumed(
     other = infer(files[1:], output, "--resume")
     assert "resume with the same files" in other.stderr
     plain = lite("infer", correlated, *files, "-o", str(output), "--resume")
-    assert "another set of columns" in plain.stderr
+    assert "with other settings (other columns)" in plain.stderr
     result = infer(files, output, "--resume")
     assert result.exit_code == 0, result.stderr
     assert output.read_text(encoding="utf-8") == whole.read_text(encoding="utf-8")

@@ -209,15 +209,66 @@ def test_an_interrupted_run_can_be_resumed(tmp_path: Path, suffix: str) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_run_with_another_model_or_other_columns_is_not_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("labels", "meta", "change"),
+    [
+        (LABELS, {"sha256": "cd" * 32}, f"sha256: {'ab' * 32}, now {'cd' * 32}"),
+        (LABELS, {"level": "0.9"}, "level: not given, now 0.9"),
+        (LABELS[:2], {}, "other columns"),
+    ],
+)
+def test_a_run_with_other_settings_is_not_resumed(tmp_path: Path, labels: Any, meta: Any, change: str) -> None:
     path = tmp_path / "t.csv"
     interrupted(path)
-    with pytest.raises(ResultError, match="another model"):
-        ResultWriter(path, LABELS, META | {"sha256": "cd" * 32}, resume=True)
-    with pytest.raises(ResultError, match="another set of columns"):
-        ResultWriter(path, LABELS[:2], META, resume=True)
+    with pytest.raises(ResultError, match=rf"with other settings \({change}\)"):
+        ResultWriter(path, labels, META | meta, resume=True)
+    with ResultWriter(path, LABELS, META | {"model": "renamed.onnx"}, resume=True) as table:
+        assert table.rows_done == 3
+
+
+def test_rows_of_an_interrupted_run_are_not_given_up_unasked(tmp_path: Path) -> None:
+    path, part = tmp_path / "t.csv", tmp_path / "t.csv.part"
+    interrupted(path)
+    before = part.read_bytes()
+    with pytest.raises(ResultError, match="--resume goes on with it, or remove it"):
+        ResultWriter(path, LABELS, META)
+    assert part.read_bytes() == before
+    part.unlink()
     with ResultWriter(path, LABELS[:2], META) as table:
         assert table.rows_done == 0
+
+
+def test_a_run_that_ends_before_its_first_row_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (tmp_path / "t.csv", None):
+        with suppress(KeyboardInterrupt), ResultWriter(path, LABELS, META) as table:
+            assert table.kept == ""
+            raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == ""
+
+
+def test_two_runs_do_not_write_the_same_table(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    with ResultWriter(path, LABELS, META) as table:
+        table.write(ROWS)
+        for resume in (False, True):
+            with pytest.raises(ResultError, match="another run is writing it"):
+                ResultWriter(path, LABELS, META, resume=resume)
+    assert len(read(path)) == 3
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_that_was_killed_keeps_nobody_out(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from tests.test_results import *\n"
+        "table = ResultWriter(sys.argv[1], LABELS, META); table.write(ROWS); os._exit(9)\n"
+    )
+    path = tmp_path / "t.csv"
+    subprocess.run([sys.executable, "-c", program, str(path)], check=False, cwd=Path(__file__).parents[1])
+    with ResultWriter(path, LABELS, META, resume=True) as table:
+        assert table.rows_done == 3
 
 
 def test_without_anything_to_resume_it_starts_from_the_beginning(tmp_path: Path) -> None:
