@@ -61,6 +61,13 @@ _SYSTEMS: Mapping[str, Frame] = {
 _MEDIUM = ("AIRORVAC", "AIRVAC", "VACAIR", "WAVETYPE", "MEDIUM", "WAVEMED")
 _RESOLUTION = ("SPEC_RES", "SPECRES", "RESOLUT", "SPEC_RP", "RESPOWER", "RP", "R_POWER")
 _VELOCITY = ("ESO DRS CCF RV", "ESO QC CCF RV", "TNG DRS CCF RV", "VRAD", "RADVEL", "RV")
+# Units of resolving powers and of velocities, in lower case without blanks and signs of multiplication.
+_POWER: Mapping[str, float] = dict.fromkeys(("", "1", "-", "r", "lambda/dlambda"), 1.0)
+_KMS: Mapping[str, float] = {
+    **dict.fromkeys(("km/s", "kms-1", "km/sec"), 1.0),
+    **dict.fromkeys(("m/s", "ms-1", "m/sec"), 1e-3),
+}
+_BRACKET = re.compile(r"\[([^\]]*)\]")
 _NAME = ("ESO OBS TARG NAME", "OBJECT", "TARGNAME", "TARGETID", "TARGET", "OBJNAME", "DESIG", "OBSID")
 _MEDIUM_WORD = re.compile(r"(?:\b|_)(vac(?:uum)?|air)(?:\b|_)", re.I)
 _OTHER_AIR = re.compile(
@@ -90,8 +97,8 @@ def from_headers(*headers: Keywords) -> Facts:
         frame=frame,
         id=next((name for keys in stated for key in _NAME if (name := _text(keys, key))), ""),
         notes=tuple(note for note in (medium_note, frame_note) if note),
-        resolution=_first(stated, _RESOLUTION, lambda value: 10 < value < 1e7),
-        radial_velocity=_first(stated, _VELOCITY, lambda value: 0 < abs(value) < 2000),
+        resolution=_first(headers, stated, _RESOLUTION, _POWER, lambda value: 10 < value < 1e7),
+        radial_velocity=_first(headers, stated, _VELOCITY, _KMS, lambda value: 0 < abs(value) < 2000),
     )
 
 
@@ -101,11 +108,31 @@ def _text(keys: Mapping[str, Any], key: str) -> str:
 
 
 def _first(
-    stated: Sequence[Mapping[str, Any]], names: Sequence[str], plausible: Callable[[float], bool]
+    headers: Sequence[Keywords],
+    stated: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    units: Mapping[str, float],
+    plausible: Callable[[float], bool],
 ) -> float | None:
-    """Return the first number that is no fill value."""
-    numbers = (finite(keys[name]) for keys in stated for name in names if name in keys)
-    return next((number for number in numbers if number is not None and plausible(number)), None)
+    """Return the first number that is no fill value, nor in a unit of another kind."""
+    for header, keys in zip(headers, stated, strict=True):
+        for name in names:
+            if (number := finite(keys.get(name))) is not None:
+                number *= _unit(header, name, units)
+                if plausible(number):
+                    return number
+    return None
+
+
+def _unit(header: Keywords, name: str, units: Mapping[str, float]) -> float:
+    """Return the unit that the comment of a card gives in brackets, 1 without one, NaN when it is of another kind.
+
+    It should stand at the beginning (FITS Standard 4.0, 4.3.2), but many write it at the end.
+    """
+    bracket = next((found for remark in header.remarks(name) if (found := _BRACKET.search(remark))), None)
+    if bracket is None:
+        return 1.0
+    return units.get(re.sub(r"[\s.*^()]", "", bracket[1].lower()), 1.0 if bracket.start() else math.nan)
 
 
 def _stated_medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:

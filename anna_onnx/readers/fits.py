@@ -361,12 +361,20 @@ def _image(index: int, header: Header, shape: tuple[int, ...], data: Any, start:
 
 def _scale(header: Header, pixels: NDArray[Any]) -> NDArray[Any]:
     """Apply BSCALE, BZERO and BLANK."""
-    scale, zero = header.number("BSCALE"), header.number("BZERO")
     blank = header.integer("BLANK") if pixels.dtype.kind in "iu" else None
-    if scale in (None, 1.0) and zero in (None, 0.0) and blank is None:
-        return pixels
-    scaled = pixels * (1.0 if scale is None else scale) + (0.0 if zero is None else zero)
-    return scaled if blank is None else np.where(pixels == blank, np.nan, scaled)
+    return _scaled(pixels, header.number("BSCALE"), header.number("BZERO"), blank)
+
+
+def _scaled(stored: NDArray[Any], scale: float | None, zero: float | None, blank: int | None) -> NDArray[Any]:
+    """Return stored numbers times `scale` plus `zero`, blanks as NaN; unsigned integers stay integers."""
+    factor, shift = 1.0 if scale is None else scale, zero or 0.0
+    if factor == 1 and blank is None:
+        if shift == 0:
+            return stored
+        if stored.dtype.kind in "iu" and shift == int(shift) and abs(shift) < 2**62:
+            return stored.astype(np.int64) + int(shift)
+    scaled = stored * factor + shift
+    return scaled if blank is None else np.where(stored == blank, np.nan, scaled)
 
 
 def _compressed_image(index: int, header: Header, data: Any, path: str) -> Hdu:
@@ -439,23 +447,37 @@ def _ascii_table(index: int, header: Header, data: Any, start: int, path: str) -
         if not found or first is None or not 0 < first <= first + int(found[2]) - 1 <= width:
             raise ReadError(f"{where}: not readable as FITS (TFORM{i} '{header.text(f'TFORM{i}')}', TBCOL{i} {first})")
         layout = (n_row, width, first - 1, int(found[2]), found[1])
-        columns.append(_named_column(header, i, n_row, _ascii_loader(data, start, layout, where)))
+        columns.append(_named_column(header, i, n_row, _ascii_loader(header, i, data, start, layout, where)))
     return Hdu(index, header, (), tuple(columns), lambda: np.empty(0))
 
 
-def _ascii_loader(data: Any, start: int, layout: tuple[int, int, int, int, str], where: str) -> Callable[[], Any]:
+def _ascii_loader(
+    header: Header, i: int, data: Any, start: int, layout: tuple[int, int, int, int, str], where: str
+) -> Callable[[], Any]:
     n_row, width, offset, size, code = layout
 
     def load() -> Any:
         cells = np.char.strip(_strided(data, start + offset, (n_row,), np.dtype(f"S{size}"), (width,)))
         if code == "A":
             return np.char.decode(cells, "latin-1")
+        null = header.text(f"TNULL{i}").encode("latin-1")  # blanks are none in any case
+        cells = np.where((cells == b"") | (cells == null), b"nan", np.char.replace(cells, b"D", b"E"))
         try:
-            return np.where(cells == b"", b"nan", np.char.replace(cells, b"D", b"E")).astype(np.float64)
+            stored = cells.astype(np.float64)
         except ValueError:
-            raise ReadError(f"{where}: a column of numbers holds {cells[0]!r}") from None
+            wrong = next(cell for cell in cells.tolist() if not _is_number(cell))
+            raise ReadError(f"{where}: column {i}, of numbers, holds {wrong!r}") from None
+        return _scaled(stored, header.number(f"TSCAL{i}"), header.number(f"TZERO{i}"), None)
 
     return load
+
+
+def _is_number(cell: bytes) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _column_loader(
@@ -487,18 +509,8 @@ def _scale_column(header: Header, i: int, code: str, cells: NDArray[Any]) -> NDA
     """Apply TSCAL, TZERO and TNULL."""
     if code == "L":
         return np.asarray(cells == ord("T"))
-    scale, zero = header.number(f"TSCAL{i}"), header.number(f"TZERO{i}")
     null = header.integer(f"TNULL{i}") if cells.dtype.kind in "iu" else None
-    if scale in (None, 1.0) and zero in (None, 0.0) and null is None:
-        return cells
-    if code in "BIJK" and scale in (None, 1.0) and null is None and zero == int(zero or 0):
-        return (
-            cells.astype(np.int64) + int(zero or 0)
-            if abs(zero or 0) < 2**62
-            else cells.astype(np.float64) + (zero or 0)
-        )
-    scaled = cells * (1.0 if scale is None else scale) + (0.0 if zero is None else zero)
-    return scaled if null is None else np.where(cells == null, np.nan, scaled)
+    return _scaled(cells, header.number(f"TSCAL{i}"), header.number(f"TZERO{i}"), null)
 
 
 def _variable_cells(

@@ -204,8 +204,9 @@ def _bad(mask: NDArray[Any], column: Column | None, headers: Sequence[Header]) -
     serious = next((flags for h in headers if (flags := h.integer("SDQFLAGS"))), None)
     if any(h.text("TELESCOP") == "JWST" for h in headers):
         serious = 1  # DO_NOT_USE
-    if serious is not None and mask.dtype.kind in "iu":
-        return np.asarray((mask.astype(np.int64) & serious) != 0)  # HST says which flags of its DQ matter
+    if serious is not None and mask.dtype.kind in "iuf":
+        flags = np.nan_to_num(mask, nan=-1, posinf=-1, neginf=-1).astype(np.int64)  # a blank has all of them
+        return np.asarray((flags & serious) != 0)  # HST says which flags of its DQ matter
     return np.asarray(mask != 0)
 
 

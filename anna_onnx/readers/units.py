@@ -134,7 +134,7 @@ def guess_unit(values: FloatArray, where: str) -> str:
     if good.size < 2 or good.size < 0.5 * values.size:
         raise NoWavelengthError(f"{where}: the axis holds no positive values, needed wavelengths")
     middle = float(np.sort(good)[good.size // 2])
-    if good[0] in (0.0, 1.0) and np.array_equal(np.diff(good), np.ones(good.size - 1)):
+    if good[0] == 1.0 and np.array_equal(np.diff(good), np.ones(good.size - 1)):
         raise NoWavelengthError(f"{where}: the axis counts pixels, needed wavelengths")
     if 3000 <= middle <= 60000:
         return "Angstrom"

@@ -92,9 +92,10 @@ def apogee(data, **header):
     return image(data, CRVAL1=4.179, CDELT1=6e-6, CRPIX1=1, CTYPE1="LOG-LINEAR", **header)
 
 
-def test_apstar_gives_the_combined_spectrum(tmp_path):
+@pytest.mark.parametrize("kind", ["i4", "u2"])
+def test_apstar_gives_the_combined_spectrum(tmp_path, kind):
     flux, error = np.stack([FLUX, 2 * FLUX, 3 * FLUX]), np.tile(np.where(np.arange(N) == 3, 1e10, 0.01), (3, 1))
-    mask = np.tile(np.where(np.arange(N) == 5, 1, 0) | 1 << 9, (3, 1)).astype("i4")
+    mask = np.tile(np.where(np.arange(N) == 5, 1, 0) | 1 << 9, (3, 1)).astype(kind)
     path = write_hdus(tmp_path / "a", apogee(flux), apogee(error), apogee(mask), OBJID="2M1")
     (star,) = read_spectra(path)
     np.testing.assert_allclose(star.wavelength, 10 ** (4.179 + 6e-6 * np.arange(N)))
@@ -425,11 +426,13 @@ def test_calspec_marks_good_pixels_with_one(tmp_path):
     assert (star.medium, star.id, bad_pixels(star)) == ("vacuum", "VEGA", [5])
 
 
-def test_hst_flags_count_when_they_are_serious(tmp_path):
+@pytest.mark.parametrize("null", [None, -32768])
+def test_hst_flags_count_when_they_are_serious(tmp_path, null):
     flags = np.zeros((2, N), dtype="i2")
     flags[:, 5], flags[:, 7] = 16, 1024
     cells = {"WAVELENGTH": np.stack([WAVE + 20, WAVE]), "FLUX": np.stack([FLUX, FLUX]), "ERROR": np.full((2, N), 0.1)}
     hdu = table("SCI", {"SDQFLAGS": 31743 & ~1024, "HELCORR": "COMPLETE"}, SPORDER=np.arange(2), **cells, DQ=flags)
+    hdu.header.update({} if null is None else {"TNULL5": null})
     path = write_hdus(tmp_path / "a", hdu, TELESCOP="HST", TARGNAME="HD 2")
     spectra = read_spectra(path)
     assert [bad_pixels(spectrum) for spectrum in spectra] == [[5], [5]]

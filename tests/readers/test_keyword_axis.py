@@ -188,6 +188,27 @@ def test_name_resolution_and_velocity_come_from_the_header(read):
     assert (spectrum.id, spectrum.resolution, spectrum.radial_velocity) == ("HD 1", 42000, -12.5)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "comment", "resolution", "velocity"),
+    [
+        ("RADVEL", 1500.0, "[m/s]", None, 1.5),
+        ("RADVEL", -12.5, "[km s-1] of the star", None, -12.5),
+        ("RADVEL", 1500.0, "Radial velocity [m/s]", None, 1.5),
+        ("RADVEL", -12.5, "[Angstrom]", None, None),
+        ("RADVEL", -12.5, "barycentric [see the manual]", None, -12.5),
+        ("SPECRES", 35.0, "[mA] resolution element", None, None),
+        ("SPECRES", 42000.0, "[] resolving power", 42000, None),
+    ],
+)
+def test_a_unit_in_brackets_counts(tmp_path, key, value, comment, resolution, velocity):
+    hdu = fits.PrimaryHDU(FLUX)
+    hdu.header.update({"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0})
+    hdu.header[key] = (value, comment)
+    hdu.writeto(tmp_path / "star.fits")
+    (spectrum,) = read_spectra(tmp_path / "star.fits")
+    assert (spectrum.resolution, spectrum.radial_velocity) == (resolution, velocity)
+
+
 def test_descending_wavelengths_are_reversed(read):
     (spectrum,) = read({"CRVAL1": 5000.0, "CDELT1": -0.5, "CRPIX1": 1.0})
     assert spectrum.wavelength[-1] == 5000
@@ -384,6 +405,22 @@ def test_tables_of_text_are_read(tmp_path):
     (star,) = read_spectra(path)
     np.testing.assert_allclose(star.wavelength, 5000 + 0.5 * np.arange(9))
     np.testing.assert_array_equal(star.sigma, np.arange(1, 10.0))
+
+
+def test_scaled_and_missing_numbers_in_tables_of_text_are_as_astropy_has_them(tmp_path):
+    wave = fits.Column("wave", "F9.3", unit="nm", ascii=True, array=500 + 0.05 * np.arange(9))
+    flux = fits.Column("flux", "I10", ascii=True, array=np.array([100, 101, -99, *range(103, 109)]))
+    hdu = fits.TableHDU.from_columns([wave, flux])
+    hdu.header.update({"TSCAL2": 0.01, "TZERO2": 1.0, "TNULL2": "-99"})
+    path = tmp_path / "star.fits"
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path)
+    (star,) = read_spectra(path)
+    assert np.flatnonzero(star.bad).tolist() == [2]
+    with fits.open(path) as theirs:
+        np.testing.assert_allclose(star.flux[~star.bad], theirs[1].data["flux"][~star.bad])
+    path.write_bytes(path.read_bytes().replace(b"       104", b"       1x4"))
+    with pytest.raises(ReadError, match=r"column 2, of numbers, holds b'1x4'"):
+        read_spectra(path)
 
 
 def test_compressed_images_are_read_with_astropy(tmp_path):
