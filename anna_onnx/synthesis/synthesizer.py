@@ -73,7 +73,7 @@ class Synthesizer:
     frequency : array, shape (n_frequency,)
         Angular, per unit of ln(wavelength).
     rotation : array, shape (n_table, 2)
-        Transform of the rotational profile and its differences, see `_tabulate_rotation`.
+        Transform of the rotational profile and its differences, see `tabulate_rotation`.
     rotation_place : array, shape (n_frequency,)
         Where in that table a vsini of 1 km/s is looked up.
     n_fine : int
@@ -152,7 +152,7 @@ class Synthesizer:
         frequency = 2 * np.pi / period * np.arange(transforms.shape[1])
         narrow = float(sigma.min()) ** 2 - fine_step**2  # negative without a profile: the sampling's own is undone
         transforms *= np.exp(-0.5 * narrow * frequency**2) * n_fine
-        rotation, rotation_step = _tabulate_rotation(max_vsini / C_KMS * frequency[-1], limb_darkening)
+        rotation, rotation_step = tabulate_rotation(max_vsini / C_KMS * frequency[-1], limb_darkening)
         sampling = _sampling_matrices((x - x0) / fine_step, np.sqrt(sigma**2 - narrow) / fine_step)
         return cls(
             xp=np,
@@ -350,7 +350,7 @@ def _with_mean(coefficients: NDArray[np.float32] | None, dtype: type[Any]) -> ND
     return np.concatenate([np.ones((len(coefficients), 1)), coefficients], axis=1).astype(dtype)
 
 
-def _tabulate_rotation(largest: float, limb_darkening: float) -> tuple[FloatArray, float]:
+def tabulate_rotation(largest: float, limb_darkening: float) -> tuple[FloatArray, float]:
     """Tabulate the Fourier transform of the rotational profile.
 
     Gray (2005, The Observation and Analysis of Stellar Photospheres, 3rd

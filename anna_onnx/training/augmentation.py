@@ -22,6 +22,7 @@ from anna_onnx.errors import TrainingError
 from anna_onnx.medium import C_KMS
 from anna_onnx.resampling import FWHM, Grid
 from anna_onnx.snrtemplate import read_template
+from anna_onnx.synthesis.synthesizer import tabulate_rotation
 from anna_onnx.training.draw import Draw
 from anna_onnx.training.imperfection import Imperfections
 
@@ -87,7 +88,8 @@ class Augmentation:
         self.lost = self._always_missing(grid).to(self.device)
         self.imperfections = Imperfections(settings, grid, self.device)
         velocities = settings.radial_velocity or (0.0, 0.0)
-        self.pixels = Pixels(wavelength, self.device, max(map(abs, velocities)))
+        rotation = settings.vsini or (0.0, 0.0)
+        self.pixels = Pixels(wavelength, self.device, max(map(abs, velocities)), rotation[1])
 
     def _load_template(self, grid: Grid, resolve: Callable[[str], object]) -> Tensor:
         if self.settings.snr_template is None:
@@ -194,7 +196,7 @@ class Augmentation:
         return flux, variance.rsqrt()
 
     def _noise(self, shape: torch.Size, draw: Draw, imperfect: Tensor | None) -> Tensor:
-        """Draw noise of unit variance; of neighbouring pixels correlated, and with outliers, where the settings ask."""
+        """Draw noise of unit variance, neighbouring pixels correlated where the settings ask; outliers come on top."""
         s = self.settings
         share = 1.0 if imperfect is None else imperfect.float()
         if s.noise_correlation is None:
@@ -249,9 +251,13 @@ class Pixels:
     device : torch.device
     max_velocity : float
         The largest that `shift` will be asked for, km/s.
+    max_vsini : float
+        The largest that `blur` will be asked for, km/s.
     """
 
-    def __init__(self, wavelength: Tensor, device: torch.device, max_velocity: float = 0.0) -> None:
+    def __init__(
+        self, wavelength: Tensor, device: torch.device, max_velocity: float = 0.0, max_vsini: float = 0.0
+    ) -> None:
         self.n = wavelength.numel()
         self.index = torch.arange(self.n, device=device)
         self.pixel = self.index.float()
@@ -267,6 +273,9 @@ class Pixels:
         self.fine_step = float(self.fine[1] - self.fine[0])
         self.to_fine = self.position_of(self.fine.exp().to(self.wavelength))[None].float()
         self.from_fine = ((log - self.fine[0]) / self.fine_step)[None].float().to(device)
+        nyquist = math.pi / self.fine_step
+        rotation, self.rotation_step = tabulate_rotation(nyquist * max_vsini / C_KMS, LIMB_DARKENING)
+        self.rotation = torch.as_tensor(rotation, dtype=torch.float32).to(device)
         extremes = self.displacement(torch.tensor([-max_velocity, max_velocity], device=device))
         self.reach = int(extremes.abs().max()) + 5
         # Over how many pixels a shift varies by less than half a pixel.
@@ -349,7 +358,7 @@ class Pixels:
         ----------
         flux : Tensor, shape (batch, n_pixel)
         vsini : Tensor, shape (batch,), optional
-            km/s
+            km/s, from 0 to `max_vsini`
         sigma : Tensor, shape (batch,), optional
             Of the Gaussian, in ln(wavelength).
         """
@@ -363,9 +372,16 @@ class Pixels:
         if sigma is not None:
             transfer = transfer * torch.exp(-2 * (math.pi * frequency * sigma[:, None]) ** 2)
         if vsini is not None:
-            transfer = transfer * rotation_transfer(frequency * (vsini[:, None] / C_KMS))
+            transfer = transfer * self._rotation(2 * math.pi * frequency * (vsini[:, None] / C_KMS))
         blurred = torch.fft.irfft(torch.fft.rfft(padded) * transfer, n=padded.shape[1])[:, pad : pad + fine.shape[1]]
         return _resample(blurred, self.from_fine).masked_fill_(missing, math.nan)
+
+    def _rotation(self, q: Tensor) -> Tensor:
+        """Return the Fourier transform of the rotational profile at angular frequency times vsini/c, from a table."""
+        place = q / self.rotation_step
+        below = place.floor()
+        entry = self.rotation[below.long()]  # (batch, frequency, 2)
+        return torch.addcmul(entry[..., 0], place - below, entry[..., 1])
 
 
 def cubic(flux: Tensor, cell: Tensor, t: Tensor) -> Tensor:
@@ -411,21 +427,6 @@ def _uniform_step(values: Tensor) -> float | None:
     """Return the step of equally spaced values, None of others."""
     step = values.diff()
     return float(step.mean()) if torch.allclose(step, step.mean(), rtol=1e-6, atol=0) else None
-
-
-def rotation_transfer(x: Tensor) -> Tensor:
-    """Return the Fourier transform of the rotational profile (Gray 2005, eq. 18.14) at frequency times vsini/c.
-
-    The profile is integrated numerically with the Chebyshev nodes that its ends, of
-    infinite slope, ask for.
-    """
-    n = 48
-    angle = math.pi * (torch.arange(n, device=x.device, dtype=x.dtype) + 0.5) / n
-    u, weight = angle.cos(), angle.sin()
-    e = LIMB_DARKENING
-    profile = 2 * (1 - e) * weight + 0.5 * math.pi * e * weight**2
-    profile = profile * weight
-    return (torch.cos(2 * math.pi * x[..., None] * u) @ profile) / profile.sum()
 
 
 def _extra_sigma(resolution: Tensor, own: float | None) -> Tensor:

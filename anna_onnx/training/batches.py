@@ -29,7 +29,9 @@ from anna_onnx.training.gridsource import GridSource
 from anna_onnx.trainingset import TrainingSet
 
 # Streams of random numbers; each with the seed and counters of its own.
+# Zeros at the end of a seed do not count (numpy's SeedSequence): no stream may be used both with and without a counter.
 SPLIT, ORDER, AUGMENT, VALIDATION, WEIGHTS, DROPOUT, CALIBRATION, BASIS, STARS = range(9)
+VALIDATION_STARS, CALIBRATION_STARS, REST_STARS, NOVELTY_STARS, NOVELTY, CLEAN = range(9, 15)
 GOLDEN = 0x9E3779B97F4A7C15  # odd: multiples of it are all different, modulo any power of 2
 BLOCK = 64  # rows that stay together when a file is larger than memory
 
@@ -103,9 +105,21 @@ class Source(Protocol):
 
 
 def generator(device: torch.device, seed: int, *stream: int) -> torch.Generator:
-    """Return a generator for one purpose: the same seed and stream give the same numbers."""
+    """Return a generator for one purpose: the same seed and stream give the same numbers.
+
+    For a purpose with very many generators see `_apart`.
+    """
     state = np.random.SeedSequence((seed, *stream)).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
+
+
+def _apart(first_seed: int, number: int, device: torch.device) -> torch.Generator:
+    """Return the generator of a number of a stream, another one for each of 2**32 numbers.
+
+    Of a seed torch takes 32 bits on the processor: seeds drawn at random, as by `generator`, would come again after
+    some ten thousands. That would also take several times as long.
+    """
+    return torch.Generator(device).manual_seed((first_seed + GOLDEN * number) % 2**63)
 
 
 class FileSource:
@@ -277,17 +291,17 @@ class GridStream:
         beyond: GridSource | None = None,
         share: float = 0.0,
     ) -> None:
-        self.source, self.seed, self.stream = source, seed, stream
+        self.source, self.seed = source, seed
         self.beyond, self.share = beyond, share
-        names = [canonical(name) for name in source.label_names]
-        self._columns = [names.index(canonical(label.name)) for label in labels]
+        self._columns = source.columns(labels)
+        self._first_seed = generator(torch.device("cpu"), seed, stream).initial_seed()
         self._low = torch.tensor([label.low for label in labels], dtype=source.dtype, device=source.device)
         self._span = torch.tensor([label.span for label in labels], dtype=source.dtype, device=source.device)
 
     def draw(self, position: int, n: int) -> Drawn:
-        """Return the spectra `position` to `position + n` of the run."""
+        """Return the n spectra of the run from `position` on; in portions of another size they are other stars."""
         # Numbers from the processor: the same stars on every device.
-        random = generator(torch.device("cpu"), self.seed, self.stream, position)
+        random = _apart(self._first_seed, position, torch.device("cpu"))
         # Their share of the whole run, however small its batches are.
         n_beyond = int(self.share * (position + n)) - int(self.share * position)
         flux, values, rv = self.source.draw(n - n_beyond, random)
@@ -299,7 +313,7 @@ class GridStream:
 
     def at_rest(self, n: int) -> Tensor:
         """Draw spectra of no radial velocity."""
-        random = generator(torch.device("cpu"), self.seed, BASIS)
+        random = generator(torch.device("cpu"), self.seed, REST_STARS)
         return self.source.draw(n, random, at_rest=True)[0]
 
 
@@ -349,9 +363,8 @@ class Batches(Dataset[Batch]):
         return Batch(flux, drawn.scaled, drawn.weight)
 
     def _random_for(self, step: int, device: torch.device) -> torch.Generator:
-        """Return this process's generator for a step; `generator` would take several times as long."""
-        seed = self._first_seed + GOLDEN * (step * self.world + self.rank)
-        return torch.Generator(device).manual_seed(seed % 2**63)
+        """Return this process's generator for a step."""
+        return _apart(self._first_seed, step * self.world + self.rank, device)
 
     def loader(self, first: int, settings: config.Loader, pin: bool) -> Iterator[Batch]:
         """Return the batches from step `first` on, made here or by workers.

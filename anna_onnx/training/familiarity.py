@@ -15,13 +15,13 @@ from anna_onnx import config
 from anna_onnx.bundle import Bundle
 from anna_onnx.fit import Fit, FitLimits
 from anna_onnx.hull import Hull
-from anna_onnx.labels import Label, canonical, scale
+from anna_onnx.labels import Label, scale
 from anna_onnx.legacy import open_training_set
 from anna_onnx.novelty import Novelty, pixel_noise
 from anna_onnx.resampling import Grid
 from anna_onnx.session import Session
 from anna_onnx.training.augmentation import Augmentation, Pixels, cubic
-from anna_onnx.training.batches import CALIBRATION, FileSource, generator
+from anna_onnx.training.batches import CLEAN, NOVELTY, NOVELTY_STARS, FileSource, generator
 from anna_onnx.training.comparison import TEST_COMPONENTS, Comparison
 from anna_onnx.training.emulation import fit_emulator
 from anna_onnx.training.task import open_grid
@@ -175,7 +175,7 @@ def clean_spectra(settings: config.Config, spectra: TrainingSet) -> Kinds:
     clean, grid = without_noise(settings.augmentation), spectra.grid
     chosen = np.resize(np.arange(min(len(spectra), N_THRESHOLD)), N_THRESHOLD)
     flux = torch.from_numpy(np.array(spectra.flux[: chosen.max() + 1], dtype=np.float32))[chosen]
-    random = generator(torch.device("cpu"), settings.seed, CALIBRATION, 2)
+    random = generator(torch.device("cpu"), settings.seed, CLEAN)
     stated = spectra.radial_velocity(settings.data.radial_velocity_column)
     velocity = None if stated is None else torch.as_tensor(stated[chosen], dtype=torch.float32)
 
@@ -216,9 +216,8 @@ def training_stars(settings: config.Config, labels: tuple[Label, ...], grid: Gri
     n = min(N_FIT, max(MAX_VALUES // grid.n_pixel, LEAST_STARS))
     if settings.data.grid:
         source, _ = open_grid(settings, torch.device("cpu"))
-        flux, values, rv = source.draw(n, generator(torch.device("cpu"), settings.seed, CALIBRATION, 3), at_rest)
-        columns = [source.label_names.index(canonical(label.name)) for label in labels]
-        return Stars(flux, scale(values.numpy()[:, columns], labels), rv.numpy())
+        flux, values, rv = source.draw(n, generator(torch.device("cpu"), settings.seed, NOVELTY_STARS), at_rest)
+        return Stars(flux, scale(values.numpy()[:, source.columns(labels)], labels), rv.numpy())
     sets = [open_training_set(settings.resolve(name), settings.labels.names or None) for name in settings.data.train]
     total = sum(len(part) for part in sets)
     rows = np.unique(np.linspace(0, total - 1, min(n, total)).astype(np.int64))
@@ -248,7 +247,7 @@ def fit_novelty(stars: Stars, augmentation: Augmentation, seed: int) -> Novelty:
         That of the training without noise and losses.
     seed : int
     """
-    random = generator(torch.device("cpu"), seed, CALIBRATION, 1)
+    random = generator(torch.device("cpu"), seed, NOVELTY)
     flux = stars.flux
     velocity = None if stars.velocity is None else torch.as_tensor(stars.velocity, dtype=torch.float32)
     basis = _without_gaps(augmentation(flux, random, velocity=velocity).flux)

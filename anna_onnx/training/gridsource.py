@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from anna_onnx.errors import GridError
+from anna_onnx.labels import Label, canonical
 from anna_onnx.resampling import Grid
 from anna_onnx.synthesis import SpectralGrid, Synthesizer
 from anna_onnx.synthesis.simulation import RV, Range, label_ranges
@@ -19,7 +20,7 @@ Sampler = Callable[[int, torch.Generator], Tensor]
 
 
 class GridSource:
-    """An endless supply of spectra, none of which comes twice.
+    """An endless supply of spectra: as long as the generator is not started again, none comes twice.
 
     The arithmetic is that of `anna_onnx.synthesis.Synthesizer`, in float32.
 
@@ -124,6 +125,11 @@ class GridSource:
         for rows in blocks(len(labels), self._block):
             flux[rows] = self._synthesizer(labels[rows], rv[rows])
         return flux
+
+    def columns(self, labels: Sequence[Label]) -> list[int]:
+        """Return where the labels stand among those that are drawn."""
+        names = [canonical(name) for name in self.label_names]
+        return [names.index(canonical(label.name)) for label in labels]
 
     def _uniform(self, n: int, generator: torch.Generator) -> Tensor:
         low, high = np.array(list(self.ranges.values())).T

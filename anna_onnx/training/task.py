@@ -20,8 +20,9 @@ from anna_onnx.resampling import Grid
 from anna_onnx.synthesis import SpectralGrid, continued, wavelength_grid
 from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.batches import (
-    CALIBRATION,
+    CALIBRATION_STARS,
     VALIDATION,
+    VALIDATION_STARS,
     Drawn,
     FileSource,
     GridStream,
@@ -150,7 +151,7 @@ def _task_from_grid(settings: config.Config, device: torch.device) -> Task:
         files["validation"] = settings.resolve(data.validation)
         validation = _validation_from_file(settings, grid, labels, augmentation)
     elif data.validation_size:
-        drawn = GridStream(stars, labels, settings.seed, VALIDATION).draw(0, data.validation_size)
+        drawn = GridStream(stars, labels, settings.seed, VALIDATION_STARS).draw(0, data.validation_size)
         chosen = augmentation if settings.validation.augment else None
         validation = _examples(drawn, np.arange(data.validation_size), chosen, settings.seed, VALIDATION)
     training = GridStream(stars, labels, settings.seed, beyond=_open_beyond(settings, device), share=data.beyond)
@@ -179,12 +180,13 @@ def open_grid(settings: config.Config, device: torch.device) -> tuple[GridSource
     """
     asked = settings.labels
     spectra = SpectralGrid.open(grid_path(settings))
-    source = _source_of(spectra, _ranges(asked.names, asked.low, asked.high), settings, device)
+    source = _source_of(spectra, _ranges(spectra, asked.low, asked.high, asked.names), settings, device)
+    ranges = {canonical(name): limits for name, limits in source.ranges.items()}
     labels = []
     for i, name in enumerate(asked.names or source.label_names):
-        if canonical(name) not in source.ranges:
+        if canonical(name) not in ranges:
             raise TrainingError(f"{spectra.path}: no label {name}; it has {', '.join(source.label_names)}")
-        low, high = source.ranges[canonical(name)]
+        low, high = ranges[canonical(name)]
         labels.append(Label(name, low, high, asked.units[i] if asked.units else None))
     return source, tuple(labels)
 
@@ -194,9 +196,9 @@ def _open_beyond(settings: config.Config, device: torch.device) -> GridSource | 
     asked = settings.labels
     if not settings.data.beyond:
         return None
-    ranges = _ranges(asked.names, asked.lowest or asked.low, asked.highest or asked.high)
-    spectra = continued(SpectralGrid.open(grid_path(settings)), ranges)
-    return _source_of(spectra, ranges, settings, device)
+    spectra = SpectralGrid.open(grid_path(settings))
+    ranges = _ranges(spectra, asked.lowest or asked.low, asked.highest or asked.high, asked.names)
+    return _source_of(continued(spectra, ranges), ranges, settings, device)
 
 
 def _source_of(
@@ -214,23 +216,25 @@ def _source_of(
     )
 
 
-def _ranges(names: Sequence[str], low: Sequence[float], high: Sequence[float]) -> dict[str, tuple[float, float]]:
-    """Return the ranges by label, none where they are not all given."""
+def _ranges(
+    spectra: SpectralGrid, low: Sequence[float], high: Sequence[float], names: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """Return the ranges by label, as the grid names it; none where they are not all given."""
     if not (low and high):
         return {}
-    return {canonical(name): (a, b) for name, a, b in zip(names, low, high, strict=True)}
+    axes = {canonical(name): name for name in spectra.axis_names}
+    return {axes.get(canonical(name), canonical(name)): (a, b) for name, a, b in zip(names, low, high, strict=True)}
 
 
-def training_set_from_grid(settings: config.Config, n: int, stream: int = CALIBRATION) -> TrainingSet:
+def training_set_from_grid(settings: config.Config, n: int) -> TrainingSet:
     """Draw a training set, in memory, from the grid of `data.grid`: stars that training did not see."""
     stars, labels = open_grid(settings, torch.device("cpu"))
-    flux, values, rv = stars.draw(n, generator(torch.device("cpu"), settings.seed, stream))
-    columns = [stars.label_names.index(canonical(label.name)) for label in labels]
+    flux, values, rv = stars.draw(n, generator(torch.device("cpu"), settings.seed, CALIBRATION_STARS))
     return TrainingSet(
         path=grid_path(settings),
         grid=stars.grid,
         flux=flux.numpy(),
-        labels=values.numpy()[:, columns],
+        labels=values.numpy()[:, stars.columns(labels)],
         label_names=tuple(label.name for label in labels),
         label_units=tuple(label.unit or "" for label in labels),
         id=np.arange(n),

@@ -213,6 +213,18 @@ def test_rotation_is_the_convolution_with_grays_profile(vsini):
     assert area == pytest.approx(1.0, rel=2e-3)
 
 
+@pytest.mark.parametrize("vsini", [60.0, 150.0])
+def test_fast_rotation_is_right_at_high_resolution_too(vsini):
+    grid = Grid(np.arange(6700.0, 6750.0, 0.02))
+    velocity = np.log(grid.wavelength / CENTER) * C_KMS
+    share = np.linspace(-1, 1, 4001)
+    weight = gray_profile(vsini * share, vsini)
+    truth = 1 - 0.5 * np.exp(-0.5 * ((velocity[:, None] - vsini * share) / 1.3) ** 2) @ weight
+    line = 1 - 0.5 * np.exp(-0.5 * (velocity / 1.3) ** 2)
+    rotated = augment(line[None], grid, vsini=(vsini, vsini)).flux[0].numpy()
+    assert rotated == pytest.approx(truth, abs=0.01 * (1 - truth.min()))
+
+
 def test_a_star_that_does_not_rotate_keeps_its_lines():
     flux = gaussian_line(GRID.wavelength)[None]
     assert augment(flux, vsini=(0.0, 0.0)).flux.numpy() == pytest.approx(flux, abs=1e-3)

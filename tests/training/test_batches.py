@@ -17,7 +17,7 @@ from anna_onnx.errors import TrainingError
 from anna_onnx.labels import Label
 from anna_onnx.legacy import hdf5_to_binary, open_training_set
 from anna_onnx.training.augmentation import Augmentation
-from anna_onnx.training.batches import Batches, FileSource, split_by_star, weigh
+from anna_onnx.training.batches import Batches, FileSource, GridStream, split_by_star, weigh
 
 LABELS = (Label("teff", 3000, 6000), Label("logg", 1, 5))
 ALL_MEMORY, NO_MEMORY = 4e9, 1.0
@@ -180,7 +180,28 @@ def test_a_label_that_is_not_there_is_named(tmp_path, make_set):
         FileSource([open_training_set(path)], np.arange(5), [Label("feh", 0, 1)], 1)
 
 
-# --- batches -----------------------------------------------------------------
+class FirstNumbers:
+    """Stands in for a grid: its spectra are the first random numbers that it gets."""
+
+    label_names, dtype, device = ("teff",), torch.float64, torch.device("cpu")
+
+    def columns(self, labels):
+        return [0]
+
+    def draw(self, n, random, at_rest=False):
+        first = torch.rand(n, 1, generator=random, dtype=torch.float64)
+        return first.float(), first, first[:, 0]
+
+
+@pytest.mark.parametrize("pair", [(4265, 26932), (122623, 125100)])
+def test_stars_drawn_from_a_grid_do_not_come_again_in_a_long_run(pair):
+    # Steps whose seeds, were they drawn at random, would share the 32 bits that torch takes of one.
+    stream = GridStream(FirstNumbers(), [Label("teff", 0, 1)], seed=1)
+    first, second = (stream.draw(128 * step, 5).scaled for step in pair)
+    assert not torch.equal(first, second)
+    assert torch.equal(first, stream.draw(128 * pair[0], 5).scaled)
+
+
 
 
 @pytest.fixture

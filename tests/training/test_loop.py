@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 
+import h5py
 import numpy as np
 import pytest
 
@@ -15,9 +16,10 @@ torch = pytest.importorskip("torch")
 from anna_onnx import config
 from anna_onnx.errors import ConfigError, TrainingError
 from anna_onnx.medium import C_KMS
+from anna_onnx.training import batches, task
 from anna_onnx.training.loop import build_network, train
 from anna_onnx.training.optimization import cost_of, evaluate, rate_at, stage_of
-from anna_onnx.training.task import prepare_task, training_set_from_grid
+from anna_onnx.training.task import make_examples, prepare_task, training_set_from_grid
 
 CPU = torch.device("cpu")
 ONLY_TRAIN = {"train": "train.h5"}
@@ -401,6 +403,40 @@ def test_a_training_set_drawn_from_the_grid_has_the_labels_of_the_run(toy):
     assert drawn.label_names == ("feh", "teff")
     assert drawn.flux.shape == (30, 21)
     assert 4000 < drawn.labels[:, 1].mean() < 7500
+
+
+def test_stars_and_their_noise_have_random_numbers_of_their_own(toy, monkeypatch):
+    used, generator = [], batches.generator
+
+    def remember(device, *stream):
+        used.append(np.trim_zeros(stream, "b"))  # as numpy's SeedSequence reads it
+        return generator(device, *stream)
+
+    for module in (batches, task):
+        monkeypatch.setattr(module, "generator", remember)
+    settings = toy(data=GRID_DATA | {"validation_size": 20})
+    whole = prepare_task(settings, CPU)
+    drawn = training_set_from_grid(settings, 20)
+    make_examples([drawn], np.arange(20), whole.labels, whole.augmentation, settings.seed, batches.CALIBRATION)
+    assert len(used) == len(set(used)) == 5
+
+
+def test_the_axes_of_a_grid_may_be_named_as_one_likes(toy):
+    pixels = np.arange(6640.0, 6670.0, 0.05)
+    with h5py.File(toy.folder / "grid.h5", "w") as file:
+        file.attrs.update({"format": "anna-grid", "format_version": "1.0", "axes": ["Temperature", "aFe"]})
+        file["Temperature"], file["aFe"] = [4000.0, 5000.0, 6000.0], [-0.2, 0.0, 0.2]
+        file["wavelength"] = pixels
+        file["wavelength"].attrs["medium"] = "air"
+        file["flux"] = np.ones((3, 3, pixels.size), "f4")
+    data = {"grid": "grid.h5", "wavelength": [6650, 6660, 0.2], "fwhm": 0.6}
+    asked = {"names": ["aFe", "teff"], "low": [-0.1, 4500], "high": [0.1, 5000]}
+    wider = {"data": data | {"beyond": 0.5}, "labels": asked | {"lowest": [-0.3, 4000]}}
+    for settings in (toy(data=data), toy(data=data, labels=asked), toy(**wider)):
+        drawn = prepare_task(settings, CPU).source.draw(0, 50).scaled
+        assert drawn.shape == (50, len(settings.labels.names) or 3)
+        assert training_set_from_grid(settings, 3).labels.shape == (3, drawn.shape[1])
+        assert bool((drawn < 0).any()) == bool(settings.data.beyond)
 
 
 def test_the_velocity_of_a_star_drawn_from_the_grid_is_that_of_its_lines(toy):
