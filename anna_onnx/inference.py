@@ -59,6 +59,22 @@ class InferOptions:
     threads: int = 0
     covariance: bool = False
 
+    @property
+    def said(self) -> dict[str, str]:
+        """What was asked for of all that changes the numbers, as the header of a table says it."""
+        asked = {name: getattr(self, name) for name in ("level", "correct_trends", "covariance")}
+        asked |= {**vars(self.prepare), **vars(self.read)}
+        return {name: text for name, value in asked.items() if (text := _spelled(value))}
+
+
+def _spelled(value: Any) -> str:
+    """Return an option as text, empty where nothing was asked for."""
+    if value is None:
+        return ""
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else ""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
 
 class Findings(NamedTuple):
     """What inference finds out of a block of spectra.
@@ -296,7 +312,7 @@ def infer_table(bundle: Bundle, spectra: Any, options: InferOptions | None = Non
     blocks = list(infer(bundle, as_spectra(spectra, options.read), options))
     if not blocks:
         raise AnnaError("no spectra given")
-    return as_qtable(join(blocks), bundle.sidecar.labels, model_info(bundle))
+    return as_qtable(join(blocks), bundle.sidecar.labels, model_info(bundle) | options.said)
 
 
 def half_width(bundle: Bundle, sigma: FloatArray, snr: FloatArray, level: float) -> FloatArray:

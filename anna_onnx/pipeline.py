@@ -152,7 +152,8 @@ def infer_to_table(
     inference = Inference(bundle, options)
     columns = {"intervals": level is not None, "rv": rv is not None, "covariance": covariance}
     counts = _Counts(report, len(parts))
-    with ResultWriter(output, bundle.sidecar.labels, model_info(bundle), resume=resume, **columns) as writer:
+    meta = model_info(bundle) | options.said
+    with ResultWriter(output, bundle.sidecar.labels, meta, resume=resume, **columns) as writer:
         left = _not_done(parts, writer.done()) if resume else parts
         try:
             for rows in _run(inference, left, processes, scheduler):

@@ -45,7 +45,7 @@ class Schema:
         Whether ``<label>_lo, <label>_hi``, the removed radial velocity, and the correlation
         ``corr_<label>_<label>`` of each pair of labels come along.
     meta : mapping of str to str
-        Such as model, sha256, version.
+        Such as model, sha256, version, level.
 
     Raises
     ------
@@ -84,10 +84,15 @@ class Schema:
             Column("flags", "text", "what to know before believing the row", ucd="meta.code"),
             Column("flag_bits", "integer", "the flags as a sum of bits", ucd="meta.code"),
             Column("message", "text", "what was assumed, or went wrong", ucd="meta.note"),
-            *(column for label in self.labels if self.intervals for column in _interval(label)),
+            *(column for label in self.labels if self.intervals for column in _interval(label, self._interval_name)),
             *(_correlation(*pair) for pair in itertools.combinations(self.labels, 2) if self.covariance),
             *([self._rv_column] if self.rv else []),
         )
+
+    @property
+    def _interval_name(self) -> str:
+        """What the interval is called; the header states its probability, as a fraction, where it is known."""
+        return f"{100 * float(self.meta['level']):g} % interval" if "level" in self.meta else "interval"
 
     @property
     def _rv_column(self) -> Column:
@@ -373,11 +378,11 @@ def _value_and_error(label: Label) -> tuple[Column, Column]:
     )
 
 
-def _interval(label: Label) -> tuple[Column, Column]:
+def _interval(label: Label, what: str) -> tuple[Column, Column]:
     unit, ucd = label.unit or "", label.ucd or ""
     return (
-        Column(f"{label.name}_lo", "number", f"lower end of the interval of {label.name}", unit, _ucd("stat.min", ucd)),
-        Column(f"{label.name}_hi", "number", f"upper end of the interval of {label.name}", unit, _ucd("stat.max", ucd)),
+        Column(f"{label.name}_lo", "number", f"lower end of the {what} of {label.name}", unit, _ucd("stat.min", ucd)),
+        Column(f"{label.name}_hi", "number", f"upper end of the {what} of {label.name}", unit, _ucd("stat.max", ucd)),
     )
 
 

@@ -86,6 +86,19 @@ def test_covariance_adds_the_correlations_that_python_gets_too(correlated: str, 
     assert "corr_teff_logg" not in Bundle.load(correlated).infer(stars).colnames
 
 
+def test_a_table_says_what_was_asked_for(model: str, stars: list[str], tmp_path: Path) -> None:
+    from astropy.table import Table
+
+    output = tmp_path / "labels.ecsv"
+    said = {"level": "0.9", "normalize": "yes", "rv": "0.0", "medium": "air", "columns": "1,2"}
+    words = ["--level", "0.9", "--normalize", "--rv", "0", "--medium", "air", "--columns", "1,2"]
+    assert lite("infer", model, *stars, "-o", str(output), *words).exit_code == 0
+    table = Bundle.load(model).infer(stars, level=0.9, normalize=True, rv=0.0, medium="air", columns=(1, 2))
+    for found in (Table.read(output), table):
+        assert {key: value for key, value in found.meta.items() if key not in ("model", "sha256", "version")} == said
+        assert found["teff_lo"].info.description == "lower end of the 90 % interval of teff"
+
+
 def test_one_bad_file_never_stops_the_others(model: str, stars: list[str], tmp_path: Path) -> None:
     (tmp_path / "junk.fits").write_bytes(b"SIMPLE  =                    T" + b" " * 5000)
     result = lite("infer", model, stars[0], str(tmp_path / "junk.fits"), str(tmp_path / "absent.fits"), stars[1])
@@ -230,7 +243,9 @@ def test_an_interrupted_run_is_resumed(
     other = infer(files[1:], output, "--resume")
     assert "resume with the same files" in other.stderr
     plain = lite("infer", correlated, *files, "-o", str(output), "--resume")
-    assert "with other settings (other columns)" in plain.stderr
+    assert "with other settings (covariance: yes, now not given)" in plain.stderr
+    others = infer(files, output, "--resume", "--rv", "0", "--medium", "air")
+    assert "with other settings (rv: not given, now 0.0; medium: not given, now air)" in others.stderr
     result = infer(files, output, "--resume")
     assert result.exit_code == 0, result.stderr
     assert output.read_text(encoding="utf-8") == whole.read_text(encoding="utf-8")

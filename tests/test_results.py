@@ -103,6 +103,22 @@ def test_units_descriptions_and_the_model_are_in_the_header(tmp_path: Path, suff
     assert {key: info[key] for key in META} == META
 
 
+@pytest.mark.parametrize("suffix", ["ecsv", "fits", "vot", "h5"])
+def test_an_interval_says_its_probability(tmp_path: Path, suffix: str) -> None:
+    path, rows = tmp_path / f"t.{suffix}", replace(ROWS, lo=ROWS.values - 1, hi=ROWS.values + 1)
+    with ResultWriter(path, LABELS, META | {"level": "0.95", "normalize": "yes"}, intervals=True) as table:
+        table.write(rows)
+    if suffix == "fits":
+        header = fits.getheader(path, 1)
+        assert header["TCOMM18"] == "lower end of the 95 % interval of teff"
+        assert (header["LEVEL"], header["NORMALIZE"]) == ("0.95", "yes")
+        return
+    found = read(path)
+    assert found["teff_lo"].description == "lower end of the 95 % interval of teff"
+    if suffix != "vot":
+        assert (found.meta["level"], found.meta["normalize"]) == ("0.95", "yes")
+
+
 def test_ucds_are_kept(tmp_path: Path) -> None:
     field = votable.parse_single_table(write(tmp_path / "t.vot")).get_field_by_id_or_name("teff")
     assert field.ucd == "phys.temperature.effective"
