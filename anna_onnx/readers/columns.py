@@ -15,6 +15,7 @@ from .facts import medium_in
 from .units import UNSTATED, split_log
 
 ErrorKind = Literal["sigma", "ivar", "variance"]
+_IN_WORDS = {"ivar": "inverse variances", "variance": "variances"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +106,7 @@ _MASK = (
     "flag", "data_quality", "dataqual", "bad", "badpix", "bitmask", "bpm", "flux_mask", "opt_mask", "box_mask",
     "quality_flag",
 )  # fmt: skip
+_INVERSE, _SQUARED = re.compile("ivar|inv(erse)?_?var"), re.compile("(^|_)var(iance)?(_|$)")
 _NO_WAVELENGTH = re.compile("err|num")  # wavenumbers
 _BRACKET = re.compile(r"[\[(]([^\])]*)[\])]")
 _SPECTRAL_UNIT = re.compile(
@@ -157,10 +159,11 @@ def _as_chosen(columns: Sequence[Column], where: str, chosen: tuple[str | int, .
     wavelength, flux, error, mask = (*picked, None, None)[:4]
     assert wavelength is not None  # ReadOptions asks for two at least
     assert flux is not None
-    kind = _kind_by_name(error) if error is not None else "sigma"
+    kind = "sigma" if error is None else _kind(error)
     log = _log_base(wavelength)
     named = ", ".join(column.name for column in picked)
-    return Roles(wavelength, flux, error, kind, mask, log, (f"columns {named} as requested",))
+    taken = "" if error is None or kind == "sigma" else f", {error.name} taken as {_IN_WORDS[kind]}"
+    return Roles(wavelength, flux, error, kind, mask, log, (f"columns {named} as requested{taken}",))
 
 
 def _pick(columns: Sequence[Column], where: str, name: str | int) -> Column:
@@ -214,24 +217,23 @@ def _find_error(columns: Sequence[Column], flux: Column) -> tuple[Column | None,
         f"{flux.key}_sig",
         flux.key.replace("flux", "err"),
         flux.key.replace("flux", "fluxerr"),
+        f"{flux.key}_ivar",
+        f"{flux.key}_var",
+        f"{flux.key}_variance",
     )
-    found = _by_utype(columns, "fluxaxis.accuracy.staterror", "fluxaxis.error") or _by_name(columns, sibling)
-    if found is not None:
+    if (found := _by_utype(columns, "fluxaxis.accuracy.staterror", "fluxaxis.error")) is not None:
         return found, "sigma"
-    if (found := _by_name(columns, (f"{flux.key}_ivar",))) is not None:
-        return found, "ivar"
-    if (found := _by_name(columns, _SIGMA)) is not None:
-        return found, "sigma"
-    if (found := _by_name(columns, _IVAR)) is not None:
-        return found, "ivar"
-    if (found := _by_name(columns, _VARIANCE)) is not None:
-        return found, "variance"
-    found = next((c for c in columns if c.ucd.lower().startswith("stat.error") and "phot" in c.ucd.lower()), None)
-    return found, "sigma"
+    found = _by_name(columns, (*sibling, *_SIGMA, *_IVAR, *_VARIANCE)) or next(
+        (c for c in columns if c.ucd.lower().startswith("stat.error") and "phot" in c.ucd.lower()), None
+    )
+    return found, "sigma" if found is None else _kind(found)
 
 
-def _kind_by_name(column: Column) -> ErrorKind:
-    return "ivar" if column.key in _IVAR else "variance" if column.key in _VARIANCE else "sigma"
+def _kind(error: Column) -> ErrorKind:
+    """Return what a column of errors holds, by its name."""
+    if _INVERSE.search(error.key):
+        return "ivar"
+    return "variance" if _SQUARED.search(error.key) else "sigma"
 
 
 def _by_utype(columns: Sequence[Column], *endings: str) -> Column | None:

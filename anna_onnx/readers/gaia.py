@@ -50,8 +50,10 @@ def with_wavelength(columns: Sequence[Column], where: str) -> Sequence[Column]:
 
 
 def recognize(wavelength: FloatArray, facts: Facts) -> Facts:
-    """Add what is known when the wavelengths (Angstrom) are those of the RVS."""
+    """Add what is known when the wavelengths (Angstrom) are those of the RVS, unless the file says otherwise."""
     if wavelength.size != N_PIXEL or not np.allclose(wavelength[[0, -1]], (8460.0, 8700.0), rtol=0, atol=1e-6):
+        return facts
+    if facts.medium == "air" or facts.frame not in ("unknown", "rest"):
         return facts
     known = facts.known(medium="vacuum", frame="rest", resolution=facts.resolution or 11500.0)
     return known.noted("Gaia RVS mean spectrum: vacuum, rest frame, R = 11500")

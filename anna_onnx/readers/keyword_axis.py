@@ -2,12 +2,14 @@
 
 References
 ----------
+Greisen & Calabretta 2002, A&A 395, 1061 (FITS paper I): CD1_1, PC1_1.
 Greisen et al. 2006, A&A 446, 747 (FITS paper III): CTYPE, and the -LOG algorithm.
 IRAF ``help specwcs``: DC-FLAG, equispec.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -170,9 +172,12 @@ def _refuse(ctype: str, where: str) -> None:
 
 
 def _linear(header: Header, where: str) -> tuple[float, float, tuple[str, ...]]:
-    """Return CRVAL1, the step, and notes."""
+    """Return CRVAL1, the step, and notes; beside CD1_1 CDELT1 does not count (FITS paper I)."""
     first, step, matrix = header.number("CRVAL1"), header.number("CDELT1"), header.number("CD1_1")
-    if matrix and (not step or step == 1.0):
+    notes: tuple[str, ...] = ()
+    if matrix:
+        if step and step != 1.0 and not math.isclose(step, matrix, rel_tol=1e-6):
+            notes = (f"step CD1_1 = {matrix:g}; CDELT1 = {step:g} does not count beside it",)
         step = matrix
     elif matrix is None and (rotation := header.number("PC1_1")):
         step = rotation * (1.0 if step is None else step)  # astropy writes CD1_1 as PC1_1 beside a CDELT1 of 1
@@ -183,8 +188,9 @@ def _linear(header: Header, where: str) -> tuple[float, float, tuple[str, ...]]:
         raise NoWavelengthError(f"{where}: no CRVAL1 and CDELT1 or CD1_1, so that no pixel has a wavelength")
     if step == 1.0 and first in (0.0, 1.0):
         raise NoWavelengthError(f"{where}: CRVAL1 {first:g} and CDELT1 1 count pixels, needed wavelengths")
-    missing = header.number("CRPIX1") is None
-    return first, step, ("CRPIX1 missing, taken as 1",) if missing else ()
+    if header.number("CRPIX1") is None:
+        notes = (*notes, "CRPIX1 missing, taken as 1")
+    return first, step, notes
 
 
 def _reference(header: Header) -> float:

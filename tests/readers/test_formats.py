@@ -447,6 +447,12 @@ def test_gaia_rvs_is_recognised_by_its_grid(tmp_path):
     assert (star.medium, star.frame, star.resolution) == ("vacuum", "rest", 11500)
 
 
+def test_what_a_file_on_the_grid_of_gaia_rvs_says_counts(tmp_path):
+    hdu = table(wave_air=8460 + 0.1 * np.arange(2401), flux=np.ones(2401))
+    (star,) = read_spectra(write_hdus(tmp_path / "a", hdu))
+    assert (star.medium, star.frame, star.resolution) == ("air", "unknown", None)
+
+
 def test_gaia_rvs_in_bulk_has_no_wavelength_column(tmp_path):
     hdu = table(source_id=np.arange(3), flux=np.ones((3, 2401)), flux_error=np.full((3, 2401), 0.1))
     spectra = read_spectra(write_hdus(tmp_path / "a", hdu))
@@ -505,6 +511,25 @@ def test_columns_can_be_chosen(tmp_path):
         assert star.sigma[0] == pytest.approx(0.05)
     with pytest.raises(ReadError, match="no column"):
         read_spectra(path, columns=("b", "z"))
+
+
+@pytest.mark.parametrize(
+    ("flux", "error", "values"),
+    [
+        ("OPT_FLAM", "OPT_FLAM_IVAR", 1e4),
+        ("spec", "spec_ivar", 1e4),
+        ("spec", "spec_var", 1e-4),
+        ("flux", "flux_variance", 1e-4),
+        ("flux", "var", 1e-4),
+        ("flux", "inverse_variance", 1e4),
+        ("spec", "spec_err", 1e-2),
+    ],
+)
+def test_a_column_of_errors_means_the_same_whether_found_or_chosen(tmp_path, flux, error, values):
+    path = write_hdus(tmp_path / "a", table("S", **{"wave": WAVE, flux: FLUX, error: np.full(N, values)}))
+    for columns in (None, ("wave", flux, error)):
+        (star,) = read_spectra(path, columns=columns)
+        np.testing.assert_allclose(star.sigma, 0.01)
 
 
 def test_ragged_cells_are_read(tmp_path):

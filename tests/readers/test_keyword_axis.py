@@ -44,6 +44,8 @@ def read(tmp_path):
         ({"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 11.0}, 4995.0, 4995.5),
         ({"CRVAL1": 5000.0, "CDELT1": 1.0, "CD1_1": 0.5, "CRPIX1": 1}, 5000.0, 5000.5),
         ({"CRVAL1": 5000, "CD1_1": 0.5, "CRPIX1": 1}, 5000.0, 5000.5),
+        ({"CRVAL1": 5000.0, "CDELT1": 0.05, "CD1_1": 0.5, "CRPIX1": 1}, 5000.0, 5000.5),
+        ({"CRVAL1": 5000.0, "CDELT1": 0.5, "CD1_1": 0.0, "CRPIX1": 1}, 5000.0, 5000.5),
         ({"CRVAL1": 500.0, "CDELT1": 0.05, "CUNIT1": "nm"}, 5000.0, 5000.5),
         ({"CRVAL1": 0.5, "CDELT1": 5e-5, "CUNIT1": "micron"}, 5000.0, 5000.5),
         ({"CRVAL1": 5e-7, "CDELT1": 5e-11, "CUNIT1": "m"}, 5000.0, 5000.5),
@@ -207,6 +209,13 @@ def test_a_unit_in_brackets_counts(tmp_path, key, value, comment, resolution, ve
     hdu.writeto(tmp_path / "star.fits")
     (spectrum,) = read_spectra(tmp_path / "star.fits")
     assert (spectrum.resolution, spectrum.radial_velocity) == (resolution, velocity)
+
+
+def test_a_step_that_does_not_count_is_noted(read):
+    (spectrum,) = read({"CRVAL1": 5000.0, "CDELT1": 0.05, "CD1_1": 0.5, "CRPIX1": 1.0})
+    assert any("CDELT1 = 0.05" in note for note in spectrum.notes)
+    (spectrum,) = read({"CRVAL1": 5000.0, "CDELT1": 0.5, "CD1_1": 0.5000000001, "CRPIX1": 1.0})
+    assert not any("CDELT1" in note for note in spectrum.notes)
 
 
 def test_descending_wavelengths_are_reversed(read):
