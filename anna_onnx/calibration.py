@@ -18,6 +18,7 @@ from anna_onnx.errors import BundleError
 
 FloatArray = NDArray[np.float64]
 ONE_SIGMA = 0.6827
+LEVELS = (0.1, 0.3, 0.5, ONE_SIGMA, 0.8, 0.9, 0.95, 0.99)
 LEAST_SNR = 1e-3  # a measured S/N may come out as zero or below
 
 
@@ -88,6 +89,26 @@ class Calibration:
     def _at_level(self) -> dict[float, FloatArray]:
         """The factors, shape (n_bin, n_label), of the levels that were asked for: one or two of many blocks."""
         return {}
+
+
+def conformal_quantiles(ratio: FloatArray) -> FloatArray:
+    """Return the quantiles of each label at `LEVELS`, shape (n_label, n_level).
+
+    The rank ceil((n + 1) p) makes the promise hold for a finite sample too
+    (Angelopoulos & Bates 2021, section 1).
+
+    Parameters
+    ----------
+    ratio : array, shape (n, n_label)
+        ``|true - inferred| / sigma``, NaN where the truth is not known; a label that is never known has factors of 1.
+    """
+    result = np.ones((ratio.shape[1], len(LEVELS)))
+    for i, column in enumerate(ratio.T):
+        known = np.sort(column[np.isfinite(column)])
+        rank = np.ceil((known.size + 1) * np.array(LEVELS)).astype(int)
+        if known.size:
+            result[i] = known[np.clip(rank, 1, known.size) - 1]
+    return result
 
 
 def interpolate_in_noise(snr: ArrayLike, bins: FloatArray, values: FloatArray) -> FloatArray:

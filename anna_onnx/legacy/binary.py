@@ -350,10 +350,11 @@ def _read_layout(path: Path) -> _Layout:
     if size < layout.start:
         raise LegacyError(f"{path}: ends at byte {size}, inside its {layout.n_pixel} wavelengths: copy it again")
     if rest or rest_bytes:
+        keep = f", or keep the {n} whole stars: truncate -s {layout.byte(n, 0)} {path.name}" if n else ""
         raise LegacyError(
             f"{path}: ends at byte {size}, after {rest} of the {layout.record} numbers of star {n}"
             f"{f' and {rest_bytes} bytes of the next' if rest_bytes else ''}: truncated, or with extra entries. "
-            f"Copy it again, or keep the {n} whole stars: truncate -s {layout.byte(n, 0)} {path.name}"
+            f"Copy it again{keep}"
         )
     if n == 0:
         raise LegacyError(f"{path}: {layout.n_pixel} wavelengths and no star after them")
@@ -460,13 +461,22 @@ def _columns_for_binary(training_set: TrainingSet) -> tuple[FloatArray, FloatArr
         + "".join(f", aux/{name}" for name in training_set.aux if name not in ("dummy", "rv"))
     ]
     n = len(training_set)
-    try:
-        ids = training_set.id.astype(np.float64)
-    except ValueError:
-        ids = np.arange(n, dtype=np.float64)
-        notes.append(f"the ids are text ('{training_set.id[0]}', ...), which a .bin cannot hold: stars are numbered")
+    are_numbers = training_set.id.dtype.kind == "f"
+    lost = [] if are_numbers else [name for name in training_set.id if not _survives_f8(str(name))]
+    ids = np.arange(n, dtype=np.float64) if lost else training_set.id.astype(np.float64)
+    if lost:
+        notes.append(f"ids such as '{lost[0]}' are no numbers that a .bin can hold: stars are numbered")
     name = next((name for name in ("dummy", "rv") if name in training_set.aux), None)
     if name is None:
         notes.append("no aux/dummy and no aux/rv: the dummy entry is 0")
     dummy = np.zeros(n) if name is None else np.asarray(training_set.aux[name], dtype=np.float64)
     return ids, dummy, tuple(notes)
+
+
+def _survives_f8(name: str) -> bool:
+    """Say whether float64 gives a name back: numbers of Gaia have too many digits."""
+    try:
+        value = float(name)
+    except ValueError:
+        return False
+    return name == repr(value) or (value.is_integer() and name == str(int(value)))

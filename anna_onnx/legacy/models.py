@@ -85,7 +85,7 @@ def convert_frozen(
     content = onnx_bytes(network, labels, None if residuals is None else residuals.rms)
     selftest, deviation = _check(content, network, labels, flux)
     training, training_note = _describe_training(old, target, labels, grid)
-    snr_range = old.values.get("SN_RANGE_TRAIN") if old.is_on("PREPROCESS_TRAIN") else None
+    snr_range = _snr_range(old, training)
     sidecar = bundle.Sidecar(
         labels=labels,
         preparation=Preparation(grid, snr_range=snr_range, interpolation="linear"),  # as the old program does
@@ -181,6 +181,15 @@ def _describe_conversion(source: Path, target: Path, network: FrozenNetwork, old
         "versions": {"anna-onnx": __version__},
         "anna_param": old.path.read_bytes().decode("utf-8", errors="replace"),
     }
+
+
+def _snr_range(old: Parameters, training: dict[str, Any]) -> tuple[float, float] | None:
+    """Return the S/N of a median pixel in training, whose noise was multiplied by the template."""
+    if not old.is_on("PREPROCESS_TRAIN") or "SN_RANGE_TRAIN" not in old.values:
+        return None
+    low, high = old.values["SN_RANGE_TRAIN"]
+    typical_noise = float(np.median(training.get("snr_template", 1.0)))
+    return low / typical_noise, high / typical_noise
 
 
 def _describe_training(

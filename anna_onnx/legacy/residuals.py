@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anna_onnx.calibration import ONE_SIGMA, Calibration
+from anna_onnx.calibration import LEVELS, ONE_SIGMA, Calibration, conformal_quantiles
 from anna_onnx.errors import LegacyError
 from anna_onnx.labels import Label
 
 FloatArray = NDArray[np.float64]
-LEVELS = (0.1, 0.3, 0.5, ONE_SIGMA, 0.8, 0.9, 0.95, 0.99)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +44,8 @@ class Residuals:
         return np.asarray(np.sqrt(np.mean(self.errors**2, axis=0)))
 
     def calibration(self, snr_range: Sequence[float] | None = None) -> Calibration:
-        """Return the factors on the rms with which intervals hold the truth, the same at every S/N.
-
-        The rank ceil((n + 1) p) keeps the promise for a finite sample
-        (Angelopoulos & Bates 2021, arXiv:2107.07511).
-        """
-        ratios = np.sort(np.abs(self.errors) / self.rms, axis=0)
-        ranks = np.clip(np.ceil((self.n + 1) * np.array(LEVELS)).astype(int), 1, self.n) - 1
-        factors = ratios[ranks].T[None]  # (S/N bin, label, level)
+        """Return the factors on the rms with which intervals hold the truth, the same at every S/N."""
+        factors = conformal_quantiles(np.abs(self.errors) / self.rms)[None]  # (S/N bin, label, level)
         return Calibration(np.array(LEVELS), np.array([np.mean(snr_range or (100.0,))]), factors, self.n)
 
     def describe(self, labels: Sequence[Label]) -> dict[str, Any]:

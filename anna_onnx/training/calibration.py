@@ -7,16 +7,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from anna_onnx.calibration import ONE_SIGMA, Calibration, Trends
+from anna_onnx.calibration import LEVELS, ONE_SIGMA, Calibration, Trends, conformal_quantiles
 from anna_onnx.fit import COLUMNS
 
 FloatArray = NDArray[np.float64]
-LEVELS = (0.1, 0.3, 0.5, ONE_SIGMA, 0.8, 0.9, 0.95, 0.99)
 HIDDEN = 16
 STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 2000, 1024, 5e-3, 0.01
 MANY_STARS = 6000
 """Stars from which more than a linear adjustment is learnt."""
 LEAST_KNOWN = 300
+LEAST_IN_FOLD = 2
 FARTHEST = 3.0
 """Standard deviations of a feature."""
 LARGEST_LOG_FACTOR = 2.3
@@ -33,13 +33,15 @@ def fit_calibration(error: FloatArray, sigma: FloatArray, snr: FloatArray, per_b
     sigma : array, shape (n, n_label)
         The network's.
     snr : array, shape (n,)
-        As inference measures it.
+        As inference measures it; spectra of which it is not known (NaN) do not count.
     per_bin : int
         Spectra in a bin of S/N at least; at most ten bins.
     """
+    known = ~np.isnan(snr)
+    error, sigma, snr = error[known], sigma[known], snr[known]
     bins = _bins(snr, int(np.clip(len(error) // per_bin, 1, 10)))
     ratio = np.abs(error) / sigma
-    factors = np.stack([_conformal_quantiles(ratio[rows]) for rows in bins])
+    factors = np.stack([conformal_quantiles(ratio[rows]) for rows in bins])
     middle = np.array([np.median(snr[rows]) for rows in bins])
     return Calibration(np.array(LEVELS), middle, factors, len(error))
 
@@ -138,38 +140,24 @@ def fit_adjustment(features: Tensor, error: Tensor, n_star: int, seed: int) -> A
     return result.eval().requires_grad_(False)
 
 
-def _conformal_quantiles(ratio: FloatArray) -> FloatArray:
-    """Return the quantiles of each label at `LEVELS`, shape (n_label, n_level).
-
-    The rank ceil((n + 1) p) makes the promise hold for a finite sample too
-    (Angelopoulos & Bates 2021, arXiv:2107.07511, section 1).
-    """
-    result = np.empty((ratio.shape[1], len(LEVELS)))
-    for i, column in enumerate(ratio.T):
-        known = np.sort(column[np.isfinite(column)])
-        rank = np.ceil((known.size + 1) * np.array(LEVELS)).astype(int)
-        result[i] = known[np.clip(rank, 1, known.size) - 1] if known.size else 1.0
-    return result
-
-
 def fit_trends(inferred: FloatArray, true: FloatArray, max_order: int = 4, n_fold: int = 5) -> Trends:
     """Fit true = f(inferred) of each label with the polynomial that cross-validation likes best.
 
     Parameters
     ----------
     inferred, true : arrays, shape (n, n_label)
-        Scaled to 0-1.
+        Scaled to 0-1, NaN where not known.
     max_order : int
     n_fold : int
 
     Returns
     -------
     Trends
-        A straight f(x) = x for a label whose trends no polynomial improves.
+        A straight f(x) = x for a label whose trends no polynomial improves, or of which too few are known.
     """
     coefficients = np.zeros((inferred.shape[1], max_order + 1))
     for i in range(inferred.shape[1]):
-        known = np.isfinite(true[:, i])
+        known = np.isfinite(true[:, i]) & np.isfinite(inferred[:, i])
         x, y = inferred[known, i], true[known, i]
         order = _best_order(x, y, max_order, n_fold)
         coefficients[i, : max(order, 1) + 1] = [0, 1] if order < 0 else _polyfit(x, y, order)
@@ -177,7 +165,9 @@ def fit_trends(inferred: FloatArray, true: FloatArray, max_order: int = 4, n_fol
 
 
 def _best_order(x: FloatArray, y: FloatArray, max_order: int, n_fold: int) -> int:
-    """Return the order with the least cross-validated error, -1 for none at all."""
+    """Return the order with the least cross-validated error, -1 for none at all, as of too few stars."""
+    if x.size < LEAST_IN_FOLD * n_fold:
+        return -1
     fold = np.arange(x.size) % n_fold
     errors = [float(np.mean((y - x) ** 2))]
     for order in range(1, max_order + 1):

@@ -152,6 +152,12 @@ def test_the_end_of_a_truncated_file_is_told(small):
         open_binary(small)
 
 
+def test_of_a_file_that_ends_in_its_first_star_there_is_nothing_to_keep(small):
+    small.write_bytes(small.read_bytes()[:64])
+    with pytest.raises(LegacyError, match=r"numbers of star 0: truncated, or with extra entries\. Copy it again$"):
+        open_binary(small)
+
+
 def test_extra_entries_are_refused(tmp_path):
     path = written(tmp_path / "extra.bin", np.append(values(), [1.0, 2.0]))
     with pytest.raises(LegacyError, match="after 2 of the 8 numbers of star 3: truncated, or with extra entries"):
@@ -232,6 +238,26 @@ def test_what_binary_cannot_hold_is_told(small, tmp_path):
     assert "HD 1" in notes
     assert "the dummy entry is 0" in notes
     assert_array_equal(open_binary(tmp_path / "back.bin").id, [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("ids", "kept"),
+    [
+        (["2130943764893473536", "2130943764893473537", "2130943764893473538"], [0, 1, 2]),  # one float64
+        (["1", "01", "2"], [0, 1, 2]),
+        (["12", "0.5", "-7.0"], [12, 0.5, -7]),
+        (np.array([2**53, 2**53 + 1, 5]), [0, 1, 2]),
+        (np.array([2**53, 3, 5]), [2**53, 3, 5]),
+    ],
+)
+def test_stars_are_numbered_where_their_ids_would_not_survive(small, tmp_path, ids, kept):
+    binary_to_hdf5(small, tmp_path / "new.h5")
+    with h5py.File(tmp_path / "new.h5", "r+", locking=False) as file:
+        del file["id"]
+        file["id"] = ids
+    notes = hdf5_to_binary(tmp_path / "new.h5", tmp_path / "back.bin")
+    assert_array_equal(open_binary(tmp_path / "back.bin").id, kept)
+    assert any("stars are numbered" in note for note in notes) == (kept == [0, 1, 2])
 
 
 CONVERT_AND_MEASURE = """

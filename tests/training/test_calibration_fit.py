@@ -105,3 +105,22 @@ def test_what_errors_may_depend_on_is_labels_sigma_and_how_well_they_fit():
     mean, sigma = torch.rand(4, 3), torch.rand(4, 3)
     assert features_of(mean, sigma, None).shape == (4, 6)
     assert features_of(mean, sigma, torch.zeros(4, len(COLUMNS))).isfinite().all()
+
+
+def test_a_label_that_is_hardly_known_has_no_trend_and_a_star_without_an_answer_does_not_count(random):
+    true = random.uniform(0, 1, (300, 3))
+    inferred = true + 0.1 * true * (1 - true)
+    true[:, 1], true[9:, 2] = np.nan, np.nan
+    inferred[5] = np.nan
+    trends = fit_trends(inferred, true)
+    assert trends.coefficients[1:].tolist() == [[0, 1, 0, 0, 0]] * 2
+    assert np.nanmax(np.abs(trends.correct(inferred) - true)[:, 0]) < 0.002
+
+
+def test_spectra_whose_snr_is_not_known_are_in_no_bin(random):
+    error, snr = random.normal(size=(2000, 1)), random.uniform(50, 200, 2000)
+    error[7], snr[7] = 1e6, np.nan
+    found = fit_calibration(error, np.ones((2000, 1)), snr)
+    assert found.n == 1999
+    assert np.isfinite(found.snr).all()
+    assert found.factors.max() < 10
