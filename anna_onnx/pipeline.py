@@ -28,8 +28,9 @@ from anna_onnx.inference import Inference, InferOptions, model_info
 from anna_onnx.preparation import PrepareOptions
 from anna_onnx.progress import Progress, silent
 from anna_onnx.readers import ReadOptions
-from anna_onnx.results import ResultWriter, Rows, join, work_files
+from anna_onnx.results import Done, ResultWriter, Rows, join, work_files
 from anna_onnx.session import usable_cores
+from anna_onnx.tableformats import printable
 
 SHARD_FILES = 200
 SHARD_ROWS = 10_000
@@ -44,11 +45,11 @@ class Summary(NamedTuple):
     Attributes
     ----------
     rows : int
-        Rows of the table.
+        Rows of the table, those of an interrupted run included.
     failed : int
-        Of these, spectra that could not be inferred; those of an interrupted run are not counted.
+        Of these, spectra that could not be inferred.
     flagged : int
-        Rows with a flag, likewise.
+        Of these, rows with a flag.
     output : str or None
     explained : str
         What became of the pictures that were asked for.
@@ -154,7 +155,7 @@ def infer_to_table(
     counts = _Counts(report, len(parts))
     meta = model_info(bundle) | options.said
     with ResultWriter(output, bundle.sidecar.labels, meta, resume=resume, **columns) as writer:
-        left = _not_done(parts, writer.done()) if resume else parts
+        left = _not_done(parts, counts.passing(writer.done())) if resume else parts
         try:
             for rows in _run(inference, left, processes, scheduler):
                 writer.write(rows)
@@ -298,27 +299,30 @@ def _infer_shard(shard: list[Part]) -> Rows:
     return join(list(_inference.run_parts(shard)))
 
 
-def _not_done(parts: Sequence[Part], done: Iterable[tuple[str, int | None, int | None]]) -> list[Part]:
+def _not_done(parts: Sequence[Part], done: Iterable[Done]) -> list[Part]:
     """Return what an interrupted run left to do.
 
     The rows of a file stand together in the order of the files, so only
     the last file of the table may have been left in the middle.
     """
-    counts: list[int] = []
-    file, first = "", (-1, -1)
-    for name, *place in done:
-        # The same file named twice begins anew with its first row.
-        if not counts or name != file or tuple(place) == first:
-            if len(counts) == len(parts) or parts[len(counts)].file != name:
+    names = [printable(part.file) for part in parts]  # as the table has them
+    n_file = n_row = 0  # files begun, and rows of the last of them
+    name, first, ended = "", (-1, -1), False
+    for row in done:
+        place = (row.hdu, row.row)
+        # The same file named twice begins anew with its first row, or when nothing more could come of it.
+        again = place == first or (ended and names[n_file : n_file + 1] == [name])
+        if n_file == 0 or row.file != name or again:
+            if names[n_file : n_file + 1] != [row.file]:
                 raise ResultError(
-                    f"the interrupted run went on with {name}: resume with the same files, in the same order"
+                    f"the interrupted run went on with {row.file}: resume with the same files, in the same order"
                 )
-            counts.append(0)
-            file, first = name, tuple(place)  # type: ignore[assignment]  # hdu and row
-        counts[-1] += 1
-    if not counts:
-        return list(parts)
-    return [replace(parts[len(counts) - 1], first=counts[-1]), *parts[len(counts) :]]
+            n_file, n_row = n_file + 1, 0
+            name, first = row.file, place  # type: ignore[assignment]  # None is a place too
+        n_row += 1
+        ended = row.ends_file
+    left = list(parts[n_file:])
+    return left if ended or n_file == 0 else [replace(parts[n_file - 1], first=n_row), *left]
 
 
 class _Counts:
@@ -329,15 +333,27 @@ class _Counts:
         self._rows = self._files = self.failed = self.flagged = 0
         self._file: str | None = None
 
+    def passing(self, done: Iterable[Done]) -> Iterator[Done]:
+        """Count the rows of an interrupted run as they go by."""
+        for row in done:
+            self._begin(row.file)
+            self._rows += 1
+            self.failed += bool(row.flags & UNUSABLE)
+            self.flagged += row.flags > 0
+            yield row
+
     def add(self, rows: Rows) -> None:
         """Count the rows of a block."""
         for name in dict.fromkeys(rows.file):
-            self._files += name != self._file
-            self._file = name
+            self._begin(name)
         self._rows += len(rows)
         self.failed += int(((rows.flags & UNUSABLE) > 0).sum())
         self.flagged += int((rows.flags > 0).sum())
         self._report(min(self._files, self._n_file), self._n_file, f"{self._rows} spectra")
+
+    def _begin(self, file: str) -> None:
+        self._files += file != self._file
+        self._file = file
 
 
 def _velocity(text: str | None) -> float | Literal["header", "auto"] | None:

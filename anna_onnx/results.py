@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,20 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.file)
+
+
+class Done(NamedTuple):
+    """What a row of an unfinished table says of where its spectrum came from, and the bits of its flags."""
+
+    file: str
+    hdu: int | None
+    row: int | None
+    flags: int
+
+    @property
+    def ends_file(self) -> bool:
+        """Whether the row stands for a file, or the rest of one, that could not be read."""
+        return self.hdu is None and self.row is None and bool(self.flags & Flag.unreadable)
 
 
 class ResultWriter:
@@ -139,14 +153,15 @@ class ResultWriter:
         except OSError as error:
             raise ResultError(f"{self.path}: cannot be written ({error.strerror})") from error
 
-    def done(self) -> Iterator[tuple[str, int | None, int | None]]:
-        """Yield file, hdu and row of the rows that the table has so far."""
+    def done(self) -> Iterator[Done]:
+        """Yield what is known of the rows that the table has so far."""
         if self.path is None:
             return
         self._file.flush()
+        bits = self.schema.names.index("flag_bits")
         with self._part.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                yield row["file"], to_integer(row["hdu"]), to_integer(row["row"])
+            for row in islice(csv.reader(file), 1, None):
+                yield Done(row[0], to_integer(row[1]), to_integer(row[2]), int(row[bits]))
 
     def write(self, rows: Rows) -> None:
         """Append a block of rows.

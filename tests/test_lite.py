@@ -251,6 +251,26 @@ def test_an_interrupted_run_is_resumed(
     assert output.read_text(encoding="utf-8") == whole.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("n_done", range(1, 8))
+def test_a_resumed_run_repeats_no_row_and_counts_those_of_the_interrupted_one(
+    model: str, stars: list[str], tmp_path: Path, n_done: int
+) -> None:
+    absent = str(tmp_path / "absent \udcff.fits")  # a byte that is not UTF-8
+    files = [stars[0], absent, absent, stars[1], stars[1], absent, stars[2]]
+    whole = lite("infer", model, *files, "-o", str(tmp_path / "whole.csv"))
+    lines = (tmp_path / "whole.csv").read_bytes().splitlines(keepends=True)
+    about = '{"columns": %s, "meta": {"sha256": "%s"}}'
+    columns = json.dumps(lines[0].decode().strip().split(","))
+    output = tmp_path / "labels.csv"
+    Path(f"{output}.part.json").write_text(about % (columns, Bundle.load(model).sidecar.sha256), encoding="utf-8")
+    Path(f"{output}.part").write_bytes(b"".join(lines[: n_done + 1]))
+    result = lite("infer", model, *files, "-o", str(output), "--resume")
+    assert output.read_bytes() == b"".join(lines)
+    assert (result.exit_code, result.stderr) == (1, whole.stderr.replace("whole.csv", "labels.csv"))
+    assert "7 spectra" in result.stderr
+    assert "3 could not be inferred" in result.stderr
+
+
 def test_several_processes_give_the_same_table(correlated: str, stars: list[str]) -> None:
     words = ["infer", correlated, *stars, "--covariance", "--processes"]
     one = lite(*words, "1").stdout

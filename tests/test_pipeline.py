@@ -8,9 +8,11 @@ import pytest
 from anna_onnx import pipeline
 from anna_onnx.blocks import Block, Part
 from anna_onnx.errors import ReadError
+from anna_onnx.flags import Flag
 from anna_onnx.pipeline import TRIAL_FILES
 from anna_onnx.readers import ReadOptions, read_spectra
 from anna_onnx.resampling import Grid
+from anna_onnx.results import Done
 from anna_onnx.trainingset import TrainingSetWriter
 from anna_onnx.trial import begun, state, trial_of
 
@@ -89,6 +91,18 @@ def test_a_file_that_changed_since_is_tried_again(training_set: str) -> None:
             file.truncate(700)
         with pytest.raises(ReadError, match="damaged HDF5"):
             trial_of(*state(training_set)).check()
+
+
+def test_a_file_that_failed_in_the_middle_is_not_read_again() -> None:
+    parts = [Part("a.h5"), Part("b.txt")]
+    rows = [Done("a.h5", None, 0, 0), Done("a.h5", None, 1, 0)]
+    assert pipeline._not_done(parts, rows) == [Part("a.h5", first=2), Part("b.txt")]
+    bad_row = Done("a.h5", None, 2, int(Flag.unreadable))
+    assert pipeline._not_done(parts, [*rows, bad_row]) == [Part("a.h5", first=3), Part("b.txt")]
+    the_rest = Done("a.h5", None, None, int(Flag.unreadable))
+    assert pipeline._not_done(parts, [*rows, the_rest]) == [Part("b.txt")]
+    twice = [Part("a.h5"), *parts]
+    assert pipeline._not_done(twice, [the_rest, *rows]) == [Part("a.h5", first=2), Part("b.txt")]
 
 
 @pytest.mark.parametrize("name", ["-", "@list.txt", "no such file", "a\0b", ""])
