@@ -482,6 +482,8 @@ def _made_stack(
     """Return the training set, with what the user says about it; None when its wavelengths are out of order."""
     if not (np.isfinite(wavelength).all() and wavelength[0] > 0 and (np.diff(wavelength) > 0).all()):
         return None
+    if options.wave_unit is not None:
+        notes = (*notes, f"wavelength unit {options.wave_unit} as requested")
     for name, asked, stated in (("medium", options.medium, medium), ("frame", options.frame, frame)):
         if asked is not None:
             notes = (*notes, f"{name} {asked} as requested (file: {stated})")

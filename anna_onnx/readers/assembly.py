@@ -81,6 +81,8 @@ def assemble(
         notes = (*notes, *order_notes)
     wavelength, flux, sigma, bad = arrays
     medium, frame = facts.medium, facts.frame
+    if options.wave_unit is not None:
+        notes = (*notes, f"wavelength unit {options.wave_unit} as requested")
     if options.medium is not None:
         notes = (*notes, f"medium {options.medium} as requested (file: {facts.medium})")
         medium = options.medium

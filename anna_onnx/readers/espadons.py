@@ -24,6 +24,7 @@ from .facts import Facts, from_headers
 from .fits import FitsFile, Header
 from .options import ReadOptions
 from .orders import as_asked
+from .units import to_angstrom
 
 _INTENSITY = ("intensity", "star", "stokesi")
 _BY_NUMBER = {12: (0, 1, 2), 24: (0, 1, 5)}  # rows of the image: wavelength, intensity, error
@@ -71,7 +72,7 @@ def read(fits: FitsFile, options: ReadOptions) -> Readings:
 
 
 def orders(
-    nanometer: FloatArray,
+    stored: FloatArray,
     flux: FloatArray,
     sigma: FloatArray | None,
     facts: Facts,
@@ -82,15 +83,15 @@ def orders(
 
     Parameters
     ----------
-    nanometer : array, shape (n_pixel,)
-        In air; it steps back where an order begins.
+    stored : array, shape (n_pixel,)
+        Wavelengths in nm, in air; it steps back where an order begins.
     flux, sigma : arrays, shape (n_pixel,)
     facts : Facts
     source : Source
     options : ReadOptions
     """
     facts = facts.known(medium="air", frame="barycentric").noted("Libre-Esprit: nm, air, heliocentric")
-    wavelength = nanometer * 10.0
+    wavelength, _ = to_angstrom(stored, "nm", options.wave_unit, str(source))
     cuts: list[int] = [0, *(np.flatnonzero(np.diff(wavelength) <= 0) + 1).tolist(), wavelength.size]
     whole = [slice(None)]
     pieces = [slice(a, b) for a, b in pairwise(cuts) if b - a > 1] if options.merge_orders else whole

@@ -25,6 +25,7 @@ from .assembly import assemble
 from .columns import Column, values_of
 from .facts import Facts
 from .options import ReadOptions
+from .units import to_angstrom
 
 N_PIXEL = 2401
 _HEAD = 1 << 16  # bytes that the header of a bulk file may have
@@ -79,7 +80,7 @@ def read_bulk(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
     """
     raw = data if hasattr(data, "readline") else io.BytesIO(data)
     lines = (line.decode("latin-1") for line in iter(raw.readline, b"") if line.strip() and not line.startswith(b"#"))
-    wavelength = 10.0 * grid()
+    wavelength, _ = to_angstrom(grid(), "nm", options.wave_unit, path)
     try:
         for row, star in enumerate(csv.DictReader(lines)):
             flux, error = (_numbers(star[name], f"{path} row {row}, {name}") for name in ("flux", "flux_error"))

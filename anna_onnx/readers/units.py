@@ -83,7 +83,7 @@ def to_angstrom(
     unit : str or None
         As the file states it.
     override : str or None
-        As the user states it.
+        As the user states it, which `assemble` notes.
     where : str
         The file, for messages.
     default : str, optional
@@ -103,7 +103,7 @@ def to_angstrom(
     stated = "" if unit is None or unit.strip().lower() in UNSTATED else unit
     notes: tuple[str, ...] = ()
     if override is not None:
-        chosen, notes = override, (f"wavelength unit {override} as requested",)
+        chosen = override
     elif stated:
         chosen = stated
     elif default:

@@ -346,6 +346,22 @@ def test_crires_plus_has_three_columns_an_order(tmp_path):
     assert (spectra[0].wavelength[0], spectra[0].medium) == (pytest.approx(21100), "vacuum")
 
 
+def test_the_unit_that_the_user_states_is_noted_whatever_the_format(tmp_path):
+    harps = fits.PrimaryHDU(np.stack([FLUX, FLUX]))
+    cards = {"DEG LL": 1} | {f"COEFF LL{i}": value for i, value in enumerate((400.0, 0.1, 410.0, 0.1))}
+    for key, value in cards.items():
+        harps.header[f"HIERARCH ESO DRS CAL TH {key}"] = value
+    harps.writeto(tmp_path / "harps")
+    write_hdus(tmp_path / "crires", table("CHIP1", **{"01_02_WL": WAVE / 10, "01_02_SPEC": FLUX}))
+    write_hdus(
+        tmp_path / "desi", image(FLUX[None], "B_FLUX"), image(IVAR[None], "B_IVAR"), image(WAVE / 10, "B_WAVELENGTH")
+    )
+    for name in ("harps", "crires", "desi"):
+        for star in read_spectra(tmp_path / name, wave_unit="nm"):
+            assert star.wavelength[0] in (4000, 4100, 5000)
+            assert star.notes.count("wavelength unit nm as requested") == 1
+
+
 @pytest.mark.parametrize("shape", [(3, N), (2, 3, N), (2, 4, N)])
 def test_spextool_has_one_plane_an_order(tmp_path, shape):
     rows = np.stack([WAVE / 1e4, FLUX, 0.1 + 0 * FLUX, MASK >> 23][: shape[-2]]).astype("f8")

@@ -157,6 +157,12 @@ def test_libre_esprit_orders_are_sorted_or_merged(read):
     assert N < merged.n_pixel < 2 * N
 
 
+def test_a_unit_that_the_user_states_wins_over_that_of_the_format(read):
+    (star,) = read("***Reduced spectrum of 'HD 1'\n 30 2\n" + lines(WAVE / 1e4, FLUX, ERROR), wave_unit="um")
+    np.testing.assert_allclose(star.wavelength, WAVE)
+    assert "wavelength unit um as requested" in star.notes
+
+
 def test_equal_wavelengths_are_kept_apart_by_less_than_a_billionth(read):
     (star,) = read(lines(np.repeat(WAVE, 2), np.repeat(FLUX, 2)))
     np.testing.assert_allclose(star.wavelength, np.repeat(WAVE, 2), rtol=1e-9)
