@@ -78,11 +78,13 @@ class Gridded(NamedTuple):
     flux, sigma : arrays of float32, shape (n, n_pixel)
         NaN where there is no good flux.
     n_good, n_covered : arrays of int, shape (n,)
-        Pixels with good flux, and with any.
+        Pixels with good flux, and with any, of those that training had.
     snr : array, shape (n,)
         Per pixel of the grid.
     normalized : array of int, shape (n,)
         1 where the continuum was divided by, -1 where none could be found.
+    n_seen : int
+        Pixels that training had.
     """
 
     flux: NDArray[np.float32]
@@ -91,11 +93,12 @@ class Gridded(NamedTuple):
     n_covered: NDArray[np.intp]
     snr: FloatArray
     normalized: NDArray[np.int8]
+    n_seen: int
 
     @property
     def coverage(self) -> FloatArray:
-        """Fraction of the grid with good flux."""
-        return np.asarray(self.n_good / self.flux.shape[1])
+        """Fraction of the grid with good flux, but for pixels that training never had."""
+        return np.asarray(self.n_good / self.n_seen)
 
     @property
     def n_bad(self) -> NDArray[np.intp]:
@@ -116,14 +119,24 @@ class Gridded(NamedTuple):
             n_covered=np.concatenate([part.n_covered for part in parts])[order],
             snr=np.concatenate([part.snr for part in parts])[order],
             normalized=np.concatenate([part.normalized for part in parts])[order],
+            n_seen=parts[0].n_seen,
         )
 
 
 class Gridder:
-    """Brings spectra onto a grid, and remembers the way for the next that share their wavelengths."""
+    """Brings spectra onto a grid, and remembers the way for the next that share their wavelengths.
 
-    def __init__(self, grid: Grid, interpolation: Way) -> None:
-        self._grid, self._interpolation = grid, interpolation
+    Parameters
+    ----------
+    grid : Grid
+    interpolation : {'cubic', 'linear'}
+    seen : array of bool, shape (n_pixel,)
+        Whether training had a pixel; where it had not, flux is left out.
+    """
+
+    def __init__(self, grid: Grid, interpolation: Way, seen: BoolArray) -> None:
+        self._grid, self._interpolation, self._seen = grid, interpolation, seen
+        self._n_seen = int(np.count_nonzero(seen))
         self._roads: list[Road] = []
 
     def bring(self, spectra: Spectra, treatment: Treatment, rv: FloatArray | None) -> Gridded:
@@ -153,10 +166,9 @@ class Gridder:
         """Return the way for these wavelengths, one of the last two from memory: files of a night share theirs."""
         key = (spectra.medium, velocity, degrade)
         for road in self._roads:
-            same = road.source is spectra.wavelength or np.array_equal(road.source, spectra.wavelength)
-            if road.key == key and same:
+            if road.key == key and np.array_equal(road.source, spectra.wavelength):
                 return road
-        road = Road(spectra.wavelength, self._grid, self._interpolation, *key)
+        road = Road(spectra.wavelength, self._grid, self._interpolation, self._seen, *key)
         self._roads = [road, *self._roads[:1]]
         return road
 
@@ -173,6 +185,9 @@ class Gridder:
             flux, sigma, valid = road.degrader.apply(flux, sigma, bad)
             bad = ~valid
         flux, sigma, valid = road.resampler.apply(flux, sigma, bad)
+        if self._n_seen < self._seen.size:
+            flux, valid = np.where(self._seen, flux, np.nan), valid & self._seen
+            sigma = None if sigma is None else np.where(self._seen, sigma, np.nan)
         return Gridded(
             flux=flux.astype(np.float32, copy=False),
             sigma=None if sigma is None else sigma.astype(np.float32, copy=False),
@@ -180,13 +195,14 @@ class Gridder:
             n_covered=np.full(n, road.n_covered),
             snr=snr,
             normalized=normalized,
+            n_seen=self._n_seen,
         )
 
     def _nothing(self, n: int, with_sigma: bool) -> Gridded:
         empty = np.full((n, self._grid.n_pixel), np.nan, dtype=np.float32)
         none = np.zeros(n, dtype=np.intp)
         sigma = empty if with_sigma else None
-        return Gridded(empty, sigma, none, none, np.full(n, np.nan), np.zeros(n, dtype=np.int8))
+        return Gridded(empty, sigma, none, none, np.full(n, np.nan), np.zeros(n, dtype=np.int8), self._n_seen)
 
 
 class Road:
@@ -197,6 +213,8 @@ class Road:
     source : array of float64, shape (n_in,)
         Wavelengths of the input.
     grid : Grid
+    seen : array of bool, shape (n_pixel,)
+        Pixels of the grid that count.
     medium : str
         Of the input.
     velocity : float
@@ -227,11 +245,13 @@ class Road:
         source: FloatArray,
         grid: Grid,
         interpolation: Way,
+        seen: BoolArray,
         medium: Medium,
         velocity: float,
         degrade: tuple[float, float] | None,
     ) -> None:
-        self.source, self.key = source, (medium, velocity, degrade)
+        # A copy: the caller may change the array before the next spectrum comes.
+        self.source, self.key = source.copy(), (medium, velocity, degrade)
         first, last = grid.wavelength[[0, -1]]
         # Four standard deviations of the Gaussian, and a few pixels to interpolate between.
         margin = 0.0 if degrade is None else 4 * np.sqrt(degrade[1] ** -2 - degrade[0] ** -2) / FWHM
@@ -246,13 +266,24 @@ class Road:
             return
         direct = resampler(self.wavelength, grid.wavelength, interpolation)
         self.gain = np.sqrt(max(1.0, direct.ratio))
-        self.n_covered = int(np.count_nonzero(direct.covers))
+        self.n_covered = int(np.count_nonzero(direct.covers & seen))
         if degrade is None:
             self.resampler = direct
         else:
             self.degrader = Degrader(self.wavelength, *degrade)
             # Nothing is finer than the model's resolution any more, to which the width of its pixels would add.
-            self.resampler = Interpolation(self.degrader.wavelength, grid.wavelength, interpolation)
+            self.resampler = Interpolation(self.degrader.wavelength, grid.wavelength, interpolation, smooth=True)
+            self.gain = self._noise_gain()
+
+    def _noise_gain(self) -> float:
+        """Return by how much the noise of a pixel is lowered on the whole way."""
+        assert self.degrader is not None
+        assert self.resampler is not None
+        even = np.ones((1, self.wavelength.size))
+        _, sigma, _ = self.resampler.apply(*self.degrader.apply(even, even)[:2])
+        assert sigma is not None
+        known = np.sort(sigma[np.isfinite(sigma)])
+        return float(1 / known[known.size // 2]) if known.size else self.gain
 
 
 def _normalize(

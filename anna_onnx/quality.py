@@ -11,6 +11,9 @@ from anna_onnx.spectrum import BoolArray, FloatArray
 CONTINUUM_TOLERANCE = 0.10
 """Deviation of the continuum from 1, and change of it along a spectrum, that are still normal."""
 
+ENOUGH = 32
+"""Pixels that an estimate of the S/N needs; with fewer, all good ones are looked at."""
+
 
 def estimate_snr(flux: Floats, sigma: Floats | None = None, bad: BoolArray | None = None) -> FloatArray:
     """Return the signal-to-noise ratio per pixel of spectra.
@@ -25,7 +28,8 @@ def estimate_snr(flux: Floats, sigma: Floats | None = None, bad: BoolArray | Non
     pixels, as in an oversampled or smoothed spectrum, is underestimated.
 
     At most 512 pixels of a spectrum, evenly spread, are looked at: enough for
-    5 %, and no slower for a long spectrum than for a short one.
+    5 %, and no slower for a long spectrum than for a short one. Where bad pixels leave fewer than
+    `ENOUGH` of these, all good pixels count, as if the bad ones were not between them.
 
     Parameters
     ----------
@@ -35,9 +39,23 @@ def estimate_snr(flux: Floats, sigma: Floats | None = None, bad: BoolArray | Non
     Returns
     -------
     snr : array of float64, shape (n,)
-        0 or more; NaN without good pixels, infinite without noise.
+        0 or more; infinite without noise, NaN when it cannot be known: without good pixels, or
+        without errors and with fewer than five.
     """
+    snr, n_used = _sampled_snr(flux, sigma, bad)
+    if bad is not None:
+        for row in np.flatnonzero(n_used < ENOUGH):
+            good = ~bad[row]
+            own = None if sigma is None else sigma[row : row + 1, good]
+            snr[row] = _sampled_snr(flux[row : row + 1, good], own, None)[0][0]
+    return snr
+
+
+def _sampled_snr(flux: Floats, sigma: Floats | None, bad: BoolArray | None) -> tuple[FloatArray, NDArray[np.intp]]:
+    """Return the ratios from some pixels of each spectrum, and of how many that are good."""
     n_pixel = flux.shape[1]
+    if n_pixel < (1 if sigma is not None else 5):
+        return np.full(len(flux), np.nan), np.zeros(len(flux), dtype=np.intp)
     step = -(-n_pixel // 512)
 
     def sample(offset: int, end: int) -> NDArray[np.float32]:
@@ -49,16 +67,21 @@ def estimate_snr(flux: Floats, sigma: Floats | None = None, bad: BoolArray | Non
         signal = sample(0, 0)
         if sigma is not None:
             ratio = np.divide(signal, sigma[:, ::step], dtype=np.float32)
-            return np.asarray(np.maximum(_quantile(ratio, 0.5), 0))
-        if n_pixel < 5:
-            return np.full(len(flux), np.nan)
+            return np.maximum(_quantile(ratio, 0.5), 0), _count(ratio, bad)
         center, around = sample(2, -2), sample(0, -4) + sample(4, 0)
         total = center + around
         bright = total >= _quantile(total, 0.5)[:, None].astype(np.float32)
         # Divided by zero, what is not bright goes to the end of the order; np.where takes five times as long.
         third = np.abs(2 * center - around) / bright
         noise = 1.482602 / np.sqrt(6) * _quantile(third, 0.5, np.count_nonzero(bright, axis=1))
-        return np.asarray(np.maximum(_quantile(signal, 0.5) / noise, 0))
+        return np.maximum(_quantile(signal, 0.5) / noise, 0), _count(total, bad)
+
+
+def _count(values: Floats, bad: BoolArray | None) -> NDArray[np.intp]:
+    """Return how many values of each row are numbers, which all are where no pixel is bad."""
+    if bad is None:
+        return np.full(len(values), values.shape[1])
+    return np.asarray(values.shape[1] - np.isnan(values).sum(axis=1))
 
 
 def continuum_level(flux: Floats) -> tuple[FloatArray, FloatArray]:

@@ -226,6 +226,10 @@ class Resampler:
         """Return the variances of the weighted sums from those of the pixels, shape (n, n_out)."""
         raise NotImplementedError
 
+    def shares(self, good: BoolArray) -> Floats:
+        """Return the sums of the weights of the good pixels (n, n_in), shape (n, n_out)."""
+        return self.mean(good.astype(np.float64))
+
     def apply(
         self, flux: Floats, sigma: Floats | None = None, bad: BoolArray | None = None
     ) -> tuple[Floats, Floats | None, BoolArray]:
@@ -253,7 +257,7 @@ class Resampler:
         else:
             flux = np.where(bad, 0, flux)
             sigma = None if sigma is None else np.where(bad, 0, sigma)
-            share = self.mean((~bad).astype(np.float64))
+            share = self.shares(~bad)
             valid = self.covers & (share >= self.enough)
             weight = np.where(valid, share, np.nan)
         result = self.mean(flux)
@@ -285,11 +289,20 @@ class Interpolation(Resampler):
     A straight line would broaden lines by up to a quarter of a square pixel. It is taken where an outer
     pixel is bad, lies behind a gap, or much nearer or farther than the inner two from each other; everywhere
     for an `interpolation` that is linear.
+
+    Parameters
+    ----------
+    wavelength, target : arrays of float64
+    interpolation : {'cubic', 'linear'}
+    smooth : bool
+        Whether neighbours have their noise in common, which interpolation then does not lower: after a `Degrader`.
     """
 
     enough = 1 - 1e-9
 
-    def __init__(self, wavelength: FloatArray, target: FloatArray, interpolation: Way = "cubic") -> None:
+    def __init__(
+        self, wavelength: FloatArray, target: FloatArray, interpolation: Way = "cubic", smooth: bool = False
+    ) -> None:
         n = wavelength.size
         left = np.clip(np.searchsorted(wavelength, target), 1, n - 1) - 1
         step, gaps = np.diff(wavelength), find_gaps(wavelength)
@@ -306,12 +319,18 @@ class Interpolation(Resampler):
         nothing = np.zeros_like(t)
         self._straight = np.stack([nothing, 1 - t, t, nothing])
         self._weights = np.where(even, _lagrange(t, before, after), self._straight)
+        self._noise_weights = self._straight if smooth else self._weights**2
+        self._straight_noise_weights = self._straight if smooth else self._straight**2
 
     def mean(self, values: Floats) -> Floats:
         return self._sum(self._weights, values)
 
     def variance(self, values: Floats) -> Floats:
-        return self._sum(self._weights**2, values)
+        return self._sum(self._noise_weights, values)
+
+    def shares(self, good: BoolArray) -> Floats:
+        # What a bad pixel's weight lacks, the cubic's negative one of another must not make up for.
+        return self._sum(self._straight, good.astype(np.float64))
 
     def apply(
         self, flux: Floats, sigma: Floats | None = None, bad: BoolArray | None = None
@@ -325,7 +344,7 @@ class Interpolation(Resampler):
         straight = self._sum(self._straight, np.where(bad, 0, flux))
         result = np.where(beside_bad, straight, result)
         if sigma is not None and error is not None:
-            variance = self._sum(self._straight**2, np.square(np.where(bad, 0, sigma), dtype=np.float64))
+            variance = self._sum(self._straight_noise_weights, np.square(np.where(bad, 0, sigma), dtype=np.float64))
             error = np.where(beside_bad, np.sqrt(variance), error)
         return result, error, valid
 

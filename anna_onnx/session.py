@@ -107,6 +107,11 @@ class Session:
         """Whether the network says how the errors of the labels correlate."""
         return "correlation" in self._shapes
 
+    @property
+    def compares(self) -> bool:
+        """Whether the network says how spectra compare with what is expected of their labels."""
+        return "fit" in self._shapes
+
     def _check_shapes(self) -> None:
         try:
             inputs = {item.name: item.shape for item in self._session.get_inputs()}

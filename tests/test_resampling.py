@@ -104,6 +104,18 @@ def test_beside_a_bad_pixel_or_a_gap_and_at_the_ends_interpolation_is_straight(t
     assert sigma[0, 0] ** 2 == pytest.approx(2 * (9**2 + 1) / 16**2 if is_cubic else 1 / 2)
 
 
+def test_a_bad_pixel_stays_bad_on_uneven_pixels_beside_another_bad_one() -> None:
+    # By chance a cubic's negative weight of the one outweighs that of the other.
+    wavelength = 5000 + np.array([0, 0.1, 0.2, 0.255, 0.355, 0.53, 0.63, 0.73, 0.83])
+    bad = np.isin(np.arange(9), [2, 4])
+    target = np.arange(5000.05, 5000.8, 0.01)
+    flux, _, valid = Interpolation(wavelength, target).apply(np.ones((1, 9)), None, bad[None])
+    beside = (target > 5000.1 + 1e-9) & (target < 5000.53 - 1e-9) & (np.abs(target - wavelength[3]) > 1e-9)
+    assert not valid[0, beside].any()
+    assert valid[0, ~beside].all()
+    np.testing.assert_allclose(flux[valid], 1.0, rtol=1e-9)
+
+
 def test_a_linear_interpolation_is_straight_everywhere() -> None:
     wavelength, target = np.arange(5000.0, 5010), np.arange(5000.5, 5009)
     flux, _, _ = resampler(wavelength, target, "linear").apply(wavelength[None] ** 2)
