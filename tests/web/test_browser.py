@@ -74,7 +74,14 @@ def files(tmp_path_factory) -> list[Path]:
     garbage.write_bytes(b"\0\1\2" * 100)
     prose = folder / "prose.txt"
     prose.write_text("Dear colleague,\nthe spectra follow.\n")
-    strange = [faint, receding, sdss, elsewhere, garbage, prose]
+    solution = "{0} 1 0 6610. 0.1 {1} 0. 1. 1."
+    apertures = [f'spec{i} = "{solution.format(i, nw)}" ' for i, nw in ((1, 2300), (2, 0), (3, 2200))]
+    echelle = write_fits(
+        folder / "echelle.fits", np.stack([flux, flux, star(wavelength, 150, 3)]).astype(np.float32), CTYPE1="MULTISPE",
+        WAT0_001="system=multispec", WAT1_001="wtype=multispec units=angstroms",
+        **{f"WAT2_{i:03d}": piece for i, piece in enumerate(("wtype=multispec ", *apertures), 1)},
+    )  # fmt: skip
+    strange = [echelle, faint, receding, sdss, elsewhere, garbage, prose]
     return [text, raw, sharp, blunt, vacuum, holes, partial, noisy, whole, packed, *strange]
 
 
@@ -124,7 +131,9 @@ def test_text_and_fits_of_many_kinds_get_the_labels_of_anna_lite(name, models, b
     found = browse(export_page(bundle, tmp_path / "page"), files)
     rows = lite(models[name], files)
     assert_same(found["rows"], rows, bundle.sidecar.labels)
-    assert [row["file"] for row in found["rows"] if row["flags"] == "unreadable"] == ["garbage.fits", "prose.txt"]
+    unread = [row["file"] for row in found["rows"] if row["flags"] == "unreadable"]
+    assert unread == ["echelle.fits", "garbage.fits", "prose.txt"]
+    assert "3 could not be read" in found["status"]
 
 
 def test_the_options_of_the_page_are_those_of_anna_lite(models, browse, lite, files, tmp_path):

@@ -17,7 +17,7 @@ export const FLAG = {
 export type FlagName = keyof typeof FLAG;
 
 export const MEANING: Record<FlagName, string> = {
-  unreadable: "The file could not be read; the message says why.",
+  unreadable: "It could not be read; the message says why.",
   no_coverage: "The spectrum and the model share no wavelengths.",
   partial_coverage: "Less of the model's range is covered than the network was trained for.",
   bad_pixels: "Many pixels inside the covered range are bad.",

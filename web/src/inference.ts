@@ -7,7 +7,7 @@ import { BATCH, type Network } from "./network.ts";
 import { interpolate } from "./numeric.ts";
 import { prepare, type Prepared, type PrepareOptions } from "./preparation.ts";
 import { judge } from "./recognition.ts";
-import type { Source, Spectrum } from "./spectrum.ts";
+import { isSpectrum, type Reading, type Source, type Spectrum, type Unread } from "./spectrum.ts";
 
 /** A measured S/N may come out as zero or below. */
 const LEAST_SNR = 1e-3;
@@ -23,31 +23,42 @@ export interface Row {
   readonly coverage: number;
   readonly flags: number;
   readonly message: string;
-  /** What the network saw, NaN where a pixel is not valid; null when the file could not be read. */
+  /** What the network saw, NaN where a pixel is not valid; null when it could not be read. */
   readonly flux: Float32Array | null;
 }
 
-/** Infer the labels of spectra, a batch at a time. */
+/** Infer the labels of spectra, a batch at a time; what could not be read becomes a row that says why. */
 export async function* infer(
+  model: Model,
+  network: Network,
+  readings: readonly Reading[],
+  options: PrepareOptions,
+): AsyncGenerator<Row[]> {
+  for (let start = 0; start < readings.length; start += BATCH) {
+    const batch = readings.slice(start, start + BATCH);
+    const rows = await inferBatch(model, network, batch.filter(isSpectrum), options);
+    yield batch.map((reading) => (isSpectrum(reading) ? rows.shift()! : unreadable(model, reading)));
+  }
+}
+
+async function inferBatch(
   model: Model,
   network: Network,
   spectra: readonly Spectrum[],
   options: PrepareOptions,
-): AsyncGenerator<Row[]> {
-  for (let start = 0; start < spectra.length; start += BATCH) {
-    const batch = spectra.slice(start, start + BATCH);
-    const prepared = batch.map((spectrum) => prepare(model, spectrum, options));
-    const nPixel = model.grid.wavelength.length;
-    const flux = new Float32Array(batch.length * nPixel);
-    prepared.forEach((one, i) => flux.set(one.flux, i * nPixel));
-    const { labels, sigma, fits } = await network.run(flux);
-    const n = model.labels.length;
-    yield batch.map((spectrum, i) => {
-      const [first, last] = [i * n, (i + 1) * n];
-      const [values, errors] = [labels.subarray(first, last), sigma.subarray(first, last)];
-      return makeRow(model, spectrum, prepared[i], options, values, errors, fits[i]);
-    });
-  }
+): Promise<Row[]> {
+  if (!spectra.length) return [];
+  const prepared = spectra.map((spectrum) => prepare(model, spectrum, options));
+  const nPixel = model.grid.wavelength.length;
+  const flux = new Float32Array(spectra.length * nPixel);
+  prepared.forEach((one, i) => flux.set(one.flux, i * nPixel));
+  const { labels, sigma, fits } = await network.run(flux);
+  const n = model.labels.length;
+  return spectra.map((spectrum, i) => {
+    const [first, last] = [i * n, (i + 1) * n];
+    const [values, errors] = [labels.subarray(first, last), sigma.subarray(first, last)];
+    return makeRow(model, spectrum, prepared[i], options, values, errors, fits[i]);
+  });
 }
 
 function makeRow(
@@ -108,18 +119,18 @@ function noise(snr: number): number {
   return -1 / Math.max(snr, LEAST_SNR);
 }
 
-/** Return the row of a file that could not be read. */
-export function unreadable(model: Model, file: string, why: string): Row {
+/** Return the row of what could not be read. */
+function unreadable(model: Model, { source, problem }: Unread): Row {
   const nothing = new Float64Array(model.labels.length).fill(NaN);
   return {
-    source: { file, hdu: null, row: null },
+    source,
     id: "",
     values: nothing,
     errors: nothing,
     snr: NaN,
     coverage: 0,
     flags: FLAG.unreadable,
-    message: why,
+    message: problem,
     flux: null,
   };
 }

@@ -2,7 +2,7 @@
 
 import { OptionError, ReadError } from "./errors.ts";
 import { FLAG } from "./flags.ts";
-import { infer, selfTest, unreadable, type Row } from "./inference.ts";
+import { infer, selfTest, type Row } from "./inference.ts";
 import { readModel, type Model, type PageFiles } from "./model.ts";
 import { Network } from "./network.ts";
 import { nearestKnown } from "./novelty.ts";
@@ -10,7 +10,7 @@ import { FASTEST_STAR, type PrepareOptions } from "./preparation.ts";
 import { inMedium } from "./readers/judged-medium.ts";
 import { readSpectra } from "./readers/registry.ts";
 import { toCsv } from "./results.ts";
-import type { Medium, Spectrum } from "./spectrum.ts";
+import { isSpectrum, type Medium, type Reading } from "./spectrum.ts";
 import { aboutModel, spectrumDetail, tagline } from "./ui/detail.ts";
 import { find } from "./ui/dom.ts";
 import { SpectrumPlot } from "./ui/plot.ts";
@@ -21,13 +21,6 @@ declare global {
   var annaFiles: PageFiles;
 }
 
-/** A file that was given: its spectra, or why it could not be read. */
-interface Given {
-  readonly name: string;
-  readonly spectra: readonly Spectrum[];
-  readonly problem: string | null;
-}
-
 interface Options extends PrepareOptions {
   /** Of the wavelengths, in place of what the file says. */
   readonly medium: Medium | null;
@@ -36,7 +29,7 @@ interface Options extends PrepareOptions {
 class Page {
   private readonly plot: SpectrumPlot;
   private readonly table: ResultTable;
-  private readonly given: Given[] = [];
+  private readonly given: Reading[] = [];
   private rows: Row[] = [];
   /** What is to be done, one thing after the other. */
   private queue: Promise<void> = Promise.resolve();
@@ -106,10 +99,10 @@ class Page {
     if (!files.length) return;
     this.enqueue(async () => {
       const began = performance.now();
-      const fresh: Given[] = [];
+      const fresh: Reading[] = [];
       for (const [i, file] of files.entries()) {
         say(`Reading ${plural(files.length, "file")} …`, i / files.length);
-        fresh.push(await read(file));
+        fresh.push(...(await read(file)));
       }
       this.given.push(...fresh);
       this.rows = [...this.rows, ...(await this.infer(fresh))];
@@ -127,21 +120,15 @@ class Page {
     });
   }
 
-  private async infer(files: readonly Given[]): Promise<Row[]> {
+  private async infer(readings: readonly Reading[]): Promise<Row[]> {
     const network = await this.network;
     const options = readOptions();
-    const total = files.reduce((n, file) => n + file.spectra.length, 0);
+    const chosen = readings.map((one) => (isSpectrum(one) ? inMedium(one, options.medium) : one));
     const rows: Row[] = [];
-    let done = 0;
-    for (const { name, spectra, problem } of files) {
-      const chosen = spectra.map((spectrum) => inMedium(spectrum, options.medium));
-      for await (const some of infer(this.model, network, chosen, options)) {
-        rows.push(...some);
-        done += some.length;
-        say(`Inferring ${plural(total, "spectrum", "spectra")} …`, done / total);
-        await breathe();
-      }
-      if (problem !== null) rows.push(unreadable(this.model, name, problem));
+    for await (const some of infer(this.model, network, chosen, options)) {
+      rows.push(...some);
+      say(`Inferring ${plural(chosen.length, "spectrum", "spectra")} …`, rows.length / chosen.length);
+      await breathe();
     }
     return rows;
   }
@@ -151,10 +138,10 @@ class Page {
     document.body.classList.add("has-results");
     this.table.show(this.rows);
     const flagged = this.rows.filter((row) => row.flags !== 0).length;
-    const unread = this.given.filter((file) => file.problem !== null).length;
+    const unread = this.given.filter((one) => !isSpectrum(one)).length;
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
     const parts = [plural(this.rows.length - unread, "spectrum", "spectra"), `${flagged - unread} with flags`];
-    if (unread) parts.push(`${plural(unread, "file")} could not be read`);
+    if (unread) parts.push(`${unread} could not be read`);
     say(`${parts.join(", ")}, in ${seconds} s.`);
   }
 
@@ -210,13 +197,12 @@ class Page {
 }
 
 /** Read a file; one bad file never stops the others. */
-async function read(file: File): Promise<Given> {
+async function read(file: File): Promise<Reading[]> {
   try {
-    const content = new Uint8Array(await file.arrayBuffer());
-    return { name: file.name, spectra: await readSpectra(file.name, content), problem: null };
+    return await readSpectra(file.name, new Uint8Array(await file.arrayBuffer()));
   } catch (error) {
     const problem = error instanceof ReadError ? error.message : `${file.name}: cannot be read (${String(error)})`;
-    return { name: file.name, spectra: [], problem };
+    return [{ source: { file: file.name, hdu: null, row: null }, problem }];
   }
 }
 

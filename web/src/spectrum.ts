@@ -41,6 +41,20 @@ export interface Spectrum extends Facts {
   readonly source: Source;
 }
 
+/** A file, or one of its spectra, that cannot be read. */
+export interface Unread {
+  readonly source: Source;
+  /** Why not. */
+  readonly problem: string;
+}
+
+/** What comes of reading. */
+export type Reading = Spectrum | Unread;
+
+export function isSpectrum(reading: Reading): reading is Spectrum {
+  return "flux" in reading;
+}
+
 export const NOTHING_KNOWN: Facts = {
   medium: "unknown",
   frame: "unknown",

@@ -6,7 +6,7 @@ import { basename } from "node:path";
 import { ReadError } from "../src/errors.ts";
 import { inMedium } from "../src/readers/judged-medium.ts";
 import { readSpectra } from "../src/readers/registry.ts";
-import type { Spectrum } from "../src/spectrum.ts";
+import { isSpectrum, type Spectrum } from "../src/spectrum.ts";
 
 /** Everything about a spectrum, with sums that change when any pixel does. */
 function summary(spectrum: Spectrum): Record<string, unknown> {
@@ -30,8 +30,8 @@ function summary(spectrum: Spectrum): Record<string, unknown> {
 const found: Record<string, unknown> = {};
 for (const file of process.argv.slice(2)) {
   try {
-    const spectra = await readSpectra(basename(file), new Uint8Array(readFileSync(file)));
-    found[file] = spectra.map((spectrum) => summary(inMedium(spectrum, null)));
+    const readings = await readSpectra(basename(file), new Uint8Array(readFileSync(file)));
+    found[file] = readings.map((one) => (isSpectrum(one) ? summary(inMedium(one, null)) : one.problem));
   } catch (error) {
     if (!(error instanceof ReadError)) throw error;
     found[file] = error.message;

@@ -1,7 +1,7 @@
 /** From stored arrays to a spectrum: order, padding, errors; the counterpart of `anna_onnx.readers.assembly`. */
 
 import { NoWavelengthError, ReadError } from "../errors.ts";
-import { describe, makeSpectrum, type Facts, type Source, type Spectrum } from "../spectrum.ts";
+import { describe, makeSpectrum, type Facts, type Source, type Spectrum, type Unread } from "../spectrum.ts";
 
 /** APOGEE and others write this for "no measurement". */
 const HUGE_ERROR = 1e10;
@@ -13,6 +13,16 @@ export interface Stored {
   readonly flux: Float64Array;
   readonly sigma?: Float64Array | null;
   readonly bad?: Uint8Array | null;
+}
+
+/** Return what `read` returns, or what it complains of. */
+export function attempt<T>(source: Source, read: () => T): T | Unread {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof ReadError) return { source, problem: error.message };
+    throw error;
+  }
 }
 
 /** Make a spectrum of arrays as they are stored, putting the pixels in ascending order of wavelength. */

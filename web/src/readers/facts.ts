@@ -22,6 +22,9 @@ const SYSTEMS = new Map<string, Frame>([
 const MEDIUM = ["AIRORVAC", "AIRVAC", "VACAIR", "WAVETYPE", "MEDIUM", "WAVEMED"];
 const RESOLUTION = ["SPEC_RES", "SPECRES", "RESOLUT", "SPEC_RP", "RESPOWER", "RP", "R_POWER"];
 const VELOCITY = ["ESO DRS CCF RV", "ESO QC CCF RV", "TNG DRS CCF RV", "VRAD", "RADVEL", "RV"];
+const OTHER_AIR =
+  /\bair[\s_-]*(?:mass|pressure|temp|index|refract|humid|density)|(?:index|pressure|temperature) of (?:the )?air/gi;
+const DENIED = /\b(?:not|no|without)\b/i;
 const BERV = ["ESO DRS BERV", "TNG DRS BERV", "OHP DRS BERV", "ESO QC BERV", "TNG QC BERV"];
 const NAME = ["ESO OBS TARG NAME", "OBJECT", "TARGNAME", "TARGETID", "TARGET", "OBJNAME", "DESIG", "OBSID"];
 
@@ -62,15 +65,22 @@ function withMedium(facts: Facts, headers: Header[]): Facts {
       if (medium) return { ...facts, medium };
     }
     if (header.string("CTYPE1").toUpperCase().startsWith("AWAV")) return { ...facts, medium: "air" };
+    for (const key of ["CTYPE1", "CUNIT1"]) {
+      const text = header.string(key);
+      const medium = mediumIn(text);
+      if (medium) return noted({ ...facts, medium }, `medium ${medium}, from ${key} '${text}'`);
+    }
   }
   for (const header of headers) {
     const remarks = ["CTYPE1", "CUNIT1", "CRVAL1", "TTYPE1"].map((key) => header.remark(key));
     const lines = header.prose().filter((line) => /wavel|lambda|angstrom/i.test(line));
     for (const text of [...remarks, ...lines]) {
-      const medium = mediumIn(text);
+      const medium = spokenMedium(text);
       if (medium) return noted({ ...facts, medium }, `medium ${medium}, from the comment '${text}'`);
     }
   }
+  if (headers.some((header) => header.has("PYP_SPEC")))
+    return noted({ ...facts, medium: "vacuum" }, "medium vacuum, the convention of PypeIt");
   for (const header of headers) {
     const instrument = (header.string("INSTRUME") || header.string("INSTR")).toUpperCase();
     const medium = PIPELINES.get(instrument);
@@ -106,6 +116,11 @@ function withFrame(facts: Facts, headers: Header[]): Facts {
       return noted({ ...facts, frame: "topocentric" }, `frame topocentric, as the ${instrument} pipeline leaves it`);
   }
   return facts;
+}
+
+/** Return the medium that a sentence tells, or null: it may deny it, or speak of the air above a telescope. */
+export function spokenMedium(remark: string): Medium | null {
+  return DENIED.test(remark) ? null : mediumIn(remark.replace(OTHER_AIR, ""));
 }
 
 /** Return the medium that a word or phrase names, or null; of a conversion the outcome. */

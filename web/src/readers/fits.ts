@@ -13,6 +13,8 @@ const MAX_HEADER = 16_000_000;
 const MAX_HDUS = 10_000;
 const MAX_PIXELS = 25_000_000;
 
+const QUOTED = /^'((?:[^']|'')*)/;
+
 type Value = boolean | number | string | null;
 
 /** The cards of a header; a value is parsed when it is asked for. */
@@ -87,15 +89,8 @@ export class Header {
 
   /** Return the comment of a card, empty when there is none. */
   remark(key: string): string {
-    const at = this.at.get(key);
-    if (at === undefined) return "";
-    return (
-      this.text
-        .slice(at + 10, at + CARD)
-        .split("/")
-        .at(-1)
-        ?.trim() ?? ""
-    );
+    const field = this.field(key).replace(QUOTED, "");
+    return field.includes("/") ? field.slice(field.indexOf("/") + 1).trim() : "";
   }
 
   /** Return the COMMENT and HISTORY lines. */
@@ -121,8 +116,7 @@ export class Header {
 
 /** Return what stands between quotes; a doubled quote is a quote. */
 function unquote(field: string): string {
-  const found = /^'((?:[^']|'')*)/.exec(field);
-  return found ? found[1].replaceAll("''", "'") : field.slice(1);
+  return (QUOTED.exec(field)?.[1] ?? field.slice(1)).replaceAll("''", "'");
 }
 
 function parseValue(token: string): Value {

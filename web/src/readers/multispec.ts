@@ -8,8 +8,8 @@
 import { NoWavelengthError, ReadError } from "../errors.ts";
 import { general } from "../format.ts";
 import { chebyshev, clamp, legendre, roundHalfEven, searchSorted } from "../numeric.ts";
-import type { Spectrum } from "../spectrum.ts";
-import { assemble } from "./assembly.ts";
+import type { Reading, Source, Spectrum } from "../spectrum.ts";
+import { assemble, attempt } from "./assembly.ts";
 import { factsFrom, irafMedium, noted } from "./facts.ts";
 import type { Hdu, Header } from "./fits.ts";
 import { parseNumber } from "./number.ts";
@@ -34,7 +34,7 @@ export function isMultispec({ header, shape }: Hdu): boolean {
 }
 
 /** Read a multispec image, one spectrum an aperture. */
-export function readMultispec(path: string, hdu: Hdu, primary: Header): Spectrum[] {
+export function readMultispec(path: string, hdu: Hdu, primary: Header): Reading[] {
   const where = `${path}[${hdu.index}]`;
   const { header } = hdu;
   if (hdu.shape.length > 3)
@@ -47,19 +47,20 @@ export function readMultispec(path: string, hdu: Hdu, primary: Header): Spectrum
   const specs = attributes(header, 2);
   const unit = unitOf(header);
   const { fluxBand, sigmaBand } = bandsOf(header, nBand);
-  const spectra: Spectrum[] = [];
-  for (let row = 0; row < nLine; row++) {
+  const pixel = physicalPixels(header, nPixel, where);
+
+  /** Read one aperture; null if it is not dispersion-calibrated. */
+  function aperture(source: Source, row: number): Spectrum | null {
     const physical = physicalLine(header, row);
     const text = specs.get(`spec${physical}`);
     if (text === undefined)
       throw new NoWavelengthError(`${where}: WAT2 has no spec${physical} for image line ${row + 1}`);
     const dispersion = parse(text, where);
-    if (dispersion.kind === -1 && nLine > 1) continue;
-    const pixel = physicalPixels(header, nPixel, where);
+    if (dispersion.kind === -1 && nLine > 1) return null;
     const inside = Array.from(pixel.keys()).filter((i) => pixel[i] > 0.5 && pixel[i] < dispersion.nPixel + 0.5);
     if (inside.length < 2)
       throw new ReadError(
-        `${where}: aperture ${dispersion.aperture} has ${inside.length} pixels (nw ${dispersion.nPixel})`,
+        `${where}: aperture ${dispersion.aperture} has ${inside.length} pixels (nw ${dispersion.nPixel}), needed at least 2`,
       );
     const take = (values: Float64Array) => Float64Array.from(inside, (i) => values[i]);
     const stored = evaluate(dispersion, take(pixel), where);
@@ -67,12 +68,15 @@ export function readMultispec(path: string, hdu: Hdu, primary: Header): Spectrum
     const named = { ...facts, id: header.string(`APID${physical}`) || facts.id };
     const sigma = sigmaBand === null ? null : take(line(sigmaBand, row));
     const known = noted(irafMedium(named, wavelength), ...notes);
-    spectra.push(
-      assemble({ wavelength, flux: take(line(fluxBand, row)), sigma }, known, { file: path, hdu: hdu.index, row }),
-    );
+    return assemble({ wavelength, flux: take(line(fluxBand, row)), sigma }, known, source);
   }
-  if (!spectra.length) throw new NoWavelengthError(`${where}: no aperture has a dispersion solution`);
-  return spectra;
+
+  const readings = Array.from({ length: nLine }, (_, row) => {
+    const source = { file: path, hdu: hdu.index, row };
+    return attempt(source, () => aperture(source, row));
+  }).filter((reading) => reading !== null);
+  if (!readings.length) throw new NoWavelengthError(`${where}: no aperture has a dispersion solution`);
+  return readings;
 }
 
 /** Return the unit of the axis; a label such as Velocity or Pixel stands for one that is refused. */

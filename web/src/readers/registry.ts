@@ -2,7 +2,7 @@
 
 import { ReadError } from "../errors.ts";
 import { gunzip } from "../model.ts";
-import type { Spectrum } from "../spectrum.ts";
+import { isSpectrum, type Reading } from "../spectrum.ts";
 import { describeHdus, latin1, readHdus, startsWith, type Hdu } from "./fits.ts";
 import { readKeywordAxis } from "./keyword-axis.ts";
 import { isMultispec, readMultispec } from "./multispec.ts";
@@ -14,16 +14,20 @@ const ELSEWHERE = "this page reads FITS images and text; anna-lite infer reads m
 
 /**
  * Read all spectra of a file, in the medium that it states; `inMedium` is for those of which it does not.
+ * Of several, those that cannot be read are `Unread`.
  *
  * @throws ReadError If it is something else; the message says what was found.
  */
-export async function readSpectra(path: string, content: Uint8Array<ArrayBuffer>): Promise<Spectrum[]> {
+export async function readSpectra(path: string, content: Uint8Array<ArrayBuffer>): Promise<Reading[]> {
   if (content.length > MAX_FILE) throw new ReadError(`${path}: more than ${MAX_FILE >> 20} MB; ${ELSEWHERE}`);
   const bytes = await unpacked(path, content);
   if (bytes.length === 0) throw new ReadError(`${path}: the file is empty`);
   const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const isFits = startsWith(data, 0, "SIMPLE  =") || startsWith(data, 0, "XTENSION=");
-  return isFits ? readFits(path, data) : readText(path, decode(path, bytes));
+  const readings = isFits ? readFits(path, data) : readText(path, decode(path, bytes));
+  const [first] = readings;
+  if (!isSpectrum(first) && !readings.some(isSpectrum)) throw new ReadError(first.problem);
+  return readings;
 }
 
 async function unpacked(path: string, content: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
@@ -38,7 +42,7 @@ async function unpacked(path: string, content: Uint8Array<ArrayBuffer>): Promise
   return bytes;
 }
 
-function readFits(path: string, data: DataView): Spectrum[] {
+function readFits(path: string, data: DataView): Reading[] {
   const hdus = readHdus(data, path);
   const multispec = hdus.find(isMultispec);
   if (multispec) return readMultispec(path, multispec, hdus[0].header);

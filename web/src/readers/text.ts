@@ -7,7 +7,7 @@ import { NoWavelengthError, ReadError } from "../errors.ts";
 import { NOTHING_KNOWN, type Facts, type Source, type Spectrum } from "../spectrum.ts";
 import { assemble } from "./assembly.ts";
 import { keyOf, mediumOf, understand, unitOf, type Column, type Roles } from "./columns.ts";
-import { factsFrom, irafMedium, mediumIn, noted } from "./facts.ts";
+import { factsFrom, irafMedium, noted, spokenMedium } from "./facts.ts";
 import { Header } from "./fits.ts";
 import { median } from "../numeric.ts";
 import { isNumber, parseNumber } from "./number.ts";
@@ -141,7 +141,7 @@ function fromComments(head: readonly string[]): Facts {
   for (const line of head.slice(0, 200)) {
     const stated = STATED.exec(line.replace(COMMENT, ""));
     if (stated) facts = { ...facts, id: stated[1].slice(0, 80) };
-    const medium = MEDIUM.test(line) ? mediumIn(line) : null;
+    const medium = MEDIUM.test(line) ? spokenMedium(line) : null;
     if (medium) facts = noted({ ...facts, medium }, `medium ${medium}, from the comment '${line.trim().slice(0, 60)}'`);
   }
   return facts;
