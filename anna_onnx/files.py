@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -100,12 +101,36 @@ def expand(files: Iterable[str]) -> Iterator[str]:
     """
     for file in files:
         if file == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+            yield from _listed(sys.stdin.buffer, "standard input")
         elif file.startswith("@"):
+            path = Path(file[1:])
             try:
-                lines = Path(file[1:]).read_text(encoding="utf-8-sig").splitlines()  # editors of Windows write a mark
-            except (OSError, UnicodeDecodeError) as error:
-                raise AnnaError(f"{file[1:]}: not a list of files ({error})") from error
-            yield from (line for line in lines if line.strip())
+                with path.open("rb") as lines:
+                    yield from _listed(lines, str(path))
+            except FileNotFoundError as error:
+                raise AnnaError(f"{path}: no such file, needed a list of files") from error
+            except (OSError, ValueError) as error:
+                raise AnnaError(f"{path}: not a list of files ({getattr(error, 'strerror', None) or error})") from error
         else:
             yield file
+
+
+def _listed(lines: Iterable[bytes], where: str) -> Iterator[str]:
+    """Yield the file names of a list: bytes, for such they are to the system, of whatever encoding."""
+    for number, line in enumerate(lines):
+        name = line.rstrip(b"\r\n")
+        if number == 0:
+            name = name.removeprefix(codecs.BOM_UTF8)  # editors of Windows write a mark
+        if b"\0" in name:
+            raise AnnaError(f"{where}: not a list of files (it holds zero bytes), needed a name on each line, UTF-8")
+        if name.strip():
+            yield _decoded(name)
+
+
+def _decoded(name: bytes) -> str:
+    try:
+        return os.fsdecode(name)
+    except UnicodeDecodeError:  # Windows, where programs write in the code page
+        import locale
+
+        return name.decode(locale.getencoding(), "replace")

@@ -143,7 +143,7 @@ def test_wrong_usage_has_status_2(arguments: list[str]) -> None:
         (["star.txt", "--covariance"], "tiny: infers no covariance"),
         (["star.txt", "--resume"], "needs -o"),
         (["star.txt", "--device", "coreml"], "has only cpu"),
-        (["@absent.txt"], "not a list of files"),
+        (["@absent.txt"], "absent.txt: no such file, needed a list of files"),
         (["star.txt", "-o", "absent\0/labels.csv"], ""),
     ],
 )
@@ -207,6 +207,22 @@ def test_lists_of_files(model: str, stars: list[str], tmp_path: Path) -> None:
     assert "list is empty" in lite("infer", model, "-", stdin="\n").stderr
     listed.write_text("\r\n".join(stars), encoding="utf-8-sig", newline="")  # as editors of Windows write it
     assert lite("infer", model, f"@{listed}").stdout == expected
+    assert f"{tmp_path}: not a list of files (Is a directory)" in lite("infer", model, f"@{tmp_path}").stderr
+    listed.write_text(stars[0], encoding="utf-16")
+    assert "holds zero bytes" in lite("infer", model, f"@{listed}").stderr
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are Unicode there")
+def test_lists_hold_names_of_any_bytes(model: str, tmp_path: Path) -> None:
+    star = tiny.write_star(tmp_path / "Å \udcff.txt")
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(os.fsencode(star) + b"\n")
+    for result in (
+        lite("infer", model, f"@{listed}"),
+        CliRunner().invoke(main, ["infer", model, "-"], os.fsencode(star)),
+    ):
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout == lite("infer", model, str(star)).stdout
 
 
 def test_an_interrupted_run_is_resumed(
