@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from anna_onnx.errors import AnnaError
 from anna_onnx.readers import ReadOptions, read_each
+from anna_onnx.readers.assembly import are_measured, padding
 from anna_onnx.readers.series import Alike, Series
 from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Spectrum
 from anna_onnx.trial import HDF5_SIGNATURE
@@ -29,7 +30,6 @@ ROWS = 128  # of spectra one by one; measured: 4096 pixels each, 64 to 1024 are 
 FEW = 16  # of a series; fewer may be put together with others
 STACK_ROWS = 512  # of a training set; measured: a fifth faster than 128, 1024 no better
 PIXELS = 1 << 20  # of one block: 8 MB of float64
-HUGE_ERROR = 1e10  # written for "no measurement"
 _F8 = np.dtype("<f8")
 
 
@@ -264,10 +264,12 @@ def _join(setting: Setting, spectra: Sequence[Spectrum]) -> Block:
     velocity = None
     if any(one.radial_velocity is not None for one in spectra):
         velocity = np.array([np.nan if one.radial_velocity is None else one.radial_velocity for one in spectra])
+    with np.errstate(over="ignore"):  # what is larger than float32 is no flux
+        # float32, as the network's input will be, halves what goes through the memory.
+        flux = np.stack([one.flux for one in spectra], dtype=np.float32, casting="same_kind")
     return Block(
         setting,
-        # float32, as the network's input will be, halves what goes through the memory.
-        flux=np.stack([one.flux for one in spectra], dtype=np.float32, casting="same_kind"),
+        flux=flux,
         sigma=None if spectra[0].sigma is None else np.stack([one.sigma for one in spectra]),  # type: ignore[misc]  # all or none
         bad=bad,
         radial_velocity=velocity,
@@ -329,15 +331,17 @@ class _Stack(NamedTuple):
     def _from_hdf5(self, slices: Sequence[slice]) -> Iterator[Block]:
         import h5py
 
+        from anna_onnx.readers.hdf5 import radial_velocities
+
         with h5py.File(self.part.file, "r", locking=False) as file:
             flux, others = file["flux"], {name: file[name] for name in ("sigma", "mask") if name in file}
             if any(dataset.shape != flux.shape for dataset in others.values()):
                 raise AnnaError(f"{self.part.file}: sigma or mask differ from flux in shape")
-            aux, ids = file.get("aux", {}), file.get("id")
+            ids = file.get("id")
             for rows in slices:
                 sigma = others["sigma"][rows] if "sigma" in others else None
                 bad = others["mask"][rows] != 0 if "mask" in others else None
-                velocity = aux["rv"][rows].astype(np.float64) if "rv" in aux else None
+                velocity = radial_velocities(file, rows)
                 names = [""] * (rows.stop - rows.start) if ids is None else _names(ids, rows)
                 yield from self._made(rows, flux[rows], sigma, bad, velocity, names)
 
@@ -377,7 +381,7 @@ class _Stack(NamedTuple):
         if sigma is None:
             yield whole
             return
-        sigma = np.where((sigma > 0) & (sigma < HUGE_ERROR), sigma, np.nan)
+        sigma = np.where(are_measured(sigma, flux), sigma, np.nan)
         has_errors = np.isfinite(sigma).any(axis=1)
         edges = [0, *(np.flatnonzero(np.diff(has_errors)) + 1).tolist(), len(flux)]
         for first, last in pairwise(edges):
@@ -403,8 +407,6 @@ def _padding(flux: NDArray[np.floating[Any]], bad: BoolArray | None) -> BoolArra
     """Add exact zeros at the ends and in runs, which stand for missing flux, to the bad pixels."""
     if flux.all():
         return bad
-    from anna_onnx.readers.assembly import padding
-
     bad = np.zeros(flux.shape, dtype=np.bool_) if bad is None else bad
     for row in np.flatnonzero((flux == 0).any(axis=1)):
         bad[row] |= padding(flux[row])
@@ -427,7 +429,7 @@ def _stack(part: Part, options: ReadOptions) -> _Stack | None:
 def _hdf5_stack(part: Part, options: ReadOptions) -> _Stack | None:
     import h5py
 
-    from anna_onnx.readers.hdf5 import check_chunks, check_training_set
+    from anna_onnx.readers.hdf5 import check_chunks, check_training_set, stated_frame
     from anna_onnx.readers.units import to_angstrom
 
     check_training_set(part.file)
@@ -440,8 +442,8 @@ def _hdf5_stack(part: Part, options: ReadOptions) -> _Stack | None:
         check_chunks(part.file, stored, flux, *(file[name] for name in ("sigma", "mask") if name in file))
         unit = str(stored.attrs.get("units", "Angstrom"))
         wavelength, notes = to_angstrom(stored[:].astype(np.float64), unit, options.wave_unit, part.file)
-        medium, frame = str(stored.attrs.get("medium", "unknown")), str(file.attrs.get("frame", "unknown"))
-        return _made_stack(part, options, flux.shape[0], wavelength, medium, frame, notes, None)
+        medium = str(stored.attrs.get("medium", "unknown"))
+        return _made_stack(part, options, flux.shape[0], wavelength, medium, stated_frame(file), notes, None)
 
 
 def _counts(head: bytes, size: int) -> tuple[int, int] | None:

@@ -14,7 +14,8 @@ from anna_onnx.spectrum import BoolArray, FloatArray, Source, Spectrum
 from .facts import Facts
 from .options import ReadOptions
 
-HUGE_ERROR = 1e10  # APOGEE and others write this for "no measurement"
+HUGE_ERROR = 1e10  # APOGEE and others write this for "no measurement", unless fluxes are as large:
+FAR_ABOVE = 10.0  # median fluxes
 GAP_OF_ZEROS = 5
 
 
@@ -53,8 +54,8 @@ def assemble(
 
     Pixels without a wavelength are dropped, for there is no place to put
     them; descending wavelengths are reversed, others sorted. Exact zeros at
-    the ends and in runs are padding, errors of 1e10 and more mean no
-    measurement: both become bad.
+    the ends and in runs are padding, errors of 1e10 and more, far above the
+    fluxes, mean no measurement: both become bad.
 
     Parameters
     ----------
@@ -68,12 +69,12 @@ def assemble(
     Raises
     ------
     NoWavelengthError
-        If fewer than two wavelengths are positive and finite.
+        If fewer than two wavelengths are positive and finite, or all are equal.
     SpectrumError
         If the arrays differ in length, or wavelengths cannot be put in order.
     """
     flux = np.asarray(flux, dtype=np.float64)
-    sigma, notes = _usable_sigma(sigma)
+    sigma, notes = _usable_sigma(sigma, flux)
     bad = padding(flux) if bad is None else padding(flux) | np.asarray(bad, dtype=np.bool_)
     arrays = (wavelength, flux, sigma, bad)
     if not _ascends(wavelength) and all(a is None or np.shape(a) == np.shape(wavelength) for a in arrays):
@@ -119,11 +120,13 @@ def _in_order(arrays: tuple[Any, ...], source: Source) -> tuple[tuple[Any, ...],
     wavelength = arrays[0]
     notes: list[str] = []
     usable = np.isfinite(wavelength) & (wavelength > 0)
+    if usable.sum() < 2:
+        raise NoWavelengthError(f"{source}: {usable.sum()} of {usable.size} pixels have a wavelength")
     if not usable.all():
-        if usable.sum() < 2:
-            raise NoWavelengthError(f"{source}: {usable.sum()} of {usable.size} pixels have a wavelength")
         notes.append(f"{(~usable).sum()} pixels without a wavelength dropped")
         arrays = _take(arrays, usable)
+    if np.ptp(arrays[0]) == 0:
+        raise NoWavelengthError(f"{source}: the wavelength of all {usable.sum()} pixels is {arrays[0][0]:g}")
     step = np.diff(arrays[0])
     if (step < 0).all():
         return _take(arrays, slice(None, None, -1)), (*notes, "wavelengths stored descending, reversed")
@@ -158,17 +161,40 @@ def padding(flux: NDArray[Any]) -> BoolArray:
     return zero
 
 
-def _usable_sigma(sigma: ArrayLike | None) -> tuple[FloatArray | None, tuple[str, ...]]:
+def _usable_sigma(sigma: ArrayLike | None, flux: FloatArray) -> tuple[FloatArray | None, tuple[str, ...]]:
     """Return errors with NaN for none; an array without any error at all is as good as none."""
     if sigma is None:
         return None, ()
     sigma = np.asarray(sigma, dtype=np.float64)
-    usable = (sigma > 0) & (sigma < HUGE_ERROR)
+    usable = are_measured(sigma, flux)
     if usable.all():
         return sigma, ()
     if not usable.any() and not (sigma >= HUGE_ERROR).any() and not np.isinf(sigma).any():
         return None, ("the file's errors are all zero or NaN, left out",)
     return np.where(usable, sigma, np.nan), ()
+
+
+def are_measured(sigma: NDArray[Any], flux: NDArray[Any]) -> BoolArray:
+    """Return which errors belong to a measurement: positive ones, but not those that are huge and far above the fluxes.
+
+    Parameters
+    ----------
+    sigma, flux : arrays, shape (n_pixel,) or (n, n_pixel)
+    """
+    measured = np.asarray((sigma > 0) & (sigma < HUGE_ERROR))
+    if measured.all():
+        return measured
+    huge = (sigma >= HUGE_ERROR) & np.isfinite(sigma)
+    if huge.any():
+        limit = np.array([_far_above(one) for one in np.atleast_2d(flux)])
+        measured |= huge & (sigma < limit.reshape(*flux.shape[:-1], 1))
+    return measured
+
+
+def _far_above(flux: NDArray[Any]) -> float:
+    """Return from where on an error is far above the fluxes of a spectrum."""
+    level = np.abs(flux[np.isfinite(flux) & (flux != 0)])
+    return FAR_ABOVE * float(np.median(level)) if level.size else 0.0
 
 
 def sigma_from_ivar(ivar: ArrayLike) -> FloatArray:

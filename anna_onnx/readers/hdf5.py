@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from functools import lru_cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from anna_onnx.errors import ReadError
 from anna_onnx.guard import check_heaps
-from anna_onnx.spectrum import Source, Spectrum
+from anna_onnx.spectrum import FloatArray, Frame, Source, Spectrum
 from anna_onnx.trial import Trial, state, trial_of
 
 from .assembly import assemble
-from .facts import Facts
+from .facts import Facts, finite
 from .options import ReadOptions
 from .units import to_angstrom
 
@@ -139,19 +140,49 @@ def _rows(path: str, file: Any, options: ReadOptions) -> Iterator[Spectrum]:
     for first in range(0, n, step):
         rows = slice(first, min(first + step, n))
         block = {name: dataset[rows] for name, dataset in others.items()}
+        velocities = radial_velocities(file, rows)
         for i, (values, name) in enumerate(zip(flux[rows], _names(file, rows, n), strict=True)):
             sigma = block["sigma"][i] if "sigma" in block else None
             bad = block["mask"][i] != 0 if "mask" in block else None
             source = Source(path, row=first + i)
-            yield assemble(wavelength, values, facts.known(id=name), source, options, sigma=sigma, bad=bad)
+            known = facts.known(id=name, radial_velocity=None if velocities is None else finite(velocities[i]))
+            yield assemble(wavelength, values, known, source, options, sigma=sigma, bad=bad)
 
 
 def _facts(wavelength: Any, file: Any) -> Facts:
-    medium, frame = str(wavelength.attrs.get("medium", "unknown")), str(file.attrs.get("frame", "unknown"))
+    medium = str(wavelength.attrs.get("medium", "unknown"))
     return Facts(
         medium if medium in ("air", "vacuum") else "unknown",  # type: ignore[arg-type]  # one of the literals
-        frame if frame in ("topocentric", "barycentric", "rest") else "unknown",  # type: ignore[arg-type]
+        stated_frame(file),
     )
+
+
+def stated_frame(file: Any) -> Frame:
+    """Return the frame of the wavelengths of a training set, which `anna pack` writes into ``preparation``.
+
+    Parameters
+    ----------
+    file : h5py.File
+    """
+    try:
+        frame = json.loads(str(file.attrs.get("preparation", "{}")))["frame"]
+    except (ValueError, KeyError, TypeError):
+        return "unknown"
+    return frame if frame in get_args(Frame) else "unknown"
+
+
+def radial_velocities(file: Any, rows: slice) -> FloatArray | None:
+    """Return the radial velocities that are in the spectra of a training set, ``aux/rv``, km/s; None without numbers.
+
+    Parameters
+    ----------
+    file : h5py.File
+    rows : slice
+    """
+    column = file.get("aux/rv")
+    if column is None or column.shape != file["flux"].shape[:1] or column.dtype.kind not in "fiu":
+        return None
+    return np.asarray(column[rows], dtype=np.float64)
 
 
 def _names(file: Any, rows: slice, n: int) -> list[str]:

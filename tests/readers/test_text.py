@@ -10,6 +10,7 @@ import pytest
 from astropy.io.votable import from_table
 from astropy.table import Column, Table
 
+from anna_onnx.blocks import Part, read_blocks
 from anna_onnx.errors import AnnaError, NoWavelengthError, ReadError
 from anna_onnx.readers import ReadOptions, iter_spectra, read_spectra
 from anna_onnx.resampling import Grid
@@ -105,6 +106,21 @@ def test_missing_values_become_bad_pixels(read):
     text = "wave,flux,err\n" + lines(WAVE, FLUX, ERROR, separator=",").replace(repr(float(FLUX[4])), "", 1)
     (star,) = read(text)
     assert np.flatnonzero(star.bad).tolist() == [4]
+
+
+def test_huge_errors_mean_no_measurement_but_beside_huge_fluxes(read):
+    (star,) = read(lines(WAVE, 3e14 * FLUX, 1e12 * FLUX))
+    np.testing.assert_allclose(star.sigma, 1e12 * FLUX)
+    assert not star.bad.any()
+    for scale, huge in ((1.0, 1e10), (3e14, 1e19)):
+        (star,) = read(lines(WAVE, scale * FLUX, np.where(np.arange(N) == 4, huge, scale * ERROR)))
+        assert np.flatnonzero(star.bad).tolist() == [4]
+
+
+@pytest.mark.parametrize(("wave", "found"), [(0 * WAVE + 5000, "all 30 pixels is 5000"), (0 * WAVE, "no positive")])
+def test_wavelengths_that_are_all_equal_are_refused(read, wave, found):
+    with pytest.raises(NoWavelengthError, match=found):
+        read(lines(wave, FLUX))
 
 
 def test_masks_may_be_words(read):
@@ -242,6 +258,22 @@ def test_our_training_sets_are_read_row_by_row(tmp_path):
         ("9", "vacuum", 0),
     ]
     np.testing.assert_allclose(spectra[2].sigma, ERROR, rtol=1e-6)
+
+
+def test_frame_and_velocities_of_a_training_set_are_known_either_way(tmp_path):
+    path, velocity = tmp_path / "set.h5", [12.5, np.nan, -3.0]
+    for frame, known in (("rest", "rest"), ("nonsense", "unknown")):
+        made = {"sigma": True, "aux": {"rv": "f8"}, "attrs": {"preparation": f'{{"frame": "{frame}"}}'}}
+        with TrainingSetWriter(path, Grid(WAVE), ["teff"], ["K"], 3, **made) as writer:
+            flux, error = np.stack([3e14 * FLUX, FLUX, FLUX]), np.stack([1e12 * FLUX, ERROR, ERROR])
+            error[1:, 4] = 1e10
+            writer.append(flux, np.ones((3, 1)), [7, 8, 9], sigma=error, aux={"rv": velocity})
+        spectra, (block,) = read_spectra(path), read_blocks([Part(str(path))], ReadOptions())
+        assert {block.setting.frame, *(spectrum.frame for spectrum in spectra)} == {known}
+        assert [spectrum.radial_velocity for spectrum in spectra] == [12.5, None, -3.0]
+        np.testing.assert_array_equal(block.radial_velocity, velocity)
+        np.testing.assert_array_equal(block.sigma, [spectrum.sigma for spectrum in spectra])
+        assert np.isnan(block.sigma).sum(axis=1).tolist() == [0, 1, 1]
 
 
 def test_a_damaged_training_set_does_not_take_the_program_with_it(tmp_path):
