@@ -63,6 +63,8 @@ const MASK = words(`
   mask and_mask andmask pixmask pixel_flags dq quality qual qual_reduced flags
   flag data_quality dataqual bad badpix bitmask bpm flux_mask opt_mask box_mask
   quality_flag`);
+const INVERSE = /ivar|inv(erse)?_?var/;
+const SQUARED = /(^|_)var(iance)?(_|$)/;
 const SPECTRAL_UNIT = /^(angstroms?|ang|aa|a|å|nm|nanomet(er|re)s?|um|µm|microns?|micromet(er|re)s?|0\.1\s*nm)$/iu;
 
 /** Return a column's name in lower case, words joined by underscores, for comparison. */
@@ -123,19 +125,19 @@ function findFlux(columns: readonly Column[]): Column | null {
 /** Return the error of `flux`: one that is named after it comes first. */
 function findError(columns: readonly Column[], flux: Column): { error: Column | null; kind: ErrorKind } {
   const key = keyOf(flux);
-  const siblings = [`${key}_err`, `${key}_error`, `err_${key}`, `e_${key}`, `${key}_sig`];
-  const kinds = [
-    ["sigma", [...siblings, key.replaceAll("flux", "err"), key.replaceAll("flux", "fluxerr")]],
-    ["ivar", [`${key}_ivar`]],
-    ["sigma", SIGMA],
-    ["ivar", IVAR],
-    ["variance", VARIANCE],
-  ] as const;
-  for (const [kind, names] of kinds) {
-    const error = byName(columns, names);
-    if (error !== null) return { error, kind };
-  }
-  return { error: null, kind: "sigma" };
+  const siblings = [
+    ...[`${key}_err`, `${key}_error`, `err_${key}`, `e_${key}`, `${key}_sig`],
+    ...[key.replaceAll("flux", "err"), key.replaceAll("flux", "fluxerr")],
+    ...[`${key}_ivar`, `${key}_var`, `${key}_variance`],
+  ];
+  const error = byName(columns, [...siblings, ...SIGMA, ...IVAR, ...VARIANCE]);
+  return { error, kind: error === null ? "sigma" : kindOf(error) };
+}
+
+/** Return what a column of errors holds, by its name. */
+function kindOf(error: Column): ErrorKind {
+  if (INVERSE.test(keyOf(error))) return "ivar";
+  return SQUARED.test(keyOf(error)) ? "variance" : "sigma";
 }
 
 /** Return the column whose name stands first in `names`. */

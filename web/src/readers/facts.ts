@@ -22,6 +22,10 @@ const SYSTEMS = new Map<string, Frame>([
 const MEDIUM = ["AIRORVAC", "AIRVAC", "VACAIR", "WAVETYPE", "MEDIUM", "WAVEMED"];
 const RESOLUTION = ["SPEC_RES", "SPECRES", "RESOLUT", "SPEC_RP", "RESPOWER", "RP", "R_POWER"];
 const VELOCITY = ["ESO DRS CCF RV", "ESO QC CCF RV", "TNG DRS CCF RV", "VRAD", "RADVEL", "RV"];
+// Units of resolving powers and of velocities, in lower case without blanks and signs of multiplication.
+const POWER = unitsOf(["", "1", "-", "r", "lambda/dlambda"], 1);
+const KMS = new Map([...unitsOf(["km/s", "kms-1", "km/sec"], 1), ...unitsOf(["m/s", "ms-1", "m/sec"], 1e-3)]);
+const BRACKET = /\[([^\]]*)\]/;
 const OTHER_AIR =
   /\bair[\s_-]*(?:mass|pressure|temp|index|refract|humid|density)|(?:index|pressure|temperature) of (?:the )?air/gi;
 const DENIED = /\b(?:not|no|without)\b/i;
@@ -32,12 +36,12 @@ const NAME = ["ESO OBS TARG NAME", "OBJECT", "TARGNAME", "TARGETID", "TARGET", "
 export function factsFrom(...headers: Header[]): Facts {
   const id = first(headers, NAME, (header, key) => header.string(key) || null) ?? "";
   const resolution = first(headers, RESOLUTION, (header, key) => {
-    const value = header.number(key);
-    return value !== null && value > 10 && value < 1e7 ? value : null;
+    const value = quantity(header, key, POWER);
+    return value > 10 && value < 1e7 ? value : null;
   });
   const radialVelocity = first(headers, VELOCITY, (header, key) => {
-    const value = header.number(key);
-    return value !== null && Math.abs(value) < 2000 && value !== 0 ? value : null;
+    const value = quantity(header, key, KMS);
+    return Math.abs(value) < 2000 && value !== 0 ? value : null;
   });
   return withFrame(withMedium({ ...NOTHING_KNOWN, id, resolution, radialVelocity }, headers), headers);
 }
@@ -54,6 +58,23 @@ function first<T>(headers: Header[], keys: string[], find: (header: Header, key:
       if (found !== null) return found;
     }
   return null;
+}
+
+/**
+ * Return a number in the first of `units`, NaN where there is none or it is in a unit of another kind.
+ *
+ * The unit is in brackets in the comment. It should stand at the beginning (FITS Standard 4.0, 4.3.2), but many
+ * write it at the end.
+ */
+function quantity(header: Header, key: string, units: Map<string, number>): number {
+  const value = header.number(key) ?? NaN;
+  const bracket = BRACKET.exec(header.remark(key));
+  if (bracket === null) return value;
+  return value * (units.get(bracket[1].toLowerCase().replace(/[\s.*^()]/g, "")) ?? (bracket.index ? 1 : NaN));
+}
+
+function unitsOf(spellings: string[], size: number): Map<string, number> {
+  return new Map(spellings.map((spelling) => [spelling, size]));
 }
 
 function withMedium(facts: Facts, headers: Header[]): Facts {

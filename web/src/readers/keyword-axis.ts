@@ -2,7 +2,7 @@
  * Images whose wavelengths are in keywords: CRVAL1, CDELT1 and their many dialects;
  * the counterpart of `anna_onnx.readers.keyword_axis`.
  *
- * Greisen et al. 2006, A&A 446, 747 (FITS paper III); IRAF `help specwcs`.
+ * Greisen & Calabretta 2002, A&A 395, 1061 (FITS paper I); Greisen et al. 2006, A&A 446, 747 (FITS paper III); IRAF `help specwcs`.
  */
 
 import { NoWavelengthError, ReadError } from "../errors.ts";
@@ -87,13 +87,18 @@ function refuse(ctype: string, where: string): void {
     throw new ReadError(`${where}: CTYPE1 '${ctype}': only linear and -LOG axes are read`);
 }
 
-/** Return CRVAL1, the step, and notes. */
+/** Return CRVAL1, the step, and notes; beside CD1_1 CDELT1 does not count (FITS paper I). */
 function linear(header: Header, where: string): { first: number; step: number; notes: string[] } {
   let first = header.number("CRVAL1");
   let step = header.number("CDELT1");
   const matrix = header.number("CD1_1");
   const rotation = header.number("PC1_1");
-  if (matrix && (!step || step === 1)) step = matrix;
+  const notes: string[] = [];
+  if (matrix) {
+    if (step && step !== 1 && !(Math.abs(step - matrix) <= 1e-6 * Math.max(Math.abs(step), Math.abs(matrix))))
+      notes.push(`step CD1_1 = ${general(matrix)}; CDELT1 = ${general(step)} does not count beside it`);
+    step = matrix;
+  }
   // astropy writes CD1_1 as PC1_1 beside a CDELT1 of 1.
   else if (matrix === null && rotation) step = rotation * (step ?? 1);
   // Of SDSS, of IRAF before 1990.
@@ -107,7 +112,8 @@ function linear(header: Header, where: string): { first: number; step: number; n
     throw new NoWavelengthError(`${where}: no CRVAL1 and CDELT1 or CD1_1, so that no pixel has a wavelength`);
   if (step === 1 && (first === 0 || first === 1))
     throw new NoWavelengthError(`${where}: CRVAL1 ${first} and CDELT1 1 count pixels, needed wavelengths`);
-  return { first, step, notes: header.number("CRPIX1") === null ? ["CRPIX1 missing, taken as 1"] : [] };
+  if (header.number("CRPIX1") === null) notes.push("CRPIX1 missing, taken as 1");
+  return { first, step, notes };
 }
 
 /** Return the unit and the label of the axis, as stated anywhere. */

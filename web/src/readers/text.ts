@@ -238,10 +238,11 @@ function badOf(mask: Column | null): Uint8Array | null {
   return Uint8Array.from(mask.values, (value) => ((good ? value === 0 : value !== 0) ? 1 : 0));
 }
 
-/** Add what is known when the wavelengths are those of Gaia's RVS. */
+/** Add what is known when the wavelengths are those of Gaia's RVS, unless the file says otherwise. */
 function asRvs(wavelength: Float64Array, facts: Facts): Facts {
   const [first, last] = [wavelength[0], wavelength[wavelength.length - 1]];
   if (wavelength.length !== RVS_PIXELS || Math.abs(first - 8460) > 1e-6 || Math.abs(last - 8700) > 1e-6) return facts;
+  if (facts.medium === "air" || !["unknown", "rest"].includes(facts.frame)) return facts;
   return noted(
     { ...facts, medium: "vacuum", frame: "rest", resolution: facts.resolution ?? 11500 },
     "Gaia RVS mean spectrum: vacuum, rest frame, R = 11500",
