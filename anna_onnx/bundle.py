@@ -421,7 +421,7 @@ class Bundle:
         spectra : object, or iterable of objects
             Each a `Spectrum`, a file name, a tuple of arrays or quantities
             (wavelength, flux) or (wavelength, flux, sigma), whose fluxes may have a row for each
-            spectrum, or an object of specutils. Plain wavelengths are in Angstrom.
+            spectrum, or an object of specutils. Plain wavelengths are in Angstrom, masked pixels are bad.
         level : float, optional
             Also give intervals that hold the truth with this probability.
         covariance : bool
@@ -429,7 +429,7 @@ class Bundle:
         correct_trends : bool
             Take out the residual trends that `anna test` stored.
         rv : float, 'header' or 'auto', optional
-            Radial velocity to remove, km/s.
+            Radial velocity to remove, km/s or a quantity of astropy.
         normalize : bool, optional
             Divide by a fitted continuum.
         resolution : float, optional
@@ -438,8 +438,8 @@ class Bundle:
         threads : int
             0: as many as the process may use.
         **read
-            `medium` and `frame` of the wavelengths, and the other options
-            of `read_spectra`, for files.
+            `medium` and `frame` of the wavelengths, and for files the other
+            options of `read_spectra`.
 
         Returns
         -------
@@ -449,7 +449,7 @@ class Bundle:
         Raises
         ------
         AnnaError
-            If something given makes no spectrum.
+            If something given makes no spectrum, or an option no sense.
 
         Examples
         --------

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,11 +19,12 @@ from anna_onnx.errors import AnnaError, BundleError
 from anna_onnx.flags import Flag
 from anna_onnx.labels import scale, unscale
 from anna_onnx.preparation import PreparedBlock, PrepareOptions
+from anna_onnx.quantity import number, shown
 from anna_onnx.readers import ReadOptions
 from anna_onnx.recognition import Recognizer, Verdict
 from anna_onnx.results import Rows, as_qtable, join, of_pairs
+from anna_onnx.session import PROVIDERS, usable_cores
 from anna_onnx.session import Session as Session
-from anna_onnx.session import usable_cores
 from anna_onnx.spectrum import Spectrum
 
 if TYPE_CHECKING:
@@ -49,6 +51,11 @@ class InferOptions:
         CPU threads; 0: as many as the process may use.
     covariance : bool
         Also give how the errors of the labels correlate.
+
+    Raises
+    ------
+    AnnaError
+        If a value makes no sense.
     """
 
     level: float | None = None
@@ -58,6 +65,19 @@ class InferOptions:
     device: str = "cpu"
     threads: int = 0
     covariance: bool = False
+
+    def __post_init__(self) -> None:
+        level = None if self.level is None else number(self.level)
+        if self.level is not None and (level is None or not 0 < level < 1):
+            raise AnnaError(f"level {shown(self.level)}, needed a probability above 0 and below 1, such as 0.9")
+        object.__setattr__(self, "level", level)
+        for name in ("correct_trends", "covariance"):
+            if not isinstance(value := getattr(self, name), (bool, np.bool_)):
+                raise AnnaError(f"{name} {shown(value)}, needed True or False")
+        if not isinstance(self.threads, Integral) or isinstance(self.threads, bool) or self.threads < 0:
+            raise AnnaError(f"threads {shown(self.threads)}, needed a whole number; 0: as many as the process may use")
+        if not isinstance(self.device, str):
+            raise AnnaError(f"device {shown(self.device)}, needed one of {', '.join(PROVIDERS)}")
 
     @property
     def said(self) -> dict[str, str]:

@@ -26,6 +26,7 @@ from anna_onnx.errors import AnnaError
 from anna_onnx.flags import Flag
 from anna_onnx.gridding import Gridded, Gridder, Spectra, Treatment
 from anna_onnx.quality import continuum_level, off_continuum
+from anna_onnx.quantity import number, shown
 from anna_onnx.resampling import Floats, Grid, Way
 from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Spectrum
 from anna_onnx.velocity import measure_rv
@@ -59,9 +60,11 @@ class PrepareOptions:
     Parameters
     ----------
     rv : None, float, 'header' or 'auto'
-        Radial velocity of the star in the frame of the spectrum, km/s, to be
-        removed: a number, the one that the file states, or measured by
-        cross-correlation with the mean training spectrum.
+        Radial velocity of the star in the frame of the spectrum, km/s or a
+        quantity of astropy, to be removed: a number for all spectra, the one
+        that the file states, or measured by cross-correlation with the mean
+        training spectrum or, where the network was trained over velocities,
+        with what it expects of such a star.
     normalize : None, bool or Normalization
         True: with the recipe of the model, or the default one. None: only
         if the training spectra were, and this one does not look normalised.
@@ -79,12 +82,22 @@ class PrepareOptions:
     resolution: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.rv, str) and self.rv not in ("header", "auto"):
-            raise AnnaError(f"radial velocity '{self.rv}', needed a number in km/s, header or auto")
-        if isinstance(self.rv, (int, float)) and not abs(self.rv) <= FASTEST_STAR:
-            raise AnnaError(f"radial velocity {self.rv} km/s, needed at most {FASTEST_STAR:g}")
-        if self.resolution is not None and not 1 < self.resolution < np.inf:
-            raise AnnaError(f"resolving power {self.resolution}, needed wavelength / FWHM, such as 20000")
+        if self.rv is not None and not (isinstance(self.rv, str) and self.rv in ("header", "auto")):
+            rv = number(self.rv, "km/s")
+            if rv is None:
+                raise AnnaError(f"radial velocity {shown(self.rv)}, needed a number in km/s, header or auto")
+            if not abs(rv) <= FASTEST_STAR:
+                raise AnnaError(f"radial velocity {rv} km/s, needed at most {FASTEST_STAR:g}")
+            object.__setattr__(self, "rv", rv)
+        if isinstance(self.normalize, np.bool_):
+            object.__setattr__(self, "normalize", bool(self.normalize))
+        if not (self.normalize is None or isinstance(self.normalize, (bool, Normalization))):
+            raise AnnaError(f"normalize {shown(self.normalize)}, needed True, False, None or a Normalization")
+        if self.resolution is not None:
+            resolution = number(self.resolution)
+            if resolution is None or not 1 < resolution < np.inf:
+                raise AnnaError(f"resolving power {shown(self.resolution)}, needed wavelength / FWHM, such as 20000")
+            object.__setattr__(self, "resolution", resolution)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from anna_onnx.errors import SpectrumError
+from anna_onnx.quantity import Numbers, number, shown, unpack
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -91,26 +92,34 @@ class Spectrum:
     radial_velocity: float | None = None
 
     def __post_init__(self) -> None:
-        wavelength = _vector(self.wavelength, "wavelength", self.source)
-        flux = _vector(self.flux, "flux", self.source, like=wavelength)
-        if wavelength.size < 2:
-            raise SpectrumError(f"{self.source}: {wavelength.size} pixels, a spectrum needs at least 2")
-        if not np.isfinite(wavelength).all() or wavelength[0] <= 0:
-            raise SpectrumError(f"{self.source}: wavelengths must be finite and positive")
-        if not (np.diff(wavelength) > 0).all():
-            raise SpectrumError(f"{self.source}: wavelengths must ascend strictly")
+        where = f"{self.source}: "
+        axis, level = unpack(self.wavelength, f"{where}wavelength").to_angstrom(), unpack(self.flux, f"{where}flux")
+        wavelength = _vector(axis)
+        flux = _vector(level, like=wavelength)
+        _check_wavelength(wavelength, self.source)
         for name, value, allowed in (("medium", self.medium, Medium), ("frame", self.frame, Frame)):
             if value not in get_args(allowed):
-                raise SpectrumError(f"{self.source}: {name} '{value}', needed one of {', '.join(get_args(allowed))}")
-        bad = ~np.isfinite(flux)
+                raise SpectrumError(f"{where}{name} '{value}', needed one of {', '.join(get_args(allowed))}")
         sigma = None
+        unusable = [axis.masked, level.masked]
         if self.sigma is not None:
-            sigma = _vector(self.sigma, "sigma", self.source, like=wavelength)
-            bad |= ~(np.isfinite(sigma) & (sigma > 0))
+            error = unpack(self.sigma, f"{where}sigma").to(level.unit)
+            sigma = _vector(error, like=wavelength)
+            unusable += [error.masked, ~(np.isfinite(sigma) & (sigma > 0))]
         if self.bad is not None:
-            bad |= _vector(self.bad, "bad", self.source, like=wavelength, dtype=np.bool_)
+            marks = unpack(self.bad, f"{where}bad", np.bool_)
+            unusable += [marks.masked, _vector(marks, like=wavelength)]
+        bad = ~np.isfinite(flux)
+        for pixels in unusable:
+            if pixels is not None:
+                bad |= pixels
         for name, array in (("wavelength", wavelength), ("flux", flux), ("sigma", sigma), ("bad", bad)):
             object.__setattr__(self, name, array)
+        for name, unit in (("resolution", ""), ("radial_velocity", "km/s")):
+            if (given := getattr(self, name)) is not None:
+                if (stated := number(given, unit)) is None:
+                    raise SpectrumError(f"{where}{name} {shown(given)}, needed a number{unit and f' in {unit}'}")
+                object.__setattr__(self, name, stated)
 
     @property
     def name(self) -> str:
@@ -129,13 +138,24 @@ class Spectrum:
         )
 
 
-def _vector(
-    values: ArrayLike, name: str, source: Source, like: FloatArray | None = None, dtype: type[Any] = np.float64
-) -> NDArray[Any]:
-    """Return `values` as a native 1-D array, of the length of `like`."""
-    array = np.ascontiguousarray(values, dtype=dtype)
-    if array.ndim != 1:
-        raise SpectrumError(f"{source}: {name} has shape {array.shape}, needed one dimension")
-    if like is not None and array.shape != like.shape:
-        raise SpectrumError(f"{source}: {name} has {array.size} values, wavelength has {like.size}")
-    return array
+def _vector(numbers: Numbers, like: FloatArray | None = None) -> NDArray[Any]:
+    """Return numbers as a contiguous 1-D array, of the length of `like`."""
+    values = numbers.values
+    if values.ndim != 1:
+        raise SpectrumError(f"{numbers.what} has shape {values.shape}, needed one dimension")
+    if like is not None and values.shape != like.shape:
+        raise SpectrumError(f"{numbers.what} has {values.size} values, wavelength has {like.size}")
+    return np.ascontiguousarray(values)
+
+
+def _check_wavelength(wavelength: FloatArray, source: Source) -> None:
+    if wavelength.size < 2:
+        raise SpectrumError(f"{source}: {wavelength.size} pixels, a spectrum needs at least 2")
+    if not np.isfinite(wavelength).all() or wavelength[0] <= 0:
+        raise SpectrumError(f"{source}: wavelengths must be finite and positive")
+    ascends = np.diff(wavelength) > 0
+    if not ascends.all():
+        if (wavelength == wavelength[0]).all():
+            raise SpectrumError(f"{source}: all {wavelength.size} pixels have the wavelength {wavelength[0]:g}")
+        before, after = wavelength[ascends.argmin() :][:2]
+        raise SpectrumError(f"{source}: wavelengths must ascend strictly, {after:.10g} comes after {before:.10g}")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from anna_onnx.errors import AnnaError, ReadError, UnknownLayoutError
+from anna_onnx.quantity import Numbers, unpack
 from anna_onnx.spectrum import FloatArray, Source, Spectrum
 
 from .assembly import assemble, sigma_from_ivar, sigma_from_variance
@@ -22,6 +23,7 @@ from .options import ReadOptions
 
 _GUESSING = frozenset({"wcs1d-fits", "tabular-fits", "iraf", "ASCII", "ECSV", "IPAC"})
 _NO_STAR = frozenset({"sky", "unreduced"})  # what its loaders of several surveys call further spectra of a file
+_POWER = {"std": 1, "var": 2, "ivar": -2}  # of the flux in the unit of its uncertainty
 
 
 def read(path: str, options: ReadOptions, refusal: UnknownLayoutError) -> Iterator[Spectrum]:
@@ -79,7 +81,8 @@ def _adopt(given: Any, facts: Facts, source: Source, options: ReadOptions) -> Sp
     ReadError, SpectrumError
         If it is something else.
     """
-    wavelength, flux = angstrom(given.spectral_axis), np.asarray(given.flux.value, dtype=np.float64)
+    wavelength = unpack(given.spectral_axis, "spectral axis").to_angstrom().values
+    flux = np.asarray(given.flux.value, dtype=np.float64)
     step = np.diff(wavelength)
     in_order = np.isfinite(wavelength).all() and ((step > 0).all() or (step < 0).all())
     if not in_order or flux.shape != wavelength.shape:
@@ -91,42 +94,34 @@ def _adopt(given: Any, facts: Facts, source: Source, options: ReadOptions) -> Sp
         facts.known(id=str(header.get("OBJECT", ""))),
         source,
         options,
-        sigma=standard_deviation(given.uncertainty),
+        sigma=standard_deviation(given.uncertainty, given.flux.unit),
         bad=None if given.mask is None else np.asarray(given.mask, dtype=np.bool_),
     )
 
 
-def angstrom(axis: Any) -> FloatArray:
-    """Return wavelengths, frequencies or energies with a unit of astropy as wavelengths in Angstrom.
-
-    Raises
-    ------
-    ReadError
-        If the axis holds something else.
-    """
-    from astropy import units as u
-
-    try:
-        return np.asarray(u.Quantity(axis).to_value(u.AA, equivalencies=u.spectral()), dtype=np.float64)
-    except u.UnitConversionError as error:
-        raise ReadError(f"a spectral axis in '{axis.unit}', needed wavelengths") from error
-
-
-def standard_deviation(uncertainty: Any) -> FloatArray | None:
+def standard_deviation(uncertainty: Any, unit: Any) -> FloatArray | None:
     """Return the standard deviations of an uncertainty of astropy.nddata.
+
+    Parameters
+    ----------
+    uncertainty : NDUncertainty or None
+    unit : unit of astropy
+        Of the flux, and so of what is returned.
 
     Raises
     ------
     ReadError
         If it is none of a standard deviation, variance or inverse variance.
+    SpectrumError
+        If its unit does not go with that of the flux.
     """
     if uncertainty is None:
         return None
     kind, values = uncertainty.uncertainty_type, np.asarray(uncertainty.array, dtype=np.float64)
+    if kind not in _POWER:
+        raise ReadError(f"uncertainties of type '{kind}': needed std, var or ivar")
+    if uncertainty.unit is not None:
+        values = Numbers("uncertainty", values, None, uncertainty.unit).to(unit ** _POWER[kind]).values
     if kind == "std":
         return values
-    if kind == "var":
-        return sigma_from_variance(values)
-    if kind == "ivar":
-        return sigma_from_ivar(values)
-    raise ReadError(f"uncertainties of type '{kind}': needed std, var or ivar")
+    return sigma_from_variance(values) if kind == "var" else sigma_from_ivar(values)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import get_args
+from numbers import Integral
+from typing import Any, get_args
+
+import numpy as np
 
 from anna_onnx.errors import ReadError
+from anna_onnx.quantity import shown
 from anna_onnx.spectrum import Frame, Medium
 
 
@@ -20,7 +25,7 @@ class ReadOptions:
         inside it is then found without looking at the rest of the file.
     medium : {'air', 'vacuum'}, optional
     frame : {'topocentric', 'barycentric', 'rest'}, optional
-    wave_unit : str, optional
+    wave_unit : str or unit of astropy, optional
         Unit of the stored wavelengths, such as ``nm``.
     columns : tuple of str or int, optional
         Wavelength, flux and, if there are any, error and mask columns, by
@@ -44,13 +49,33 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         for name, value, allowed in (("medium", self.medium, Medium), ("frame", self.frame, Frame)):
-            if value is not None and value not in get_args(allowed):
-                raise ReadError(f"{name} '{value}', needed one of {', '.join(get_args(allowed))}")
-        if isinstance(self.hdu, str) and self.hdu.strip().lstrip("-").isdigit():
-            object.__setattr__(self, "hdu", int(self.hdu))
+            if value is not None and not (isinstance(value, str) and value in get_args(allowed)):
+                raise ReadError(f"{name} {shown(value)}, needed one of {', '.join(get_args(allowed))}")
+        if not isinstance(self.merge_orders, (bool, np.bool_)):
+            raise ReadError(f"merge_orders {shown(self.merge_orders)}, needed True or False")
+        if self.hdu is not None:
+            object.__setattr__(self, "hdu", _name_or_number(self.hdu, "hdu"))
+        if hasattr(self.wave_unit, "to_string"):
+            object.__setattr__(self, "wave_unit", str(self.wave_unit))
+        if not isinstance(self.wave_unit, str | None):
+            raise ReadError(f"wave_unit {shown(self.wave_unit)}, needed a unit such as nm")
         if self.columns is not None:
-            given = self.columns.split(",") if isinstance(self.columns, str) else self.columns
-            columns = tuple(int(c) if isinstance(c, str) and c.strip().isdigit() else c for c in given)
-            if len(columns) < 2:
-                raise ReadError(f"columns {columns}, needed at least the wavelength and the flux column")
-            object.__setattr__(self, "columns", columns)
+            object.__setattr__(self, "columns", _columns(self.columns))
+
+
+def _columns(given: Any) -> tuple[str | int, ...]:
+    if not isinstance(given, (str, list, tuple)):
+        raise ReadError(f"columns {shown(given)}, needed names or numbers, such as 'wave,flux' or (1, 2)")
+    listed = given.split(",") if isinstance(given, str) else given
+    columns = tuple(_name_or_number(one, "column") for one in listed)
+    if len(columns) < 2:
+        raise ReadError(f"columns {columns}, needed at least the wavelength and the flux column")
+    return columns
+
+
+def _name_or_number(given: Any, what: str) -> str | int:
+    if isinstance(given, str):
+        return int(given) if re.fullmatch(r"\s*-?\d+\s*", given) else given
+    if isinstance(given, Integral) and not isinstance(given, bool):
+        return int(given)
+    raise ReadError(f"{what} {shown(given)}, needed a name or a number")

@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from astropy import units
 
 from anna_onnx.blocks import Failure, Part, read_blocks
 from anna_onnx.errors import AnnaError, ReadError
@@ -162,10 +163,31 @@ def test_a_table_larger_than_its_file_is_refused(tmp_path):
         read_spectra(tmp_path / "a")
 
 
-@pytest.mark.parametrize("options", [{"medium": "water"}, {"frame": "lsr"}, {"columns": ("wave",)}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"medium": "water"},
+        {"medium": ["air"]},
+        {"frame": "lsr"},
+        {"columns": ("wave",)},
+        {"columns": 5},
+        {"columns": (1, 2.5)},
+        {"hdu": 1.5},
+        {"hdu": True},
+        {"wave_unit": 10},
+        {"merge_orders": "no"},
+    ],
+)
 def test_wrong_overrides_are_refused(options):
     with pytest.raises(ReadError):
         ReadOptions(**options)
+
+
+def test_a_unit_of_astropy_is_as_good_as_its_name(tmp_path):
+    path = tmp_path / "star.txt"
+    np.savetxt(path, np.c_[np.linspace(0.5, 0.51, 50), np.ones(50)])
+    (spectrum,) = read_spectra(path, wave_unit=units.um)
+    assert spectrum.wavelength[0] == pytest.approx(5000)
 
 
 def seconds(function):
