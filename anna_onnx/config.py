@@ -63,6 +63,16 @@ def fraction_range(value: Range) -> str:
     return "" if 0 <= value[0] <= value[1] <= 1 else "must be two numbers from 0 to 1, in order"
 
 
+def not_negative_range(value: Range) -> str:
+    """Accept an ordered range from zero up."""
+    return ordered(value) or not_negative(value[0])
+
+
+def deviation_range(value: Range) -> str:
+    """Accept an ordered range above -1 and below 1."""
+    return "" if -1 < value[0] <= value[1] < 1 else "must be two numbers above -1 and below 1, in order"
+
+
 def correlation(value: Range) -> str:
     """Accept an ordered range within 0 and 0.5."""
     return "" if 0 <= value[0] <= value[1] <= 0.5 else "must be two numbers from 0 to 0.5, in order"
@@ -228,24 +238,30 @@ class Augmentation:
     continuum_offset: Range | None = option(None, "range of a constant error of the continuum", ordered)
     continuum_slope: Range | None = option(None, "range of the error between centre and end of the spectrum", ordered)
     continuum_curvature: Range | None = option(None, "amplitudes of Legendre terms 2 to 4", ordered)
-    continuum_waves: Range | None = option(None, "range of the amplitude of waves in the continuum", ordered)
+    continuum_waves: Range | None = option(None, "range of the amplitude of waves in the continuum", not_negative_range)
     continuum_mode: str = option("additive", "additive or multiplicative", one_of("additive", "multiplicative"))
-    line_errors: Range | None = option(None, "range of the relative error (rms) of the strengths of lines", ordered)
+    line_errors: Range | None = option(
+        None, "range of the relative error (rms) of the strengths of lines", not_negative_range
+    )
     species: tuple[tuple[float, ...], ...] = option(
         (),
         "wavelengths of the lines at rest, in Angstrom, a list for each element whose lines may be wrong together",
         wavelengths,
     )
     species_errors: Range | None = option(
-        None, "range of the relative error (rms) of the strengths of all the lines of an element together", ordered
+        None,
+        "range of the relative error (rms) of the strengths of all the lines of an element together",
+        not_negative_range,
     )
     unknown_lines: float | None = option(None, "mean number of absorption lines that the training set lacks", positive)
     unknown_line_depth: float = option(0.01, "their mean depth", positive)
     line_width: float = option(0.6, "width (FWHM) of an observed line in Angstrom, for the errors of lines", positive)
     profile_errors: Range | None = option(
-        None, "range of the relative error of the instrumental profile's width, which is line_width", ordered
+        None, "range of the relative error of the instrumental profile's width, which is line_width", deviation_range
     )
-    scattered_light: Range | None = option(None, "range of scattered light, as a fraction of the continuum", ordered)
+    scattered_light: Range | None = option(
+        None, "range of scattered light, as a fraction of the continuum", deviation_range
+    )
     imperfect: float = option(
         1.0,
         "share of the spectra with errors of lines and profile, scattered light, waves, noise that is not white",
@@ -256,9 +272,13 @@ class Augmentation:
     resolution: Range | None = option(None, "range of the resolving power to degrade to", positive_range)
     spectrum_resolution: float | None = option(None, "the training set's own resolving power, for resolution", positive)
     cosmic_rays: float | None = option(None, "mean number of cosmic rays in a spectrum", positive)
-    missing_pixels: Range | None = option(None, "range of the fraction of single pixels that are missing", ordered)
-    gaps: Range | None = option(None, "range of the fraction of pixels in one missing gap", ordered)
-    coverage: Range | None = option(None, "range of the fraction of the pixels covered; the rest is missing", ordered)
+    missing_pixels: Range | None = option(
+        None, "range of the fraction of single pixels that are missing", fraction_range
+    )
+    gaps: Range | None = option(None, "range of the fraction of pixels in one missing gap", fraction_range)
+    coverage: Range | None = option(
+        None, "range of the fraction of the pixels covered; the rest is missing", fraction_range
+    )
     incomplete: float = option(1.0, "share of the spectra that lose pixels, gaps or coverage at all", probability)
     bad_columns: tuple[int, ...] = option((), "pixels that are always missing, counted from 0")
     mask: tuple[Range, ...] = option((), "wavelength regions that are always missing, such as telluric bands", regions)

@@ -10,7 +10,7 @@ class Flag(IntFlag):
 
     ==================  ====================================================================
     unreadable          the file could not be read; the message says why
-    no_coverage         the spectrum and the model share no wavelengths
+    no_coverage         the spectrum and the model share no or hardly any good pixels: there are no labels
     partial_coverage    less of the model's range is covered than the network was trained for
     bad_pixels          many pixels inside the covered range are marked bad
     low_snr             the signal-to-noise ratio is below the training set's
@@ -18,7 +18,7 @@ class Flag(IntFlag):
     outside_labels      the labels lie outside the training set by more than their errors
     unlike_training     the spectrum looks like nothing in the training set
     medium_unknown      nothing says whether the wavelengths are in air or vacuum
-    frame_unknown       nothing says in which frame the wavelengths are
+    frame_unknown       nothing says how far the wavelengths are shifted against the training set's
     not_normalized      the continuum is not near 1
     ==================  ====================================================================
 

@@ -320,7 +320,8 @@ def _notes(measured: Measured) -> tuple[str, ...]:
     shown = "; ".join(describe(one) for one in measured.deviations[:LISTED])
     features = f"In many spectra, but in no training spectrum: {shown}" if shown else ""
     notes = (
-        f"{measured.n} spectra{lacks}; compared with {measured.reference}. Ranges are the 5th to the 95th percentile.",
+        f"{measured.n} spectra{lacks}; compared with {measured.reference}. Ranges are the 5th to the 95th percentile, "
+        "of velocities, coverage and missing pixels those of all spectra.",
         "S/N: from second differences of what the model's training spectra cannot make, per pixel of the model. "
         "Resolving power: a fit of the line width without rotation; that of the sharpest spectra counts.",
         features,

@@ -398,7 +398,8 @@ def _sum_over(edges: FloatArray, edges_out: FloatArray) -> Callable[[Floats], Fl
     """Return the sum of amounts in pixels (n, n_in) over larger pixels (n, n_out)."""
     # The input pixel that holds each edge of the output, and how much of it lies before the edge.
     pixel = np.clip(np.searchsorted(edges, edges_out, side="right") - 1, 0, edges.size - 2)
-    before = np.clip((edges_out - edges[pixel]) / np.diff(edges)[pixel], 0, 1)
+    width = np.maximum(np.diff(edges), np.finfo(np.float64).eps)  # none, where two wavelengths hardly differ
+    before = np.clip((edges_out - edges[pixel]) / width[pixel], 0, 1)
     n_part = int((pixel[1:] - pixel[:-1]).max()) + 1
     if n_part > MAX_PARTS:
         return partial(_sum_ranges, pixel, before)

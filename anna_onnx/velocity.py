@@ -12,7 +12,6 @@ from anna_onnx.medium import C_KMS
 from anna_onnx.resampling import Grid
 from anna_onnx.spectrum import FloatArray
 
-
 MOST_NOISE = 3.0
 """Times the rms of the lines, that of a pixel's noise up to which they tell the velocity."""
 

@@ -144,7 +144,6 @@ def test_wrong_usage_has_status_2(arguments: list[str]) -> None:
         (["star.txt", "--resume"], "needs -o"),
         (["star.txt", "--device", "coreml"], "has only cpu"),
         (["@absent.txt"], "absent.txt: no such file, needed a list of files"),
-        (["star.txt", "-o", "absent\0/labels.csv"], ""),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_status_1(
@@ -153,9 +152,9 @@ def test_what_cannot_be_done_is_one_line_and_status_1(
     monkeypatch.chdir(tmp_path)
     tiny.write_star(tmp_path / "star.txt")
     result = lite("infer", model, *arguments)
-    assert result.exit_code in (1, 2)
+    assert result.exit_code == 1
     assert why in result.stderr
-    assert not isinstance(result.exception, Exception) or isinstance(result.exception, ValueError)
+    assert not isinstance(result.exception, Exception)  # SystemExit is none
     assert list(tmp_path.glob("*.part")) == []
 
 

@@ -86,13 +86,13 @@ def test_a_file_may_be_named_with_folder_or_without_suffix(folder: Path, name: s
     assert pack_all(folder, labels)[1].packed == 3
 
 
-@pytest.mark.parametrize("suffix", ["csv", "ecsv", "fits", "vot"])
+@pytest.mark.parametrize("suffix", ["csv", "ecsv", "fits", "fit", "fits.gz", "vot"])
 def test_labels_come_in_every_format_with_their_units(folder: Path, suffix: str) -> None:
     labels = Table({"id": list(STARS), "teff": [5.772, 4.5, 6.5], "other": [1, 2, 3], "note": ["a", "b", "c"]})
     labels["teff"].unit = "kK"
     labels["logg"] = MaskedColumn([4.4, 0, -9999], mask=[False, True, False])
     path = folder / f"labels.{suffix}"
-    labels.write(path, **({"format": "votable"} if suffix == "vot" else {}))
+    labels.write(path, **({"format": kinds[suffix]} if suffix in (kinds := {"vot": "votable", "fit": "fits"}) else {}))
     found = read_labels(path)
     assert found.label_names == ("teff", "logg")
     assert found.label_units[0] == ("K" if suffix == "csv" else "kK")

@@ -176,6 +176,15 @@ def test_a_gap_between_orders_stays_a_gap(step: float) -> None:
     np.testing.assert_allclose(on_grid.flux[on_grid.valid], 1.0, rtol=1e-12)
 
 
+def test_wavelengths_that_hardly_differ_make_no_warning() -> None:
+    wavelength = FINE.copy()
+    wavelength[[1, -1]] = np.nextafter(wavelength[[0, -2]], np.inf)
+    with np.errstate(all="raise"):
+        flux, _, valid = resampler(wavelength, COARSE.wavelength).apply(np.ones((1, FINE.size)))
+    assert valid.all()
+    np.testing.assert_allclose(flux, 1.0, rtol=1e-12)
+
+
 def test_a_change_of_dispersion_is_no_gap() -> None:
     arms = np.concatenate([np.arange(4000, 5000, 0.1), np.arange(5000.0, 9000.0, 2.0)])
     assert find_gaps(arms).size == 0
