@@ -138,7 +138,7 @@ def understand(columns: Sequence[Column], where: str, chosen: tuple[str | int, .
     """
     if chosen is not None:
         return _as_chosen(columns, where, chosen)
-    wavelength, log = _find_wavelength(columns)
+    wavelength, log = find_wavelength(columns)
     flux = _find_flux([column for column in columns if column is not wavelength])
     if wavelength is None:
         names = ", ".join(column.name for column in columns[:12])
@@ -175,7 +175,8 @@ def _pick(columns: Sequence[Column], where: str, name: str | int) -> Column:
     raise ReadError(f"{where}: no column {name}; it has {', '.join(column.name for column in columns[:20])}")
 
 
-def _find_wavelength(columns: Sequence[Column]) -> tuple[Column | None, float | None]:
+def find_wavelength(columns: Sequence[Column]) -> tuple[Column | None, float | None]:
+    """Return the column that holds wavelengths, if any, and the base when it holds their logarithms."""
     found = (
         _by_utype(columns, "spectralaxis.value")
         or _by_name(columns, _WAVELENGTH)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from anna_onnx.spectrum import Source, Spectrum
 
 from . import espadons, gaia
 from .assembly import Readings, Unread
-from .columns import Column, understand
+from .columns import Column, find_wavelength, understand
 from .facts import Facts, from_headers, iraf_medium, spoken_medium
 from .fits import CARD, Header
 from .options import ReadOptions
@@ -40,6 +41,7 @@ _UNIT = re.compile(r"\b(?:wav\w*|lambda)\W{0,3}(?:in\s+)?(angstroms?|[nu]m|nanom
 _NUMBERED = re.compile(r"^\W*(?:col(?:umn)?\W?)?(\d{1,3})(?=\W)\s*+[:.)=-]?\s*+([a-z]\w*+)\s*+(?:[\[(]\s*(\w+))?", re.I)
 _FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[+-]\d)")  # 1.5D-03
 _TYPES = {"double", "float", "real", "int", "integer", "long", "short", "char", "date", "string", ""}
+_MAGNITUDE = re.compile("(^|_)(ab|st|vega)?_?mag(nitude)?s?(_|$)")
 _MISSING = ("", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""')
 _WORDS = dict.fromkeys(_MISSING, np.nan) | {"true": 1.0, "false": 0.0}
 
@@ -56,12 +58,15 @@ class _Layout:
     delimiter : str or None
         None for blanks.
     n_column : int
+    words : frozenset of int
+        Columns, from 0, that hold words.
     """
 
     head: list[str]
     body: list[str]
     delimiter: str | None
     n_column: int
+    words: frozenset[int] = frozenset()
 
 
 def read(path: str, data: Any, options: ReadOptions) -> Readings:
@@ -83,14 +88,14 @@ def read(path: str, data: Any, options: ReadOptions) -> Readings:
         text = _FORTRAN.sub("e", text)
     layout = _find_numbers(path, text.splitlines())
     numbers, notes = _numbers(path, layout)
-    if len(numbers) > LONGEST_ROW and numbers.shape[1] <= MOST_LINES:
-        numbers, layout = numbers.T, replace(layout, head=[], n_column=numbers.shape[1])
+    if len(numbers) > LONGEST_ROW and len(numbers[0]) <= MOST_LINES and not layout.words:
+        numbers, layout = list(np.array(numbers).T), replace(layout, head=[], n_column=len(numbers[0]))
         notes = (*notes, "each column in a line of its own")
     if layout.head and layout.head[0].startswith("***") and options.columns is None:
         return _libre_esprit(path, layout, numbers, options)
     cards = _cards(layout.head)
-    facts = (from_headers(cards) if cards else _comments(layout.head)).noted(*notes)
-    columns = _columns(path, layout, numbers, options) if cards is None else _by_position(layout, numbers)
+    columns, more = _columns(path, layout, numbers, options) if cards is None else _by_position(layout, numbers)
+    facts = (from_headers(cards) if cards else _comments(layout.head)).noted(*notes, *more)
     spectra = read_columns(columns, facts, path, None, options)
     if cards is None or "WAT0_001" not in cards or options.medium is not None:
         return spectra
@@ -115,29 +120,54 @@ def _decode(path: str, data: Any) -> str:
 
 
 def _find_numbers(path: str, lines: list[str]) -> _Layout:
-    """Find the first of the lines of numbers: two in a row with as many columns."""
-    previous: tuple[int, str | None, int] = (-1, None, 0)
-    for i, line in enumerate(lines[:MAX_HEADER_LINES]):
-        delimiter, n_column = _shape(line)
-        if n_column >= 2 and not _COMMENT.match(line):
-            if previous == (i - 1, delimiter, n_column):
-                return _Layout(lines[: i - 1], [s for s in lines[i - 1 :] if s.strip()], delimiter, n_column)
-            previous = (i, delimiter, n_column)
+    """Find the first of the lines of numbers, with words among them if need be."""
+    if layout := _first_rows(lines, _shape) or _first_rows(lines, _shape_with_words):
+        return layout
     if sum(_is_number(line.strip()) for line in lines[:1000]) > 1:
         raise NoWavelengthError(f"{path}: one column of numbers, needed wavelength and flux")
+    if any(_shape(line)[1] and not _COMMENT.match(line) for line in lines[:1000]):
+        raise ReadError(f"{path}: no two lines of as many numbers after one another, needed one a pixel")
     shown = next((line for line in lines if line.strip()), "")[:60]
     raise ReadError(f"{path}: no columns of numbers found; the text begins with {shown!r}")
 
 
-def _shape(line: str) -> tuple[str | None, int]:
-    """Return the delimiter and the number of columns of a line of numbers, 0 if it is none."""
+def _first_rows(lines: list[str], shape: Callable[[str], tuple[str | None, int, frozenset[int]]]) -> _Layout | None:
+    """Find the first two lines in a row with as many columns."""
+    previous: tuple[int, str | None, int] = (-1, None, 0)
+    words_above: frozenset[int] = frozenset()
+    for i, line in enumerate(lines[:MAX_HEADER_LINES]):
+        delimiter, n_column, words = shape(line)
+        if n_column >= 2 and not _COMMENT.match(line):
+            if previous == (i - 1, delimiter, n_column):
+                body = [s for s in lines[i - 1 :] if s.strip()]
+                return _Layout(lines[: i - 1], body, delimiter, n_column, words | words_above)
+            previous, words_above = (i, delimiter, n_column), words
+    return None
+
+
+def _shape(line: str) -> tuple[str | None, int, frozenset[int]]:
+    """Return the delimiter and the number of columns of a line of numbers, 0 if it is none; no column holds words."""
     for delimiter in (None, ",", ";", "|"):
         if delimiter is None and ("," in line or ";" in line or "|" in line):
             continue
         fields = _split(line, delimiter)
-        if len(fields) >= 2 and _is_number(fields[0]) and all(_is_number(f) or f.lower() in _WORDS for f in fields):
-            return delimiter, len(fields)
-    return None, 0
+        if len(fields) >= 2 and _is_number(fields[0]) and all(map(_is_cell, fields)):
+            return delimiter, len(fields), frozenset()
+    return None, 0, frozenset()
+
+
+def _shape_with_words(line: str) -> tuple[str | None, int, frozenset[int]]:
+    """Return the same of a line of which two columns or more hold numbers, and which columns hold words."""
+    delimiter = next((mark for mark in (",", ";", "|") if mark in line), None)
+    fields = _split(line, delimiter)
+    if len(fields) > LONGEST_ROW or sum(map(_is_number, fields)) < 2:
+        return None, 0, frozenset()
+    return delimiter, len(fields), frozenset(i for i, field in enumerate(fields) if not _is_cell(field))
+
+
+def _is_cell(field: str) -> bool:
+    """Return whether a field is a number, or a word that stands for one."""
+    return _is_number(field) or field.lower() in _WORDS
 
 
 def _split(line: str, delimiter: str | None) -> list[str]:
@@ -157,28 +187,32 @@ def _is_number(field: str) -> bool:
     return True
 
 
-def _numbers(path: str, layout: _Layout) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Return the numbers, shape (n_column, n_row), and notes."""
-    try:
+def _numbers(path: str, layout: _Layout) -> tuple[list[NDArray[Any]], tuple[str, ...]]:
+    """Return the columns, of float64 but where there are words, and notes."""
+    with suppress(ValueError):
         table = np.loadtxt(layout.body, delimiter=layout.delimiter, ndmin=2, comments=None, dtype=np.float64)
-        return table.T, ()
-    except ValueError:
-        rows = [_row(line, layout) for line in layout.body if not _COMMENT.match(line)]
+        return list(table.T), ()
+    rows = [_row(line, layout) for line in layout.body if not _COMMENT.match(line)]
     good = [row for row in rows if row is not None]
     if len(good) < 2 or len(good) < 0.9 * len(rows):
         raise ReadError(f"{path}: {len(rows) - len(good)} of {len(rows)} lines are not {layout.n_column} numbers")
     lost = len(rows) - len(good)
-    return np.array(good, dtype=np.float64).T, (f"{lost} lines that are no numbers left out",) if lost else ()
+    columns = [np.array(cells) for cells in zip(*good, strict=True)]
+    return columns, (f"{lost} lines that are no numbers left out",) if lost else ()
 
 
-def _row(line: str, layout: _Layout) -> list[float] | None:
+def _row(line: str, layout: _Layout) -> list[float | str] | None:
     fields = _split(line, layout.delimiter)
     if len(fields) != layout.n_column:
         return None
     try:
-        return [_WORDS[field.lower()] if field.lower() in _WORDS else float(field) for field in fields]
+        return [field if i in layout.words else _number(field) for i, field in enumerate(fields)]
     except ValueError:
         return None
+
+
+def _number(field: str) -> float:
+    return _WORDS[field.lower()] if field.lower() in _WORDS else float(field)
 
 
 def _cards(head: Sequence[str]) -> Header | None:
@@ -198,37 +232,81 @@ def _comments(head: Sequence[str]) -> Facts:
     return facts
 
 
-def _columns(path: str, layout: _Layout, numbers: NDArray[np.float64], options: ReadOptions) -> list[Column]:
-    """Return the columns, named by the header or else by position.
+def _columns(
+    path: str, layout: _Layout, numbers: Sequence[NDArray[Any]], options: ReadOptions
+) -> tuple[list[Column], tuple[str, ...]]:
+    """Return the columns, named by the header or else by position, and notes.
 
     Of the header lines with a word for each column the last one counts from
-    which the columns are understood.
+    which the columns are understood, or else the last one that names the wavelengths.
 
     Raises
     ------
     NoWavelengthError, ReadError
-        If the line above the numbers names something other than wavelengths.
+        If the line above the numbers names something other than wavelengths,
+        or there are words and no such line.
     """
     lines = [_header_fields(line[:MAX_LINE], layout) for line in layout.head[-20:]]
     wordy = [fields for fields in lines if fields and not all(field.lower() in _TYPES for field in fields)]
     headers = [(names, _units(below)) for below, names in zip([None, *wordy[::-1]], wordy[::-1], strict=False)]
+    partly: tuple[list[Column], tuple[str, ...]] | None = None
     for names, units in (*_numbered(layout), *headers):
         columns = _named(names, units, numbers)
         if options.columns is not None:
-            return columns
+            return columns, ()
         try:
             understand(columns, path)
         except ReadError as error:
             if _OTHER_AXIS.search(" ".join(names)):
                 raise NoWavelengthError(f"{path}: columns {', '.join(names)}: needed wavelengths") from error
+            partly = partly or _flux_beside_wavelengths(path, columns, layout)
         else:
-            return columns
+            return columns, ()
+    if partly is not None:
+        return partly
     first = _COMMENT.sub("", layout.head[-1][:MAX_LINE]).split()[:1] if layout.head else []
     if first and _OTHER_AXIS.match(first[0]) and not set(layout.head[-1]) & set("=:"):
         raise NoWavelengthError(f"{path}: columns '{layout.head[-1].strip()[:60]}': needed wavelengths")
+    if layout.words and options.columns is None:
+        named = f"columns {', '.join(wordy[-1])}" if wordy else f"{layout.n_column} columns without names"
+        raise ReadError(f"{path}: {named}, some of words: no wavelength and flux among them; say which with columns")
     below = [units[0] for _, units in headers if units and _is_unit(units[0])]
     said = [found[1] for line in layout.head[-200:] if (found := _UNIT.search(line[:MAX_LINE]))]
-    return _by_position(layout, numbers, (*below, *said, "")[0])
+    columns, notes = _by_position(layout, numbers, (*below, *said, "")[0])
+    return columns, notes if options.columns is None else ()
+
+
+def _flux_beside_wavelengths(
+    path: str, columns: list[Column], layout: _Layout
+) -> tuple[list[Column], tuple[str, ...]] | None:
+    """Return columns of which only the wavelength has a known name, with the next one as flux, or None.
+
+    Raises
+    ------
+    ReadError
+        If these are magnitudes.
+    """
+    wavelength, _ = find_wavelength(columns)
+    if wavelength is None:
+        return None
+    at = columns.index(wavelength)
+    after = [i for i in (*range(at + 1, len(columns)), *range(at)) if i not in layout.words]
+    if at in layout.words or not after or (at > 0 and not _is_monotonic(wavelength.load())):
+        return None  # a word in a comment
+    flux = columns[after[0]]
+    if _MAGNITUDE.search(flux.key):
+        raise ReadError(f"{path}: column {flux.name} holds magnitudes, needed fluxes")
+    renamed = [replace(column, name="flux") if column is flux else column for column in columns]
+    roles = understand(renamed, path)
+    used = (roles.wavelength, roles.flux, roles.error, roles.mask)
+    unused = [column.name for column in renamed if column not in used]
+    left_out = f"; left out: {', '.join(unused)}" if unused else ""
+    return renamed, (f"column {flux.name} taken as flux{left_out}",)
+
+
+def _is_monotonic(values: NDArray[np.float64]) -> bool:
+    step = np.diff(values)
+    return bool((step > 0).all() or (step < 0).all())
 
 
 def _header_fields(line: str, layout: _Layout) -> list[str]:
@@ -251,19 +329,24 @@ def _numbered(layout: _Layout) -> list[tuple[list[str], list[str]]]:
     return [(list(names), [unit if _is_unit(unit) or _OTHER_AXIS.search(unit) else "" for unit in units])]
 
 
-def _named(names: Sequence[str], units: Sequence[str], numbers: NDArray[np.float64]) -> list[Column]:
+def _named(names: Sequence[str], units: Sequence[str], numbers: Sequence[NDArray[Any]]) -> list[Column]:
     return [
         Column(name, unit, "", "", values.size, partial(np.asarray, values))
         for name, unit, values in zip(names, units or [""] * len(names), numbers, strict=True)
     ]
 
 
-def _by_position(layout: _Layout, numbers: NDArray[np.float64], unit: str = "") -> list[Column]:
-    """Return wavelength, flux, and, when it can be one, error."""
+def _by_position(
+    layout: _Layout, numbers: Sequence[NDArray[Any]], unit: str = ""
+) -> tuple[list[Column], tuple[str, ...]]:
+    """Return wavelength, flux, and, when it can be one, error; and notes."""
     names = ["wavelength", "flux", *(f"column{i}" for i in range(3, layout.n_column + 1))]
-    if layout.n_column > 2 and _may_be_error(numbers[2], numbers[1]):
-        names[2] = "error"
-    return _named(names, [unit, *[""] * (layout.n_column - 1)], numbers)
+    notes: tuple[str, ...] = ()
+    if layout.n_column > 2 and not layout.words and _may_be_error(numbers[2], numbers[1]):
+        names[2], notes = "error", ("third column taken as error",)
+    if unused := [name.removeprefix("column") for name in names if name.startswith("column")]:
+        notes = (*notes, f"left out, without a name: column {', '.join(unused)}")
+    return _named(names, [unit, *[""] * (layout.n_column - 1)], numbers), notes
 
 
 def _may_be_error(values: NDArray[np.float64], flux: NDArray[np.float64]) -> bool:
@@ -288,7 +371,7 @@ def _is_unit(text: str) -> bool:
     return True
 
 
-def _libre_esprit(path: str, layout: _Layout, numbers: NDArray[np.float64], options: ReadOptions) -> Readings:
+def _libre_esprit(path: str, layout: _Layout, numbers: Sequence[NDArray[Any]], options: ReadOptions) -> Readings:
     """Read the .s files of ESPaDOnS and NARVAL: nm, intensity, (Stokes V, N1, N2,) error."""
     name = layout.head[0].strip("* \t\r").removeprefix("Reduced spectrum of").strip(" '\"")
     sigma = numbers[-1] if layout.n_column > 2 else None

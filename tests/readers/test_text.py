@@ -162,6 +162,59 @@ def test_a_few_long_lines_are_columns(read):
     np.testing.assert_allclose(star.sigma, 0.1 * flux)
 
 
+@pytest.mark.parametrize(
+    ("names", "sigma", "note"),
+    [
+        ("wave,star1,star2", None, "column star1 taken as flux; left out: star2"),
+        ("lambda_obs,obs,model", None, "column obs taken as flux; left out: model"),
+        ("lambda_obs,obs,err", ERROR, "column obs taken as flux"),
+        ("star1,star2", ERROR, "third column taken as error"),
+    ],
+)
+def test_under_a_header_no_column_without_a_known_name_is_an_error(read, names, sigma, note):
+    (star,) = read(f"{names}\n" + lines(WAVE, FLUX, ERROR, separator=","))
+    np.testing.assert_array_equal(star.flux, FLUX)
+    np.testing.assert_array_equal(star.sigma, sigma)
+    assert note in star.notes
+
+
+def test_the_flux_stands_after_the_wavelength_whose_name_is_known(read):
+    (star,) = read("index,wave_vac,value\n" + lines(np.arange(N), WAVE, FLUX, separator=","))
+    np.testing.assert_array_equal(star.wavelength, WAVE)
+    np.testing.assert_array_equal(star.flux, FLUX)
+    (star,) = read("# resampled wavelength\n" + lines(WAVE, FLUX[np.arange(N) ^ 1]))  # two words, but no names
+    np.testing.assert_array_equal(star.wavelength, WAVE)
+
+
+def test_columns_that_are_left_out_are_noted(read):
+    (star,) = read(lines(WAVE, FLUX, ERROR, FLUX, FLUX))
+    assert {"third column taken as error", "left out, without a name: column 4, 5"} <= set(star.notes)
+
+
+def test_magnitudes_are_no_fluxes(read):
+    with pytest.raises(ReadError, match="magnitudes"):
+        read("wave,magnitude\n" + lines(WAVE, 12 + FLUX, separator=","))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", " "])
+@pytest.mark.parametrize("names", ["name wave flux", "wave flux quality", "wave comment flux"])
+def test_columns_of_words_do_not_hide_those_of_numbers(read, names, separator):
+    cells = {"wave": WAVE, "flux": FLUX}
+    rows = zip(*(cells.get(name, [f"star{i}" for i in range(N)]) for name in names.split()), strict=True)
+    body = "\n".join(separator.join(map(str, row)) for row in rows)
+    for columns in (None, ("wave", "flux")):
+        (star,) = read(f"{names.replace(' ', separator)}\n{body}", columns=columns)
+        np.testing.assert_array_equal(star.wavelength, WAVE)
+        np.testing.assert_array_equal(star.flux, FLUX)
+        assert not star.bad.any()
+    (star,) = read(body, columns=[i for i, name in enumerate(names.split(), 1) if name in cells])
+    np.testing.assert_array_equal(star.flux, FLUX)
+    with pytest.raises(ReadError, match="say which with columns"):
+        read(body)
+    with pytest.raises(ReadError, match="holds no numbers"):
+        read(f"{names.replace(' ', separator)}\n{body}", columns=({*names.split()} - {*cells}).pop() + ",flux")
+
+
 def test_libre_esprit_orders_are_sorted_or_merged(read):
     wave = np.concatenate([WAVE, WAVE + 10.25]) / 10
     flux = np.tile(FLUX, 2)
