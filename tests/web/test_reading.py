@@ -287,6 +287,8 @@ TEXTS = {
     "zeros": "6000 0\n6000.1 0.9\n6000.2 0\n6000.3 1.0\n6000.4 0\n",
     "no error": "6000 1 0\n6000.1 1 0\n6000.2 1 0\n",
     "huge error": "6000 1 0.1\n6000.1 1 1e10\n6000.2 1 0.1\n",
+    "huge errors of huge fluxes": "6000 1e12 1e10\n6000.1 1e12 1e13\n6000.2 1.1e12 1e10\n",
+    "equal wavelengths": "wave flux\n6000 1.0\n6000 0.9\n6000 0.95\n",
     "pipe": "|wave|flux|\n|6000|1.0|\n|6000.1|0.9|\n|6000.2|0.95|\n",
     "esprit": "***Reduced spectrum of 'HD 3'\n 3 2\n600.0 1.0 0.1\n600.1 0.9 0.1\n600.2 0.95 0.1\n",
 }

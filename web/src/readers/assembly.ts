@@ -1,10 +1,14 @@
 /** From stored arrays to a spectrum: order, padding, errors; the counterpart of `anna_onnx.readers.assembly`. */
 
 import { NoWavelengthError, ReadError } from "../errors.ts";
+import { general } from "../format.ts";
+import { median } from "../numeric.ts";
 import { describe, makeSpectrum, type Facts, type Source, type Spectrum, type Unread } from "../spectrum.ts";
 
-/** APOGEE and others write this for "no measurement". */
+/** APOGEE and others write this for "no measurement", unless fluxes are as large. */
 const HUGE_ERROR = 1e10;
+/** Median fluxes that a huge error must exceed. */
+const FAR_ABOVE = 10;
 const GAP_OF_ZEROS = 5;
 
 export interface Stored {
@@ -30,7 +34,7 @@ export function assemble(stored: Stored, facts: Facts, source: Source): Spectrum
   const n = stored.flux.length;
   if (stored.wavelength.length !== n)
     throw new ReadError(`${describe(source)}: ${stored.wavelength.length} wavelengths and ${n} fluxes`);
-  const { sigma, notes } = usableSigma(stored.sigma ?? null);
+  const { sigma, notes } = usableSigma(stored.sigma ?? null, stored.flux);
   const zero = padding(stored.flux);
   const bad = zero.map((value, i) => (value || stored.bad?.[i] ? 1 : 0));
   const { order, more } = ascending(stored.wavelength, describe(source));
@@ -52,12 +56,15 @@ function ascending(wavelength: Float64Array, where: string): { order: Uint32Arra
   const more: string[] = [];
   let order = Uint32Array.from(wavelength.keys());
   const usable = order.filter((i) => Number.isFinite(wavelength[i]) && wavelength[i] > 0);
+  if (usable.length < 2)
+    throw new NoWavelengthError(`${where}: ${usable.length} of ${order.length} pixels have a wavelength`);
   if (usable.length < order.length) {
-    if (usable.length < 2)
-      throw new NoWavelengthError(`${where}: ${usable.length} of ${order.length} pixels have a wavelength`);
     more.push(`${order.length - usable.length} pixels without a wavelength dropped`);
     order = usable;
   }
+  const first = wavelength[order[0]];
+  if (order.every((pixel) => wavelength[pixel] === first))
+    throw new NoWavelengthError(`${where}: the wavelength of all ${order.length} pixels is ${general(first)}`);
   const steps = (good: (step: number) => boolean) =>
     order.every((pixel, i) => i === 0 || good(wavelength[pixel] - wavelength[order[i - 1]]));
   if (steps((step) => step > 0)) return { order: more.length ? order : null, more };
@@ -96,9 +103,11 @@ function padding(flux: Float64Array): Uint8Array {
 }
 
 /** Return errors with NaN for none; an array without any error at all is as good as none. */
-function usableSigma(sigma: Float64Array | null): { sigma: Float64Array | null; notes: string[] } {
+function usableSigma(sigma: Float64Array | null, flux: Float64Array): { sigma: Float64Array | null; notes: string[] } {
   if (sigma === null) return { sigma, notes: [] };
-  const usable = (value: number) => value > 0 && value < HUGE_ERROR;
+  const level = flux.filter((value) => Number.isFinite(value) && value !== 0).map(Math.abs);
+  const limit = Math.max(HUGE_ERROR, level.length ? FAR_ABOVE * median(level) : 0);
+  const usable = (value: number) => value > 0 && value < limit;
   if (sigma.some((value) => usable(value) || value >= HUGE_ERROR || value === -Infinity))
     return { sigma: sigma.map((value) => (usable(value) ? value : NaN)), notes: [] };
   return { sigma: null, notes: ["the file's errors are all zero or NaN, left out"] };
