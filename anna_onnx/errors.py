@@ -17,6 +17,7 @@
     ├── ConfigError            params.toml; carries every problem found
     ├── ResultError            a result table that cannot be written
     ├── TrainingError          a run that cannot start or go on
+    ├── StoppedError           a run, or a search, that was asked to stop
     └── MissingExtraError      an optional dependency that is not installed
 
 The commands print an ``AnnaError`` as one line and exit with status 1.
@@ -99,6 +100,10 @@ class ResultError(AnnaError):
 
 class TrainingError(AnnaError):
     """A training run cannot start or go on."""
+
+
+class StoppedError(AnnaError):
+    """A training run, or a search for parameters, was asked to stop; it can go on."""
 
 
 class MissingExtraError(AnnaError):

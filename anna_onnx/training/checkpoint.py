@@ -12,7 +12,8 @@
         tensorboard/             charts
         trace.json               time line of some steps, on request
 
-Tensors and JSON only (safetensors); every file is complete or absent.
+Tensors and JSON only (safetensors); every file is complete or absent, but history.csv and advice.txt, which grow
+line by line (a line that was cut off is dropped), and trace.json.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -61,9 +62,13 @@ class State:
         On the learning rate, lowered on a plateau.
     loss_scale : float
         Of float16, so that small gradients are not lost.
+    loss_scale_steps : int
+        Since it last changed.
     stopped_early : bool
     seconds : float
         Training time so far.
+    advised : list of str
+        What was advised, by the names of `anna_onnx.training.diagnosis`.
     """
 
     step: int = 0
@@ -74,8 +79,10 @@ class State:
     cost_count: int = 0
     rate_factor: float = 1.0
     loss_scale: float = 65536.0
+    loss_scale_steps: int = 0
     stopped_early: bool = False
     seconds: float = 0.0
+    advised: list[str] = field(default_factory=list)
 
 
 class RunDirectory:
@@ -108,18 +115,28 @@ class RunDirectory:
         raise TrainingError(f"{parent}: too many runs started in this second")
 
     @classmethod
-    def newest(cls, parent: Path) -> RunDirectory:
-        """Return the run in `parent` that started last.
+    def newest(cls, parent: Path, params: Path | None = None) -> RunDirectory:
+        """Return the run in `parent` that started last, of the parameter file `params` if one is given.
 
         Raises
         ------
         TrainingError
             If there is none.
         """
-        runs = sorted(path.parent for path in parent.glob("*/run.json"))
+        runs = [cls(path.parent) for path in sorted(parent.glob("*/run.json"))]
         if not runs:
-            raise TrainingError(f"{parent}: no run in it; start one with 'anna train params.toml'")
-        return cls(max(runs, key=lambda path: (path / "params.toml").stat().st_mtime))
+            raise TrainingError(f"{parent}: no run in it; start one with 'anna train {params or 'params.toml'}'")
+        if params is not None:
+            runs = [run for run in runs if run.began_with(params)]
+            if not runs:
+                raise TrainingError(f"{parent}: no run of {params} in it; name the one to go on with: --run FOLDER")
+        return max(runs, key=lambda run: (run.path / "params.toml").stat().st_mtime)
+
+    def began_with(self, params: Path) -> bool:
+        """Whether a parameter file started the run; one that does not say which, of an older version, may have."""
+        info = self.read_info()
+        folder, name = str(params.parent.resolve()), params.name
+        return (info["folder"], info.get("params", name)) == (folder, name)
 
     def settings(self) -> config.Config:
         """Return the parameters of the run; files that they name are looked for where they were."""
@@ -157,7 +174,7 @@ class RunDirectory:
     def append_history(self, row: Mapping[str, float]) -> None:
         """Add a row to history.csv."""
         path = self.path / "history.csv"
-        fresh = not path.exists()
+        fresh = not path.exists() or not path.stat().st_size
         with explained(path), path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(row))
             if fresh:
@@ -172,15 +189,17 @@ class RunDirectory:
         with path.open(newline="", encoding="utf-8") as file:
             return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
-    def forget_history_after(self, step: int) -> None:
-        """Drop rows that a resumed run will write again, and one that was cut off."""
-        path = self.path / "history.csv"
-        if not path.exists():
-            return
-        header, *lines = path.read_text(encoding="utf-8").splitlines()
-        columns = header.count(",")
-        kept = [line for line in lines if line.count(",") == columns and float(line.split(",", 1)[0]) <= step]
-        self.write_text("history.csv", "\n".join([header, *kept]) + "\n")
+    def forget_after(self, step: int) -> None:
+        """Drop what a resumed run will write again, rows and advice, and lines that were cut off."""
+        self._keep_lines("history.csv", lambda row: row.startswith("step") or float(row.split(",")[0]) <= step)
+        self._keep_lines("advice.txt", lambda line: int(line.split(":")[0].removeprefix("step ")) <= step)
+
+    def _keep_lines(self, name: str, wanted: Callable[[str], bool]) -> None:
+        """Write a file, if there is one, again with some of its lines; the last is none if it was cut off."""
+        path = self.path / name
+        if path.exists():
+            *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
+            self.write_text(name, "".join(f"{line}\n" for line in lines if wanted(line)))
 
     def save_checkpoint(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, state: State, extra: Mapping[str, Tensor]

@@ -6,7 +6,7 @@ run that diverges altogether is stopped by the loop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from anna_onnx.training.task import Task
 Row = Mapping[str, float]
 
 PROBE = 200  # spectra looked at
+LEAST = 20  # of them with a value of a label, for a judgement on it
 PATIENCE = 5  # looks, and
 FIRST_STEP = 300  # steps, before a run is judged
 DEAD = 0.95  # fraction of a layer's units: our best recipe leaves 84 % of the first layer dead and is better for it
@@ -38,9 +39,11 @@ class Diagnosis:
         Of the whole run: a slow start is no fault, and weak labels are learned last.
     rows : sequence of mappings
         The history so far, of a run that goes on.
+    given : iterable of str
+        What was advised so far, by name.
     """
 
-    def __init__(self, task: Task, steps: int, rows: Sequence[Row] = ()) -> None:
+    def __init__(self, task: Task, steps: int, rows: Sequence[Row] = (), given: Iterable[str] = ()) -> None:
         self.labels, self.steps = task.labels, steps
         if task.validation is not None:
             self.flux, self.truth = task.validation.flux[:PROBE], task.validation.scaled[:PROBE]
@@ -49,7 +52,7 @@ class Diagnosis:
             random = torch.Generator(drawn.flux.device).manual_seed(0)
             self.flux, self.truth = drawn.augmented(task.augmentation, random).flux, drawn.scaled
         self.rows: list[Row] = list(rows)
-        self._given: set[str] = set()
+        self.given = set(given)
 
     @torch.no_grad()
     def look(self, row: Row, network: Network) -> list[str]:
@@ -60,20 +63,14 @@ class Diagnosis:
         device = network.inputs.fill.device
         network.eval()
         flux, truth = self.flux.to(device), self.truth.to(device)
-        answers = network.combine(flux)[0]
-        found = {
-            "dead": dead_units(network, flux),
-            "constant": constant_answers(answers, truth),
-            "useless": uninformative_labels(answers, truth, self.labels),
-            "still": cost_never_falls(answers, truth),
-            "overfit": overfitting(self.rows),
-        }
+        found = {"dead": dead_units(network, flux), "overfit": overfitting(self.rows)}
+        found |= judge_answers(network.combine(flux)[0], truth, self.labels)
         done = row["step"] / self.steps
         # One cause, one line: the first of these explains the others.
         order = {"overfit": 0.0, "constant": 0.1, "still": 0.1, "useless": 0.5}
-        causes = [name for name, since in order.items() if found[name] and done >= since]
-        new = [name for name in ("dead", *causes[:1]) if found[name] and name not in self._given]
-        self._given |= set(new)
+        causes = [name for name, since in order.items() if found.get(name) and done >= since]
+        new = [name for name in ("dead", *causes[:1]) if found[name] and name not in self.given]
+        self.given |= set(new)
         return [found[name] for name in new]
 
 
@@ -140,6 +137,19 @@ def dead_fractions(network: Network, flux: Tensor) -> dict[str, float]:
         for handle in hooks:
             handle.remove()
     return dead
+
+
+def judge_answers(answers: Tensor, truth: Tensor, labels: Sequence[Label]) -> dict[str, str]:
+    """Return what is wrong with answers, by name; labels that few of these spectra have (NaN) are left out."""
+    known = ((~truth.isnan()).sum(dim=0) >= min(LEAST, len(truth))).cpu()
+    if not known.any():
+        return {}
+    answers, truth = answers[:, known], truth[:, known]
+    return {
+        "constant": constant_answers(answers, truth),
+        "still": cost_never_falls(answers, truth),
+        "useless": uninformative_labels(answers, truth, [labels[i] for i in known.nonzero().flatten().tolist()]),
+    }
 
 
 def constant_answers(answers: Tensor, truth: Tensor) -> str:

@@ -7,14 +7,14 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from anna_onnx import config
-from anna_onnx.errors import TrainingError
+from anna_onnx.errors import StoppedError, TrainingError
 from anna_onnx.progress import Progress, silent
 from anna_onnx.training import compute
 from anna_onnx.training.batches import BASIS, DROPOUT, WEIGHTS, Batch, Batches, generator
@@ -71,6 +71,8 @@ def train(
     ------
     TrainingError
         If the run cannot start or go on.
+    StoppedError
+        At Ctrl-C or SIGTERM, after a checkpoint was saved.
     """
     if resume is not None:
         # What was chosen then holds on: another precision, or number of threads, would round differently.
@@ -81,7 +83,13 @@ def train(
     with joined(settings.run, chosen.device) as process, interruption(process.leads) as interrupted:
         task = prepare_task(settings, process.device)
         trainer = Trainer(settings, task, process, chosen.precision, resume, say if process.leads else _say_nothing)
-        trainer.run_all(interrupted, report if process.leads else silent, look)
+        try:
+            trainer.note_status("running")
+            trainer.run_all(interrupted, report if process.leads else silent, look)
+        except BaseException:
+            with suppress(TrainingError):  # a full disk: what stopped the run says so
+                trainer.note_status("stopped")
+            raise
         return trainer.directory
 
 
@@ -90,7 +98,7 @@ def find_run(params: str, run: str | None) -> RunDirectory:
     if run is not None:
         return RunDirectory(run)
     settings = config.load(params)
-    return RunDirectory.newest(settings.resolve(settings.run.directory))
+    return RunDirectory.newest(settings.resolve(settings.run.directory), settings.path)
 
 
 def _say_nothing(text: str) -> None:
@@ -129,10 +137,12 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(
             self.device.type, init_scale=self.state.loss_scale, enabled=precision == torch.float16
         )
+        self.scaler.load_state_dict(self.scaler.state_dict() | {"_growth_tracker": self.state.loss_scale_steps})
         self.rounding: AbstractContextManager[object] = nullcontext()
         if precision != torch.float32:
             self.rounding = torch.autocast(self.device.type, dtype=precision)
-        self.diagnosis = Diagnosis(task, settings.steps, self.directory.read_history())
+        rows = self.directory.read_history() if process.leads else []
+        self.diagnosis = Diagnosis(task, settings.steps, rows, self.state.advised)
         self.charts = None
         if settings.run.tensorboard and process.leads:
             self.charts = Charts(self.directory.path / "tensorboard", self.state.step)
@@ -174,7 +184,7 @@ class Trainer:
                 trace.step()
                 if interrupted():
                     self._save()
-                    raise TrainingError(
+                    raise StoppedError(
                         f"stopped at step {state.step} of {settings.steps}; nothing is lost: "
                         f"go on with 'anna train --resume --run {self.directory.path}'"
                     )
@@ -231,7 +241,8 @@ class Trainer:
         """Look at the validation set: log it, keep the best weights, perhaps stop."""
         state = self.state
         self._settle_costs()
-        batch_cost = self.process.mean(state.cost_sum / max(state.cost_count, 1))
+        # Costs of batches are summed over the members of an ensemble; a mean, as of the validation set, is logged.
+        batch_cost = self.process.mean(state.cost_sum / max(state.cost_count, 1)) / self.settings.network.members
         row: Row = {"step": state.step, "batch_cost": batch_cost}
         state.cost_sum, state.cost_count = 0.0, 0
         watched = self.watched
@@ -257,6 +268,7 @@ class Trainer:
             self.directory.append_history(row)
             for advice in self.diagnosis.look(row, watched):
                 self._advise(advice)
+            state.advised = sorted(self.diagnosis.given)
             if self.charts is not None:
                 with explained(self.directory.path / "tensorboard"):
                     self.charts.add(row, self.network)
@@ -301,8 +313,8 @@ class Trainer:
         directory.write_text("params.toml", self.settings.text)
         info = describe_run(self.settings.seed, self.task.labels, self.task.files, self.device)
         info["folder"] = str(self.settings.path.parent.resolve())
+        info["params"] = self.settings.path.name
         info["precision"] = str(self.precision).removeprefix("torch.")
-        info["status"] = "running"
         directory.write_info(info)
         return directory
 
@@ -316,7 +328,8 @@ class Trainer:
                     f"{path}: not the file that the run {self.directory.path} began with; start a new run"
                 )
         if not self.directory.has_checkpoint():
-            self.directory.forget_history_after(0)
+            if self.process.leads:
+                self.directory.forget_after(-1)
             return
         tensors, self.state = self.directory.load_checkpoint()
         if self.state.step:
@@ -330,14 +343,21 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(part(tensors, "extra."))
         if self.process.leads:
-            self.directory.forget_history_after(self.state.step)
+            self.directory.forget_after(self.state.step)
 
     def _save(self) -> None:
         self._settle_costs()
-        self.state.loss_scale = self.scaler.get_scale() if self.scaler.is_enabled() else self.state.loss_scale
+        if self.scaler.is_enabled():
+            scaling = self.scaler.state_dict()
+            self.state.loss_scale, self.state.loss_scale_steps = scaling["scale"], scaling["_growth_tracker"]
         if self.process.leads:
             extra = {} if self.average is None else self.average.state_dict()
             self.directory.save_checkpoint(self.network, self.optimizer, self.state, extra)
+
+    def note_status(self, status: str) -> None:
+        """Keep in run.json how the run stands."""
+        if self.process.leads:
+            self.directory.write_info(self.directory.read_info() | {"status": status})
 
     def _finish(self) -> None:
         """Write what the run came to."""
@@ -354,9 +374,10 @@ class Trainer:
             "seconds": round(state.seconds, 1),
             "best_step": state.best_step,
             "best_cost": state.best_cost,
-            "time_per_part": {name: round(share, 4) for name, share in shares.items()},
             "parameters": count_parameters(self.network),
         }
+        if shares or "time_per_part" not in info:
+            info["time_per_part"] = {name: round(share, 4) for name, share in shares.items()}
         self.directory.write_info(info)
         if state.stopped_early:
             looks = self.settings.validation.patience

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from anna_onnx import config
 from anna_onnx.errors import MissingExtraError, TrainingError
@@ -91,7 +92,7 @@ def find_rate(
     Parameters
     ----------
     settings : config.Config
-        Of the first stage everything but the learning rate, its schedule and steps is used.
+        Of the first stage everything but the learning rate, its schedule, steps and the average of weights is used.
     steps : int
     report, say
         See `anna_onnx.training.loop.train`.
@@ -119,6 +120,8 @@ def find_rate(
                 cost = cost_of(answer, spread, batch.scaled, batch.weight)
             optimizer.zero_grad(set_to_none=True)
             cost.backward()
+            if stage.gradient_clip:
+                nn.utils.clip_grad_norm_(network.parameters(), stage.gradient_clip)
             optimizer.step()
             mean = SMOOTHING * mean + (1 - SMOOTHING) * float(cost)
             smooth = mean / (1 - SMOOTHING ** (step + 1))

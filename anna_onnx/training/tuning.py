@@ -8,6 +8,7 @@ are worse than most at the same step are given up early.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import sqlite3
 import tomllib
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anna_onnx import config
-from anna_onnx.errors import ConfigError, MissingExtraError, TrainingError
+from anna_onnx.errors import ConfigError, MissingExtraError, StoppedError, TrainingError
 from anna_onnx.files import replacing
 from anna_onnx.progress import Progress, silent
 from anna_onnx.training.loop import Row, train
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Table = dict[str, Any]
 WAIT = 60  # seconds for other workers to be done with the file of the study
+MOST_FAILURES = 3  # trials running that may fail: more are a fault of the parameters
 ALIVE = 60  # seconds between signs of life; a trial without them was killed, and is left out
 
 
@@ -72,7 +74,9 @@ def tune(settings: config.Config, report: Progress = silent, say: Callable[[str]
     Raises
     ------
     TrainingError
-        If there is nothing to vary, no validation to judge by, or no trial came to an end.
+        If there is nothing to vary, no validation to judge by, no trial came to an end, or three running failed.
+    StoppedError
+        At Ctrl-C or SIGTERM.
     MissingExtraError
         Without Optuna.
     """
@@ -86,19 +90,29 @@ def tune(settings: config.Config, report: Progress = silent, say: Callable[[str]
     if not (settings.data.validation or settings.data.validation_size):
         raise TrainingError(f"{settings.path}: trials are judged by data.validation or data.validation_size; give one")
     with_values(settings, {name: _example(choices) for name, choices in space.items()})
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # of a trial that fails `say` says it
     study = open_study(settings)
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
+    failures: list[str] = []
+
     def try_one(trial: optuna.Trial) -> float:
-        return run_trial(trial, settings, space, report, say)
+        try:
+            return run_trial(trial, settings, space, report, say)
+        except (TrainingError, ConfigError) as error:
+            say(f"trial {trial.number}: failed, {error}")
+            failures.append(str(error))
+            raise
+
+    def give_up(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        if trial.state in ended:
+            failures.clear()
+        elif len(failures) == MOST_FAILURES:
+            raise TrainingError(f"{settings.path}: {MOST_FAILURES} trials running failed, the last: {failures[-1]}")
 
     if len(study.get_trials(states=ended)) < settings.tune.trials:
-        study.optimize(
-            try_one,
-            callbacks=[optuna.study.MaxTrialsCallback(settings.tune.trials, states=ended)],
-            catch=(TrainingError, ConfigError),
-        )
+        enough = optuna.study.MaxTrialsCallback(settings.tune.trials, states=ended)
+        study.optimize(try_one, callbacks=[enough, give_up], catch=(TrainingError, ConfigError))
     if not study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
         raise TrainingError(f"{settings.tune.study}: no trial came to an end; try one by hand with 'anna train'")
     best = with_values(settings, study.best_params)
@@ -167,8 +181,15 @@ def run_trial(
     def report_trial(done: int, total: int, note: str = "") -> None:
         report(done, total, f"trial {trial.number} | {note}")
 
+    # Its run is one of the trial, not one that 'anna train --resume' would find for the parameter file.
+    path = settings.path.with_name(f"{settings.path.stem}.trial-{trial.number}.toml")
+    tried = dataclasses.replace(with_values(settings, values), path=path)
     try:
-        directory = train(with_values(settings, values), report=report_trial, say=lambda text: None, look=look)
+        directory = train(tried, report=report_trial, say=lambda text: None, look=look)
+    except StoppedError:
+        raise StoppedError(
+            f"stopped in trial {trial.number}; to go on start 'anna tune {settings.path}' again"
+        ) from None
     except optuna.TrialPruned:
         say(f"trial {trial.number}: given up, cost {best:.4g}, {_in_words(values)}")
         raise

@@ -13,9 +13,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from anna_onnx import config
 from anna_onnx.errors import TrainingError
 from anna_onnx.training.checkpoint import RunDirectory, State, hash_file
-from anna_onnx.training.loop import find_run, train
+from anna_onnx.training.loop import Trainer, find_run, train
+from anna_onnx.training.process import Process
+from anna_onnx.training.task import prepare_task
 
 EVERYTHING = {
     "learning_rate": 3e-3, "steps": 60, "batch_size": 20, "keep_probability": 0.8, "schedule": "cosine",
@@ -83,6 +86,51 @@ def test_going_on_with_a_finished_run_changes_nothing(toy):
     run(directory.settings(), resume=directory)
     assert directory.read_history() == before[1]
     assert all(torch.equal(directory.load_best()[0][name], tensor) for name, tensor in before[0].items())
+
+
+def test_going_on_with_a_finished_run_keeps_where_its_time_went(toy):
+    directory = run(toy())
+    before = directory.read_info()
+    assert before["time_per_part"]
+    run(directory.settings(), resume=directory)
+    assert directory.read_info() == before
+
+
+def test_run_json_says_how_a_run_stands(toy):
+    running = []
+    settings = toy()
+    broken = cut_off(settings, 30)
+    assert broken.read_info()["status"] == "stopped"
+    run(broken.settings(), resume=broken, look=lambda row: running.append(broken.read_info()["status"]))
+    assert set(running) == {"running"}
+    assert broken.read_info()["status"] == "finished"
+
+
+def test_advice_is_not_given_again_by_a_run_that_goes_on(toy):
+    settings = toy(stage={"steps": 400, "learning_rate": 0.5}, validation={"interval": 50})
+    whole, broken = run(settings), cut_off(settings, 350)
+    run(broken.settings(), resume=broken)
+    advice, again = ((directory.path / "advice.txt").read_text() for directory in (whole, broken))
+    assert "step 300: " in advice
+    assert again == advice
+
+
+def test_the_scaling_of_float16_goes_on_too(toy):
+    settings = toy(run={"precision": "float16"})
+    whole, broken = run(settings), cut_off(settings, 30)
+    run(broken.settings(), resume=broken)
+    (_, one), (_, other) = whole.load_checkpoint(), broken.load_checkpoint()
+    assert (one.loss_scale, one.loss_scale_steps) == (other.loss_scale, other.loss_scale_steps)
+    assert one.loss_scale_steps > 40  # it falls at first; no falls after the checkpoint of step 20
+
+
+def test_only_the_leading_process_forgets_rows(toy):
+    broken = cut_off(toy(), 10)
+    before = (broken.path / "history.csv").read_bytes()
+    assert not broken.has_checkpoint()
+    settings, follows = broken.settings(), Process(torch.device("cpu"), rank=1)
+    Trainer(settings, prepare_task(settings, follows.device), follows, torch.float32, broken, print)
+    assert (broken.path / "history.csv").read_bytes() == before
 
 
 def test_a_data_file_that_changed_is_named(toy):
@@ -158,6 +206,7 @@ def test_an_interrupted_run_saves_and_says_how_to_go_on(toy, number):
     assert f"stopped at step {step} of 100000" in said
     assert f"anna train --resume --run {directory.path}" in said
     assert "Traceback" not in said
+    assert directory.read_info()["status"] == "stopped"
 
 
 # --- files --------------------------------------------------------------------
@@ -230,8 +279,24 @@ def test_a_row_that_was_cut_off_is_forgotten(tmp_path):
         directory.append_history({"step": step, "batch_cost": 0.5})
     with (tmp_path / "history.csv").open("a") as file:
         file.write("4")
-    directory.forget_history_after(20)
+    directory.forget_after(20)
     assert [row["step"] for row in directory.read_history()] == [10, 20]
+
+
+@pytest.mark.parametrize("left", ["", "step,batch_c"])
+def test_a_history_that_a_power_cut_emptied_begins_again(tmp_path, left):
+    directory = RunDirectory(tmp_path)
+    (tmp_path / "history.csv").write_text(left)
+    directory.forget_after(20)
+    directory.append_history({"step": 30, "batch_cost": 0.5})
+    assert directory.read_history() == [{"step": 30, "batch_cost": 0.5}]
+
+
+def test_advice_that_will_come_again_is_forgotten(tmp_path):
+    directory = RunDirectory(tmp_path)
+    (tmp_path / "advice.txt").write_text("step 0: one\nstep 300: two: or three\nstep 350: four\nstep 40")
+    directory.forget_after(300)
+    assert (tmp_path / "advice.txt").read_text() == "step 0: one\nstep 300: two: or three\n"
 
 
 def test_the_newest_run_is_found(tmp_path):
@@ -244,6 +309,27 @@ def test_the_newest_run_is_found(tmp_path):
         (folder / "params.toml").write_text("")
         os.utime(folder / "params.toml", (i, i))
     assert RunDirectory.newest(tmp_path).path.name == "a"
+
+
+def test_each_parameter_file_has_runs_of_its_own(toy):
+    settings = toy(stage={"steps": 10})
+    other = toy.folder / "other.toml"
+    other.write_text(settings.path.read_text())
+    with pytest.raises(TrainingError, match=r"no run in it; start one with 'anna train .*other\.toml'"):
+        find_run(str(other), None)
+    first = run(settings)
+    with pytest.raises(TrainingError, match=r"no run of .*other\.toml in it; name the one to go on with"):
+        find_run(str(other), None)
+    second = run(config.load(other))
+    assert find_run(str(settings.path), None).path == first.path
+    assert find_run(str(other), None).path == second.path
+
+
+def test_a_run_that_does_not_say_which_file_began_it_may_be_of_any_in_its_folder(toy):
+    directory = run(toy(stage={"steps": 10}))
+    directory.write_info({key: value for key, value in directory.read_info().items() if key != "params"})
+    assert directory.began_with(toy.folder / "other.toml")
+    assert not directory.began_with(toy.folder / "elsewhere" / "other.toml")
 
 
 def test_two_runs_of_one_second_have_folders_of_their_own(tmp_path):

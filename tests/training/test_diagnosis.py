@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from anna_onnx import config
+from anna_onnx.labels import Label
 from anna_onnx.training import diagnosis
 from anna_onnx.training.loop import train
 from anna_onnx.training.network import Network
@@ -117,6 +118,18 @@ def test_advice_is_given_once(toy):
     rows = [{"step": 100.0 * i, "batch_cost": 1.0, "validation_cost": 1.0} for i in range(1, 12)]
     given = [line for row in rows for line in watch.look(row, network)]
     assert len(given) == len(set(given)) > 0
+
+
+def test_a_label_that_is_not_known_is_not_judged():
+    labels = (Label("teff", 4000, 6000), Label("logg", 0, 5))
+    truth = torch.rand(200, 2)
+    answers = truth + 0.02 * torch.randn(200, 2)
+    few, none = truth.clone(), torch.full_like(truth, torch.nan)
+    few[5:, 1] = torch.nan
+    for known in (truth, few):
+        assert not any(diagnosis.judge_answers(answers, known, labels).values())
+    assert diagnosis.judge_answers(answers, none, labels) == {}
+    assert diagnosis.judge_answers(torch.ones(200, 2), few, labels)["constant"]
 
 
 def test_overfitting_is_a_rising_validation_cost_under_a_falling_batch_cost():

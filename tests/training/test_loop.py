@@ -263,6 +263,17 @@ def test_the_best_weights_are_those_of_the_least_validation_cost(toy):
     assert evaluate(network, task.validation, task.labels)[0] == pytest.approx(best["validation_cost"], rel=1e-5)
 
 
+def test_costs_of_an_ensemble_are_means_over_its_members(toy):
+    # The same spectra on both sides, all of them once, and a rate that changes nothing.
+    network = {"architecture": "anna", "kernel": 5, "filters": 2, "fc1": 16, "fc2": 16, "members": 3}
+    settings = toy(
+        data={"train": "train.h5", "validation": "train.h5"}, network=network, augmentation=None,
+        stage={"steps": 10, "learning_rate": 1e-12},
+    )  # fmt: skip
+    (row,) = history(run(settings))
+    assert row["batch_cost"] == pytest.approx(row["validation_cost"], rel=1e-5)
+
+
 def test_without_validation_the_batch_cost_decides(toy):
     settings = toy(data=ONLY_TRAIN)
     directory = run(settings)

@@ -34,6 +34,15 @@ def test_a_run_at_the_suggested_rate_learns(toy):
     assert rows[-1]["validation_cost"] < 0.5 * rows[0]["validation_cost"]
 
 
+def test_the_gradient_is_clipped_as_in_the_training(toy):
+    # Adam does not feel the size of the gradient but where it competes with its epsilon of 1e-8.
+    free, clipped = (
+        find_rate(toy(stage={"gradient_clip": clip}), steps=60, say=lambda text: None).cost.min()
+        for clip in (1e6, 1e-9)
+    )
+    assert clipped > 1.1 * free
+
+
 def test_the_command_writes_curve_and_plot(toy, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(toy.folder)

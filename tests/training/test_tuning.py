@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ optuna = pytest.importorskip("optuna")
 from click.testing import CliRunner
 
 from anna_onnx import config
-from anna_onnx.errors import ConfigError, TrainingError
+from anna_onnx.errors import ConfigError, StoppedError, TrainingError
+from anna_onnx.training.loop import find_run
 from anna_onnx.training.tuning import open_study, tune, with_values
 from anna_onnx_cli.anna import main
 
@@ -52,6 +54,28 @@ def test_bad_trials_are_given_up_early(toy):
     given_up = [line for line in said if "given up" in line]
     assert given_up
     assert all("learning_rate 1e-09" in line for line in given_up)
+
+
+def test_ctrl_c_ends_the_search_and_not_just_its_trial(toy):
+    settings = study_of(toy)
+    with pytest.raises(StoppedError, match=r"stopped in trial 0; to go on start 'anna tune .*params\.toml' again"):
+        tune(settings, lambda *progress: signal.raise_signal(signal.SIGINT), say=lambda text: None)
+    assert len(open_study(settings).trials) == 1
+
+
+def test_a_search_whose_trials_all_fail_gives_up_and_says_why(toy):
+    said = []
+    settings = study_of(toy, labels={"names": ["teff", "mass"]})
+    with pytest.raises(TrainingError, match=r"3 trials running failed, the last: .*no label mass"):
+        tune(settings, say=said.append)
+    assert [line.split(",")[0] for line in said] == [f"trial {i}: failed" for i in range(3)]
+
+
+def test_the_runs_of_trials_are_none_that_resume_goes_on_with(toy):
+    settings = study_of(toy, trials=1)
+    tune(settings, say=lambda text: None)
+    with pytest.raises(TrainingError, match=r"no run of .*params\.toml in it"):
+        find_run(str(settings.path), None)
 
 
 def test_two_workers_share_a_study(toy):
