@@ -11,13 +11,16 @@ export function general(value: number, digits = 6): string {
     const sign = exponent < 0 ? "-" : "+";
     return `${withoutZeros(mantissa)}e${sign}${String(Math.abs(exponent)).padStart(2, "0")}`;
   }
-  return withoutZeros(value.toFixed(Math.max(digits - 1 - exponent, 0)));
+  return withoutZeros(fixed(value, Math.max(digits - 1 - exponent, 0)));
 }
 
 /** Return `value` as Python's `:.<decimals>f` does. */
 export function fixed(value: number, decimals: number): string {
-  if (Number.isFinite(value)) return value.toFixed(decimals);
-  return general(value);
+  if (!Number.isFinite(value)) return general(value);
+  const text = value.toFixed(decimals);
+  // Python takes a half to the even digit, JavaScript away from zero.
+  const isHalf = Math.abs((value * 2 ** (decimals + 1)) % 2) === 1;
+  return isHalf && /[13579]$/.test(text) ? (value * (1 - Number.EPSILON)).toFixed(decimals) : text;
 }
 
 /** Return a fraction as Python's `:.<decimals>%` does. */

@@ -1,6 +1,7 @@
 /** Is a spectrum, and are its labels, of the kind that a network was trained on? As `anna_onnx.recognition`. */
 
 import { type Fit, fitScore } from "./fit.ts";
+import { fixed } from "./format.ts";
 import { C_KMS, refractiveIndex } from "./medium.ts";
 import type { Label, Model } from "./model.ts";
 import { noveltyScore } from "./novelty.ts";
@@ -63,8 +64,8 @@ function isOutside(hull: Hull | null, scaled: Float64Array, margin: Float64Array
 
 function displaced({ grid }: Model, velocity: number): string {
   const between = C_KMS * (refractiveIndex(sum(grid.wavelength) / grid.wavelength.length) - 1);
-  const signed = `${velocity < 0 ? "-" : "+"}${Math.abs(velocity).toFixed(0)}`;
-  const medium = `vacuum taken as air, or the reverse, makes ${between.toFixed(0)}`;
+  const signed = `${velocity < 0 ? "-" : "+"}${fixed(Math.abs(velocity), 0)}`;
+  const medium = `vacuum taken as air, or the reverse, makes ${fixed(between, 0)}`;
   return `its lines are ${signed} km/s from where they are at rest (${medium})`;
 }
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { general, percent } from "../src/format.ts";
+import { fixed, general, percent } from "../src/format.ts";
 import { decimalsFor, numberText, unitText } from "../src/ui/words.ts";
 
 test("numbers are written as Python writes them", () => {
@@ -18,6 +18,16 @@ test("numbers are written as Python writes them", () => {
     [-Infinity, 7, "-inf"],
   ];
   for (const [value, digits, text] of cases) assert.equal(general(value, digits), text);
+  const halves: [number, number, string][] = [
+    [12.25, 1, "12.2"],
+    [-12.75, 1, "-12.8"],
+    [2.5, 0, "2"],
+    [3.5, 0, "4"],
+    [0.15, 1, "0.1"],
+    [-0.5, 0, "-0"],
+  ];
+  for (const [value, decimals, text] of halves) assert.equal(fixed(value, decimals), text);
+  assert.equal(general(0.125, 2), "0.12");
   assert.equal(percent(0.99), "99%");
   assert.equal(percent(0.4567, 1), "45.7%");
 });

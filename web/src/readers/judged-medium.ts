@@ -3,6 +3,7 @@
  * the counterpart of `anna_onnx.readers.judged_medium`, where the reasons are.
  */
 
+import { fixed } from "../format.ts";
 import { C_KMS, airToVacuum } from "../medium.ts";
 import { clamp, interpolate, sum } from "../numeric.ts";
 import type { Medium, Spectrum } from "../spectrum.ts";
@@ -169,5 +170,5 @@ function mean(values: readonly number[]): number {
 
 /** Return a velocity as Python's format +.0f does. */
 function signed(velocity: number): string {
-  return `${velocity < 0 || Object.is(velocity, -0) ? "-" : "+"}${Math.abs(velocity).toFixed(0)} km/s`;
+  return `${velocity < 0 || Object.is(velocity, -0) ? "-" : "+"}${fixed(Math.abs(velocity), 0)} km/s`;
 }

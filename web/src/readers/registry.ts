@@ -9,7 +9,7 @@ import { isMultispec, readMultispec } from "./multispec.ts";
 import { readText } from "./text.ts";
 
 const MAX_FILE = 256 << 20;
-const MAX_TEXT = 64 << 20;
+const MAX_TEXT = 32 << 20;
 const ELSEWHERE = "this page reads FITS images and text; anna-lite infer reads more";
 
 /**
