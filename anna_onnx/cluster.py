@@ -113,7 +113,7 @@ def _result(future: Future) -> Rows:
     try:
         rows: Rows = future.result()
     except (KilledWorker, FutureCancelledError) as error:
-        raise AnnaError(f"the cluster lost a shard for good ({error}); go on with --resume") from error
+        raise AnnaError(f"the cluster lost a shard for good ({error})") from error
     return rows
 
 

@@ -9,12 +9,10 @@ files, go to the disk as they come, and an interrupted run can be resumed.
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -26,9 +24,10 @@ from anna_onnx.files import is_one_of
 from anna_onnx.flags import Flag
 from anna_onnx.inference import Inference, InferOptions, model_info
 from anna_onnx.preparation import PrepareOptions
+from anna_onnx.processes import run_in_processes
 from anna_onnx.progress import Progress, silent
 from anna_onnx.readers import ReadOptions
-from anna_onnx.results import Done, ResultWriter, Rows, join, work_files
+from anna_onnx.results import Done, ResultWriter, Rows, work_files
 from anna_onnx.session import usable_cores
 from anna_onnx.tableformats import printable
 
@@ -157,11 +156,14 @@ def infer_to_table(
     with ResultWriter(output, bundle.sidecar.labels, meta, resume=resume, **columns) as writer:
         left = _not_done(parts, counts.passing(writer.done())) if resume else parts
         try:
-            for rows in _run(inference, left, processes, scheduler):
-                writer.write(rows)
-                counts.add(rows)
+            with closing(_run(inference, left, processes, scheduler)) as blocks:
+                for rows in blocks:
+                    writer.write(rows)
+                    counts.add(rows)
         except KeyboardInterrupt:
             raise AnnaError(f"interrupted{writer.kept}") from None
+        except AnnaError as error:
+            raise AnnaError(f"{error}{writer.kept}") from error
     most = min(explain_most, writer.rows_done)
     explained = _explain(inference, parts, explain, most, report) if explain else ""
     return Summary(writer.rows_done, counts.failed, counts.flagged, output, explained)
@@ -208,7 +210,7 @@ def cut(parts: Iterable[Part]) -> Iterator[list[Part]]:
         yield shard
 
 
-def _run(inference: Inference, parts: Sequence[Part], processes: int, scheduler: str | None) -> Iterator[Rows]:
+def _run(inference: Inference, parts: Sequence[Part], processes: int, scheduler: str | None) -> Generator[Rows]:
     """Infer parts of files where it is quickest."""
     bundle, options = inference.bundle, inference.options
     if scheduler is not None:
@@ -217,12 +219,12 @@ def _run(inference: Inference, parts: Sequence[Part], processes: int, scheduler:
         yield from run_on_cluster(scheduler, bundle, options, cut(parts))
         return
     if processes > 1:
-        yield from _run_in_processes(bundle, options, cut(parts), processes)
+        yield from run_in_processes(bundle, options, cut(parts), processes)
         return
     here = _Here(parts, 1 if processes == 1 else usable_cores())
     yield from inference.run(here.blocks(options.read))
     if here.left:
-        yield from _run_in_processes(bundle, options, cut(here.left), usable_cores())
+        yield from run_in_processes(bundle, options, cut(here.left), usable_cores())
 
 
 class _Here:
@@ -266,37 +268,6 @@ class _Here:
             self.left = others
         else:
             yield from others
-
-
-_inference: Inference  # of a process of the pool
-
-
-def _run_in_processes(bundle: Bundle, options: InferOptions, shards: Iterator[list[Part]], n: int) -> Iterator[Rows]:
-    """Infer shards in several processes, in their order, a few ahead of what was taken."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    if sys.platform == "win32":
-        n = min(n, 61)  # more cannot be waited for there
-    alone = replace(options, threads=max(1, (options.threads or usable_cores()) // n))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n, context, initializer=_start, initargs=(bundle, alone)) as pool:
-        try:
-            waiting = deque(pool.submit(_infer_shard, shard) for shard in islice(shards, 2 * n))
-            while waiting:
-                yield waiting.popleft().result()
-                waiting.extend(pool.submit(_infer_shard, shard) for shard in islice(shards, 1))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _start(bundle: Bundle, options: InferOptions) -> None:
-    global _inference
-    _inference = Inference(bundle, options)
-
-
-def _infer_shard(shard: list[Part]) -> Rows:
-    return join(list(_inference.run_parts(shard)))
 
 
 def _not_done(parts: Sequence[Part], done: Iterable[Done]) -> list[Part]:

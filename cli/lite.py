@@ -12,7 +12,7 @@ import click
 
 from anna_onnx import __version__
 
-from .group import Group, printable, progress_bar
+from .group import Group, interruptible, printable, progress_bar
 
 # Every block of spectra has a thread of its own; numpy's must not compete. To be said before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -56,7 +56,8 @@ def run() -> None:
             sys.stdout.flush()
         except OSError:
             raise end from None  # the interpreter reports what cannot be written
-        if isinstance(end.code, int):
+        # What processes shared must be given back first, or the system is said to leak it.
+        if isinstance(end.code, int) and "multiprocessing.synchronize" not in sys.modules:
             os._exit(end.code)
         raise
 
@@ -136,7 +137,7 @@ def infer(model: str, files: tuple[str, ...], output: str | None, **options: Any
     with begun(files[0]):  # while the rest is imported
         from anna_onnx.pipeline import infer_to_table
 
-        with progress_bar("inferring") as report:
+        with interruptible(), progress_bar("inferring") as report:
             summary = infer_to_table(model, files, output, report=report, **options)
     click.echo(summary.text, err=True)
     if summary.failed:
