@@ -232,7 +232,7 @@ def gather(inference: Inference, files: Iterable[str | os.PathLike[str]], most: 
             why.append(block.message)
             continue
         prepared = inference.prepare(block)
-        good = prepared.coverage > 0
+        good = (prepared.flags & Flag.no_coverage) == 0
         why += [f"{rows.file[row]}: {rows.messages[row]}" for row in np.flatnonzero(~good).tolist()]
         flux.append(prepared.flux[good])
         sigma.append(None if prepared.sigma is None else prepared.sigma[good])

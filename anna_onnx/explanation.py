@@ -281,7 +281,7 @@ class _Explainer:
             prepared = None if isinstance(block, Failure) else self._inference.prepare(block)
             for row in range(len(rows)):
                 one = None if prepared is None else prepared[row]
-                yield one if one is not None and one.coverage > 0 else None, rows, row
+                yield None if one is None or one.flags & Flag.no_coverage else one, rows, row
 
     def explanation(self, prepared: Prepared, rows: Rows, row: int) -> Explanation:
         sidecar = self._inference.bundle.sidecar

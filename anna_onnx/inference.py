@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +26,7 @@ from anna_onnx.results import Rows, as_qtable, join, of_pairs
 from anna_onnx.session import PROVIDERS, usable_cores
 from anna_onnx.session import Session as Session
 from anna_onnx.spectrum import Spectrum
+from anna_onnx.velocity import Measured, fitted_rv
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -144,10 +145,6 @@ class Inference:
         self.bundle, self.options = bundle, options or InferOptions()
         if self.options.correct_trends and bundle.sidecar.trends is None:
             raise BundleError(f"{bundle.name}: holds no residual trends; 'anna test --store-trends' fits them")
-        if self.options.prepare.rv == "auto" and bundle.sidecar.novelty is None:
-            raise BundleError(
-                f"{bundle.name}: holds no mean spectrum to measure velocities with; give a number or header"
-            )
         if self.options.level is not None and bundle.sidecar.calibration is not None:
             bundle.sidecar.calibration.check_level(self.options.level)
         self.threads = self.options.threads or usable_cores()
@@ -156,6 +153,11 @@ class Inference:
         if self.options.covariance and not self._session.correlates:
             raise BundleError(f"{bundle.name}: infers no covariance; networks trained with covariance = true do")
         self._recognizer = Recognizer(bundle.sidecar)
+        if self.options.prepare.rv == "auto" and not self._fits_velocities:
+            try:
+                bundle.sidecar.preparation.check_template(self._mean)
+            except AnnaError as error:
+                raise BundleError(f"{bundle.name}: {error}") from error
 
     def run(self, blocks: Iterable[Block | Failure]) -> Iterator[Rows]:
         """Infer blocks in their order, several at a time, while the next ones are read.
@@ -223,13 +225,14 @@ class Inference:
     def look(self, block: Block) -> Findings:
         """Return what is found out of a block of spectra."""
         prepared = self.prepare(block)
-        covered = prepared.coverage > 0
+        covered = (prepared.flags & Flag.no_coverage) == 0
         values, sigma, fit, correlation = self._session.run(prepared.flux)
         values[~covered], sigma[~covered] = np.nan, np.nan
         if correlation is not None:
             correlation[~covered] = np.nan
         errors = half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA)
-        verdict = self._recognizer.judge(prepared.flux, values, errors, fit, self._at_rest(block, prepared))
+        at_rest = covered & self._at_rest(block, prepared)
+        verdict = self._recognizer.judge(prepared.flux, values, errors, fit, at_rest)
         flags = prepared.flags.copy()
         flags[covered & verdict.outside] |= Flag.outside_labels
         flags[covered & verdict.unlike] |= Flag.unlike_training
@@ -237,6 +240,17 @@ class Inference:
 
     def prepare(self, block: Block) -> PreparedBlock:
         """Return a block as the network sees it."""
+        asked, limits = self.options.prepare, self.bundle.sidecar.fit_limits
+        if asked.rv != "auto" or limits is None or not self._fits_velocities:
+            return self._prepare(block, asked)
+        as_it_came = self._prepare(block, replace(asked, rv=None))
+        fit = self._session.run(as_it_came.flux).fit
+        assert fit is not None
+        preparation = self.bundle.sidecar.preparation
+        n_good = as_it_came.coverage * preparation.grid.n_pixel
+        return self._prepare(block, asked, fitted_rv(fit, limits, n_good, preparation.line_width))
+
+    def _prepare(self, block: Block, options: PrepareOptions, measured: Measured | None = None) -> PreparedBlock:
         sidecar, setting = self.bundle.sidecar, block.setting
         return sidecar.preparation.prepare_block(
             setting.wavelength,
@@ -247,10 +261,22 @@ class Inference:
             frame=setting.frame,
             resolution=setting.resolution,
             radial_velocity=block.radial_velocity,
-            options=self.options.prepare,
-            # The mean training spectrum, with which velocities are measured.
-            template=None if sidecar.novelty is None else sidecar.novelty.mean,
+            options=options,
+            template=self._mean,
+            measured=measured,
         )
+
+    @property
+    def _fits_velocities(self) -> bool:
+        """Whether the network tells velocities, as one must whose mean training spectrum they blur."""
+        sidecar = self.bundle.sidecar
+        return sidecar.preparation.tolerates_motion and self._session.compares and sidecar.fit_limits is not None
+
+    @property
+    def _mean(self) -> FloatArray | None:
+        """The mean training spectrum, with which other velocities are measured."""
+        novelty = self.bundle.sidecar.novelty
+        return None if novelty is None else novelty.mean
 
     def _at_rest(self, block: Block, prepared: PreparedBlock) -> NDArray[np.bool_]:
         """Return whether the lines of spectra are said to be at rest, shape (n,)."""
@@ -336,7 +362,15 @@ def infer_table(bundle: Bundle, spectra: Any, options: InferOptions | None = Non
 
 
 def half_width(bundle: Bundle, sigma: FloatArray, snr: FloatArray, level: float) -> FloatArray:
-    """Return the calibrated half width of an interval, shape (n, n_label); without calibration, a Gaussian's."""
+    """Return the calibrated half width of an interval, shape (n, n_label); without calibration, a Gaussian's.
+
+    Raises
+    ------
+    AnnaError
+        If the level is no probability, or one that the calibration does not reach.
+    """
+    if not 0 < level < 1:
+        raise AnnaError(f"level {level}, needed a probability above 0 and below 1, such as 0.9")
     if bundle.sidecar.calibration is not None:
         return bundle.sidecar.calibration.half_width(sigma, snr, level)
     from statistics import NormalDist

@@ -259,6 +259,8 @@ def pack(
         raise TrainingSetError(
             f"{table.name}: no column '{rv_column}' of numbers{nearest(rv_column, [*table.columns])}"
         )
+    if options is not None and options.rv == "auto":
+        preparation.check_template(template)
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     matcher, found = _Matcher(table), Report()
@@ -571,18 +573,30 @@ def _name_of(source: Source) -> str:
 
 
 def _read_table(path: Path) -> Any:
-    """Read a table with astropy, its format found by content or suffix."""
+    """Read a table with astropy, its format found by content; only CSV tells itself by its name."""
     from astropy.table import Table
 
-    formats = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".vot": "votable", ".xml": "votable", ".fits": "fits"}
     if not path.is_file():
         raise TrainingSetError(f"{path}: no such file")
     try:
-        kind = formats.get(path.suffix.lower())
-        return Table.read(path, format=kind) if kind else Table.read(path, format="ascii")
+        return Table.read(path, format=_table_format(path))
     except Exception as error:  # whatever astropy raises for a table that is none
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TrainingSetError(f"{path}: cannot be read as a table ({reason})") from error
+
+
+def _table_format(path: Path) -> str:
+    from astropy.utils.data import get_readable_fileobj
+
+    with get_readable_fileobj(path, encoding="binary") as file:  # unpacked, if it is compressed
+        head = file.read(512)
+    if head.startswith(b"SIMPLE  ="):
+        return "fits"
+    if head.startswith(b"# %ECSV"):
+        return "ascii.ecsv"
+    if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith((b"<?xml", b"<VOTABLE")):
+        return "votable"
+    return "ascii.csv" if ".csv" in path.suffixes[-2:] else "ascii"
 
 
 def _numbers(column: Any) -> FloatArray:

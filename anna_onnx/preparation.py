@@ -25,11 +25,12 @@ from anna_onnx.continuum import Normalization
 from anna_onnx.errors import AnnaError
 from anna_onnx.flags import Flag
 from anna_onnx.gridding import Gridded, Gridder, Spectra, Treatment
+from anna_onnx.medium import C_KMS
 from anna_onnx.quality import continuum_level, off_continuum
 from anna_onnx.quantity import number, shown
 from anna_onnx.resampling import Floats, Grid, Way
 from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Spectrum
-from anna_onnx.velocity import measure_rv
+from anna_onnx.velocity import Measured, measure_rv
 
 ROW_FLAGS = Flag.no_coverage | Flag.partial_coverage | Flag.bad_pixels | Flag.low_snr | Flag.not_normalized
 """Flags that differ from row to row."""
@@ -47,6 +48,10 @@ RESOLUTION_TOLERANCE = 0.05
 
 MANY_BAD_PIXELS = 0.02
 """Fraction of bad pixels above which `bad_pixels` is flagged, unless training had more missing."""
+
+LEAST_COVERAGE = 0.2
+"""Fraction of the least coverage of the training below which nothing is inferred: the errors that networks state grow
+too slowly with what is missing. Of the released one they are 1.5 to 2.5 times too small there."""
 
 KNOWN_SNR_MARGIN, ESTIMATED_SNR_MARGIN = 0.9, 0.5
 """Fraction of the least S/N of the training below which `low_snr` is flagged: from errors, and from
@@ -186,12 +191,15 @@ class Preparation:
         How the continuum of the training spectra was found; None when they
         came normalised.
     min_coverage : float
-        Fraction of the grid below which `partial_coverage` is flagged;
-        lower for a network trained with missing pixels.
+        Fraction of the grid below which `partial_coverage` is flagged, and below a fifth
+        of which `no_coverage` is; lower for a network trained with missing pixels.
     snr_range : (low, high), optional
         Signal-to-noise ratios, per pixel of the grid, of the training.
     interpolation : {'cubic', 'linear'}
         Between pixels; linear as in the old program for networks that were trained with it.
+    unseen : tuple of (first, last)
+        Pixels, counted from 0, that no training spectrum had: masked regions, bad columns, a gap between chips.
+        They are missing to the network whatever a spectrum has there, and do not count in its coverage.
 
     Raises
     ------
@@ -216,6 +224,7 @@ class Preparation:
     min_coverage: float = 0.99
     snr_range: tuple[float, float] | None = None
     interpolation: Way = "cubic"
+    unseen: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.frame not in get_args(Frame):
@@ -226,6 +235,10 @@ class Preparation:
             raise AnnaError(f"preparation: interpolation '{self.interpolation}', needed {' or '.join(get_args(Way))}")
         if not 0 <= self.min_coverage <= 1:
             raise AnnaError(f"preparation: min_coverage {self.min_coverage}, needed 0 to 1")
+        if not all(0 <= first <= last < self.grid.n_pixel for first, last in self.unseen):
+            raise AnnaError(f"preparation: unseen {self.unseen}, needed first and last of {self.grid.n_pixel} pixels")
+        if not self.seen.any():
+            raise AnnaError("preparation: no pixel is left that training had")
         for name in ("velocity_range", "snr_range"):
             limits = getattr(self, name)
             if limits is not None and not limits[0] <= limits[1]:
@@ -241,6 +254,7 @@ class Preparation:
             "min_coverage": self.min_coverage,
             "snr_range": self.snr_range,
             "interpolation": self.interpolation,
+            "unseen": self.unseen,
         }
 
     @classmethod
@@ -264,8 +278,9 @@ class Preparation:
                 min_coverage=float(values.get("min_coverage", 0.99)),
                 snr_range=_pair(values.get("snr_range")),
                 interpolation=values.get("interpolation", "cubic"),
+                unseen=tuple((int(first), int(last)) for first, last in values.get("unseen", ())),
             )
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise AnnaError(f"preparation: {error}") from error
 
     @property
@@ -273,6 +288,13 @@ class Preparation:
         """Whether the network was trained over all velocities that the Earth's motion brings."""
         low, high = self.velocity_range or (0.0, 0.0)
         return low <= -EARTH_MOTION and high >= EARTH_MOTION
+
+    @property
+    def line_width(self) -> float:
+        """FWHM of a line that is not resolved, km/s; three pixels where the resolving power is not known."""
+        if self.resolution is not None:
+            return C_KMS / self.resolution
+        return float(3 * C_KMS * np.ptp(np.log(self.grid.wavelength)) / (self.grid.n_pixel - 1))
 
     def prepare(
         self, spectrum: Spectrum, options: PrepareOptions | None = None, *, template: ArrayLike | None = None
@@ -305,6 +327,7 @@ class Preparation:
         radial_velocity: ArrayLike | None = None,
         options: PrepareOptions | None = None,
         template: ArrayLike | None = None,
+        measured: Measured | None = None,
     ) -> PreparedBlock:
         """Make network input of spectra that share their wavelengths.
 
@@ -326,11 +349,18 @@ class Preparation:
         options : PrepareOptions, optional
         template : array, shape (n_pixel,), optional
             Mean training spectrum, for ``rv='auto'``.
+        measured : Measured, optional
+            The velocities for ``rv='auto'``, where they are measured otherwise.
 
         Returns
         -------
         PreparedBlock
             Where nothing had to be done, `flux` is the array that was given.
+
+        Raises
+        ------
+        AnnaError
+            If a velocity is to be measured, and `template` cannot serve.
         """
         options = options or PrepareOptions()
         spectra = Spectra(np.asarray(wavelength, dtype=np.float64), np.atleast_2d(flux), sigma, bad, medium)
@@ -340,7 +370,12 @@ class Preparation:
         if frame == "rest":
             radial_velocity = 0.0  # what a header then states has been removed already
         treatment = self._treatment(options, resolution)
-        rv, rv_error = self._velocity(spectra, treatment, radial_velocity, options, template)
+        if options.rv == "auto" and measured is None:
+            measured = self._measure(spectra, treatment, template)
+        elif options.rv != "auto":
+            measured = None
+        rv = self._stated(radial_velocity, options, len(spectra.flux)) if measured is None else measured.rv
+        rv_error = None if measured is None else measured.error
         gridded = self._gridder.bring(spectra, treatment, rv)
         left = self._velocity_left(radial_velocity, rv, len(spectra.flux))
         flags = self._flags(gridded, medium, frame, resolution, rv)
@@ -372,7 +407,15 @@ class Preparation:
 
     @cached_property
     def _gridder(self) -> Gridder:
-        return Gridder(self.grid, self.interpolation)
+        return Gridder(self.grid, self.interpolation, self.seen)
+
+    @cached_property
+    def seen(self) -> BoolArray:
+        """Whether training had a pixel, shape (n_pixel,)."""
+        seen = np.ones(self.grid.n_pixel, dtype=np.bool_)
+        for first, last in self.unseen:
+            seen[first : last + 1] = False
+        return seen
 
     def _treatment(self, options: PrepareOptions, resolution: float | None) -> Treatment:
         recipe = options.normalize if isinstance(options.normalize, Normalization) else self.normalize
@@ -385,28 +428,38 @@ class Preparation:
             degrade = (resolution, self.resolution)
         return Treatment(recipe, only_if_needed=options.normalize is None, degrade=degrade)
 
-    def _velocity(
-        self,
-        spectra: Spectra,
-        treatment: Treatment,
-        radial_velocity: ArrayLike | None,
-        options: PrepareOptions,
-        template: ArrayLike | None,
-    ) -> tuple[FloatArray | None, FloatArray | None]:
-        """Return the velocities to remove, NaN = none known, and the errors of measured ones."""
+    def check_template(self, template: ArrayLike | None) -> None:
+        """Refuse to measure velocities where the mean training spectrum does not tell them.
+
+        Raises
+        ------
+        AnnaError
+        """
+        if template is None:
+            raise AnnaError("no mean spectrum to measure velocities with; give a number or header")
+        if self.tolerates_motion:
+            raise AnnaError(
+                f"velocities cannot be measured: {self._velocities} km/s, which blur the mean of its spectra;"
+                " within these none need be removed, beyond them give a number or header"
+            )
+
+    def _measure(self, spectra: Spectra, treatment: Treatment, template: ArrayLike | None) -> Measured:
+        """Return the velocities of spectra against the mean training spectrum."""
+        self.check_template(template)
+        assert template is not None
+        flux = self._gridder.bring(spectra, treatment, None).flux
+        pairs = np.array([measure_rv(row, template, self.grid) for row in flux])  # (spectrum, value and error)
+        return Measured(pairs[:, 0], pairs[:, 1])
+
+    def _stated(self, radial_velocity: ArrayLike | None, options: PrepareOptions, n: int) -> FloatArray | None:
+        """Return the velocities to remove, shape (n,), NaN = none known; None when none are asked for."""
         if options.rv is None:
-            return None, None
-        if options.rv == "auto":
-            if template is None:
-                raise AnnaError("rv='auto' needs the mean training spectrum to compare with, and this model has none")
-            flux = self._gridder.bring(spectra, treatment, None).flux
-            pairs = np.array([measure_rv(row, template, self.grid) for row in flux])  # (spectrum, value and error)
-            return pairs[:, 0], pairs[:, 1]
+            return None
         given = radial_velocity if options.rv == "header" else options.rv
         known = np.nan if given is None else np.asarray(given, dtype=np.float64)
-        rv = np.array(np.broadcast_to(known, len(spectra.flux)))
+        rv = np.array(np.broadcast_to(known, n))
         rv[~(np.abs(rv) <= FASTEST_STAR)] = np.nan
-        return rv, None
+        return rv
 
     def _flags(
         self, gridded: Gridded, medium: Medium, frame: Frame, resolution: float | None, rv: FloatArray | None
@@ -416,7 +469,7 @@ class Preparation:
             common |= Flag.low_resolution
         if medium == "unknown":
             common |= Flag.medium_unknown
-        seen = gridded.coverage > 0
+        seen = (gridded.coverage > 0) & (gridded.coverage >= LEAST_COVERAGE * self.min_coverage)
         missing = max(MANY_BAD_PIXELS, 1 - self.min_coverage)
         found = (
             (Flag.no_coverage, ~seen),
@@ -461,7 +514,8 @@ class Preparation:
     ) -> list[tuple[str, ...]]:
         """Say what was assumed and done; rows without anything of their own share one tuple."""
         notes = [common if rv is not None else (*common, *motion)] * len(flags)
-        own = ((flags & ROW_FLAGS) != 0) | (gridded.normalized != 0) | (rv is not None) | ~np.isnan(left)
+        own = ((flags & ROW_FLAGS) != 0) | (gridded.normalized != 0) | np.isnan(gridded.snr)
+        own |= (rv is not None) | ~np.isnan(left)
         for row in np.flatnonzero(own).tolist():
             lines = list(notes[row])
             if rv is not None:
@@ -497,11 +551,15 @@ class Preparation:
         return (f"{frame} wavelengths, the model was trained {trained}: the star's velocity is needed (rv)",)
 
     def _velocity_note(self, rv: float, error: float | None) -> str:
+        trained = f", {self._velocities}" if self.tolerates_motion else ""
         if np.isnan(rv):
-            return "no radial velocity known, none removed" if error is None else "no radial velocity could be measured"
+            return (
+                "no radial velocity known, none removed"
+                if error is None
+                else f"no radial velocity could be measured{trained}"
+            )
         measured = "" if error is None else f" ± {error:.1f}, measured by cross-correlation,"
-        beyond = f", {self._velocities}" if self.tolerates_motion and not self._tolerates(rv) else ""
-        return f"radial velocity {rv:.1f}{measured} km/s removed{beyond}"
+        return f"radial velocity {rv:.1f}{measured} km/s removed{'' if self._tolerates(rv) else trained}"
 
     @property
     def _velocities(self) -> str:
@@ -511,17 +569,29 @@ class Preparation:
     def _row_notes(self, gridded: Gridded, row: int, flags: Flag) -> Iterator[str]:
         if gridded.normalized[row]:
             yield "continuum normalised" if gridded.normalized[row] > 0 else "no continuum found to divide by"
-        if flags & Flag.no_coverage:
+        coverage = gridded.coverage[row]
+        if not coverage:
             yield f"no good pixel inside {self.grid}"
-        if flags & Flag.partial_coverage:
-            yield f"covers {gridded.coverage[row]:.1%} of {self.grid}, the model needs {self.min_coverage:.0%}"
+        elif flags & (Flag.no_coverage | Flag.partial_coverage):
+            needed = f"the model needs {_percent(self.min_coverage)}"
+            if flags & Flag.no_coverage:
+                needed += f", and for any labels {_percent(LEAST_COVERAGE * self.min_coverage)}"
+            # Rounded down, what is too little looks so.
+            yield f"covers {_percent(np.floor(1000 * coverage) / 1000)} of {self.grid}, {needed}"
+        if coverage and np.isnan(gridded.snr[row]):
+            yield "S/N not known: too few good pixels to estimate it from"
         if flags & Flag.bad_pixels:
             yield f"{gridded.n_bad[row] / gridded.n_covered[row]:.1%} of the pixels are bad"
         if flags & Flag.low_snr and self.snr_range is not None:
             yield f"S/N {gridded.snr[row]:.0f}, trained with {self.snr_range[0]:g}-{self.snr_range[1]:g}"
         if flags & Flag.not_normalized:
             level, tilt = continuum_level(gridded.flux[row][None])
-            yield f"continuum at {level[0]:.3g}, changing by {tilt[0]:.0%}, needed 1"
+            change = f", changing by {tilt[0] / level[0]:.0%}" if level[0] > 0 and np.isfinite(tilt[0]) else ""
+            yield f"continuum at {level[0]:.3g}{change}, needed 1"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.4g}%"
 
 
 def _pair(values: Any) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ from anna_onnx.blocks import PIXELS, ROWS, Block, Failure, Part, as_blocks, coun
 from anna_onnx.calibration import Calibration, Trends
 from anna_onnx.errors import AnnaError, BundleError, ReadError
 from anna_onnx.flags import Flag
-from anna_onnx.inference import Inference, InferOptions, infer, infer_files, run_selftest
+from anna_onnx.inference import Inference, InferOptions, half_width, infer, infer_files, run_selftest
 from anna_onnx.preparation import PrepareOptions
 from anna_onnx.readers import ReadOptions, iter_spectra, read_spectra
 from anna_onnx.readers.series import INDIFFERENT, Series
@@ -72,6 +72,19 @@ def test_a_star_elsewhere_in_the_spectrum_has_no_labels(bundle: Bundle) -> None:
     assert rows.flags[0] & Flag.no_coverage
 
 
+def test_a_few_pixels_have_no_labels_and_the_message_says_how_many_are_needed(bundle: Bundle) -> None:
+    some = join(list(infer(bundle, [star(1.0, wavelength=tiny.GRID.wavelength[:n]) for n in (9, 10)])))
+    assert np.isfinite(some.values).all(axis=1).tolist() == [False, True]
+    assert [Flag(int(bits)) for bits in some.flags] == [Flag.no_coverage, Flag.partial_coverage]
+    assert "covers 18% of 6000.0-6049.0 Å (air), the model needs 99%, and for any labels 19.8%" in some.messages[0]
+
+
+@pytest.mark.parametrize("level", [-0.5, 0.0, 1.0, 1.5, np.nan])
+def test_a_level_that_is_no_probability_is_refused(bundle: Bundle, level: float) -> None:
+    with pytest.raises(AnnaError, match="above 0 and below 1"):
+        half_width(bundle, np.ones((1, 2)), np.ones(1), level)
+
+
 def test_intervals_hold_what_the_calibration_says(bundle: Bundle) -> None:
     calibration = Calibration(
         np.array([0.5, 0.6827, 0.9]), np.array([100.0]), np.array([[[1, 2, 3], [2, 4, 6.0]]]), 100
@@ -121,6 +134,12 @@ def test_the_selftest_finds_a_machine_that_differs(bundle: Bundle) -> None:
 
 
 # --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+def test_flux_that_is_too_large_is_bad_without_a_warning(bundle: Bundle) -> None:
+    with np.errstate(all="raise"):
+        rows = join(list(infer(bundle, [star(1e300)])))
+    assert rows.coverage[0] == approx(0.5)
 
 
 def test_consecutive_stars_on_the_same_wavelengths_make_a_block() -> None:

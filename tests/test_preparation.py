@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from anna_onnx.continuum import Normalization
 from anna_onnx.errors import AnnaError
+from anna_onnx.fit import Fit
 from anna_onnx.flags import Flag
 from anna_onnx.medium import air_to_vacuum, doppler
 from anna_onnx.preparation import Preparation, PrepareOptions
@@ -20,7 +21,8 @@ from anna_onnx.quality import estimate_snr, off_continuum
 from anna_onnx.readers import read_spectra
 from anna_onnx.resampling import Grid
 from anna_onnx.spectrum import FloatArray, Spectrum
-from anna_onnx.velocity import measure_rv
+from anna_onnx.velocity import Measured, fitted_rv, measure_rv
+from tests.test_fit import LIMITS
 
 GRID = Grid(np.arange(6625.0, 6825.1, 0.2), "air")
 WIDE = np.arange(6600.0, 6850.0, 0.05)
@@ -70,6 +72,14 @@ def test_a_stated_velocity_beyond_the_training_is_flagged_unless_it_is_removed()
 def test_its_own_grid_in_gives_the_same_flux_out() -> None:
     flux = flux_at(GRID.wavelength).astype(np.float32)
     assert LENIENT.prepare_block(GRID.wavelength, flux[None], medium="air").flux[0].tobytes() == flux.tobytes()
+
+
+def test_wavelengths_that_are_changed_in_place_are_other_wavelengths() -> None:
+    wavelength = WIDE * doppler(300.0)
+    LENIENT.prepare_block(wavelength, flux_at(WIDE)[None], medium="air")
+    wavelength /= doppler(300.0)
+    again = LENIENT.prepare_block(wavelength, flux_at(WIDE)[None], medium="air")
+    np.testing.assert_allclose(again.flux[0], flux_at(GRID.wavelength), atol=0.01)
 
 
 def test_vacuum_wavelengths_are_converted_and_that_is_said() -> None:
@@ -156,6 +166,22 @@ def test_a_higher_resolution_is_degraded() -> None:
     assert ready.flags == 0
 
 
+@pytest.mark.parametrize(("step", "resolution"), [(0.01, 100000.0), (0.07, 30000.0), (0.15, 20000.0)])
+@pytest.mark.parametrize("grid", [GRID, Grid(np.arange(6625.07, 6825, 0.5), "air")])
+def test_the_noise_that_is_left_after_degrading_is_what_sigma_and_snr_state(
+    step: float, resolution: float, grid: Grid
+) -> None:
+    wavelength = np.arange(6620.0, 6830.0, step)
+    flux = 1 + np.random.default_rng(5).normal(0, 0.05, (100, wavelength.size))
+    ready = replace(MODEL, grid=grid).prepare_block(
+        wavelength, flux, np.full(flux.shape, 0.05), medium="air", frame="rest", resolution=resolution
+    )
+    scatter = np.median(ready.flux.std(axis=0))
+    assert ready.sigma is not None
+    assert np.median(ready.sigma) == pytest.approx(scatter, rel=0.03)
+    assert ready.snr == pytest.approx(1 / scatter, rel=0.03)
+
+
 def test_a_lower_resolution_is_flagged_and_an_unknown_one_is_said() -> None:
     assert MODEL.prepare(star(resolution=8000.0)).flags == Flag.low_resolution
     assert MODEL.prepare(star(resolution=10900.0)).flags == 0
@@ -171,6 +197,27 @@ def test_partial_coverage_is_flagged_unless_the_network_was_trained_for_it() -> 
     assert ready.coverage == pytest.approx(0.5, abs=0.001)
     assert np.isnan(ready.flux).sum() == pytest.approx(500, abs=1)
     assert replace(MODEL, min_coverage=0.4).prepare(spectrum).flags == 0
+
+
+def test_less_than_a_fifth_of_the_least_coverage_of_the_training_is_none() -> None:
+    model = replace(MODEL, min_coverage=0.5)
+    for width, flag in ((0.12, Flag.partial_coverage), (0.05, Flag.no_coverage)):
+        part = np.abs(WIDE - 6625 - 100 * width) < 100 * width
+        ready = model.prepare(replace(star(), wavelength=WIDE[part], flux=star().flux[part], sigma=None, bad=None))
+        assert ready.flags == flag
+    assert ready.notes == ("covers 4.8% of 6625.0-6825.0 Å (air), the model needs 50%, and for any labels 10%",)
+
+
+def test_what_is_too_little_is_not_rounded_to_what_is_needed() -> None:
+    flux = np.where(np.arange(1001) < 500, 1.0, np.nan)
+    ready = replace(LENIENT, min_coverage=0.5).prepare_block(GRID.wavelength, flux[None], medium="air")
+    assert ready.notes[0][0] == "covers 49.9% of 6625.0-6825.0 Å (air), the model needs 50%"
+
+
+def test_a_continuum_changes_by_a_fraction_of_its_level() -> None:
+    flux = 2e4 * np.linspace(0.998, 1.002, 1001)
+    (notes,) = LENIENT.prepare_block(GRID.wavelength, flux[None], medium="air").notes
+    assert notes == ("continuum at 2e+04, changing by 0%, needed 1",)
 
 
 def test_no_coverage_is_a_flag_not_an_error() -> None:
@@ -190,6 +237,27 @@ def test_bad_pixels_are_flagged_and_left_out() -> None:
     assert Flag.bad_pixels in ready.flags
     assert np.isnan(ready.flux).sum() == pytest.approx(100, abs=2)
     assert ready.coverage == pytest.approx(0.9, abs=0.003)
+
+
+@pytest.mark.parametrize("with_errors", [False, True])
+@pytest.mark.parametrize("good", [slice(0, None, 6), slice(1, None, 3), slice(0, None, 2)])
+def test_the_snr_is_known_whichever_pixels_are_bad(good: slice, with_errors: bool) -> None:
+    bad = np.ones((20, 3000), dtype=bool)
+    bad[:, good] = False
+    for pattern in (bad, ~bad):
+        flux = np.where(pattern, 1e6, 1 + np.random.default_rng(2).normal(0, 0.1, bad.shape))
+        snr = estimate_snr(flux, np.full(bad.shape, 0.1) if with_errors else None, pattern)
+        assert snr == pytest.approx(10, rel=0.3)
+
+
+def test_noise_is_flagged_and_an_unknown_one_is_said() -> None:
+    flux = 1 + np.random.default_rng(2).normal(0, 0.3, (1, 1001))
+    bad = np.arange(1001)[None] % 3 == 0
+    assert LENIENT.prepare_block(GRID.wavelength, flux, None, bad, medium="air").flags & Flag.low_snr
+    few = ~np.isin(np.arange(1001), [100, 300, 500])
+    model = replace(LENIENT, min_coverage=0.01)
+    (notes,) = model.prepare_block(GRID.wavelength, flux, None, few[None], medium="air").notes
+    assert "S/N not known: too few good pixels to estimate it from" in notes
 
 
 def test_a_low_snr_is_flagged_from_errors_and_without() -> None:
@@ -315,9 +383,36 @@ def test_a_damaged_preparation_is_refused(wrong: dict[str, object]) -> None:
         Preparation.from_dict(wrong, GRID)
 
 
-def test_a_measured_velocity_needs_a_template() -> None:
-    with pytest.raises(AnnaError, match="mean training spectrum"):
+def test_a_measured_velocity_needs_a_template_that_velocities_did_not_blur() -> None:
+    with pytest.raises(AnnaError, match="no mean spectrum"):
         MODEL.prepare(star(), PrepareOptions(rv="auto"))
+    with pytest.raises(AnnaError, match="trained with -100 to 100 km/s, which blur the mean"):
+        LENIENT.prepare(star(), PrepareOptions(rv="auto"), template=flux_at(GRID.wavelength))
+
+
+def test_velocities_that_were_measured_otherwise_are_removed() -> None:
+    moving = flux_at(WIDE)[None].repeat(2, axis=0)
+    found = Measured(np.array([-37.5, np.nan]), np.array([0.4, np.nan]))
+    ready = LENIENT.prepare_block(
+        WIDE * doppler(-37.5), moving, medium="air", options=PrepareOptions(rv="auto"), measured=found
+    )
+    np.testing.assert_allclose(ready.flux[0], flux_at(GRID.wavelength), atol=0.01)
+    assert ready.notes == [
+        ("radial velocity -37.5 ± 0.4, measured by cross-correlation, km/s removed",),
+        ("no radial velocity could be measured, the model was trained with -100 to 100",),
+    ]
+
+
+def test_the_velocity_that_a_network_fits_is_told_of_clear_lines_like_those_of_the_training() -> None:
+    # Lines as strong as a tenth of the noise of a pixel, of a spectrum that is unlike, and of a good one.
+    found = fitted_rv(
+        Fit(*np.array([[5.0, 6, 7], [0.01] * 3, [0.01] * 3, [0, 1, 0], [0.001, 0.1, 0.1], [0] * 3, [1] * 3])),
+        LIMITS,
+        np.full(3, 900),
+        fwhm=27.0,
+    )
+    np.testing.assert_allclose(found.rv, [np.nan, np.nan, 7])
+    np.testing.assert_allclose(found.error, [np.nan, np.nan, 27 / 10 / 30])
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 from anna_onnx.bundle import Bundle, Sidecar, released_models
 from anna_onnx.flags import Flag
 from anna_onnx.inference import InferOptions, infer, run_selftest
+from anna_onnx.preparation import PrepareOptions
 from anna_onnx.readers import read_spectra
 from anna_onnx.results import join
 from anna_onnx.spectrum import Spectrum
@@ -93,6 +94,19 @@ def test_three_fifths_of_a_spectrum_give_wider_errors_that_hold(bundle, stars):
     true = np.asarray(drawn.labels)[:, order]
     assert (np.median(cut.errors, axis=0) > np.median(whole.errors, axis=0)).all()
     assert (((cut.lo <= true) & (true <= cut.hi)).mean(axis=0) > 0.8).all()
+
+
+def test_velocities_are_measured_as_well_as_is_stated(bundle, stars):
+    drawn, flux = stars
+    grid = bundle.sidecar.grid
+    spectra = [Spectrum(wavelength=grid.wavelength, flux=row, medium=grid.medium) for row in flux]
+    rows = join(list(infer(bundle, spectra, InferOptions(prepare=PrepareOptions(rv="auto")))))
+    deviation = rows.rv - np.asarray(drawn.aux["rv"])
+    assert np.isfinite(deviation).mean() > 0.97
+    assert np.nanmax(np.abs(deviation)) < 5
+    stated = np.array([float(text.split(" ± ")[1].split(",")[0]) for text in rows.messages if " ± " in text])
+    within = np.abs(deviation[np.isfinite(deviation)]) <= np.maximum(stated, 0.1)
+    assert 0.6 < within.mean() < 0.95
 
 
 def test_nonsense_is_flagged(bundle, stars):
