@@ -20,6 +20,7 @@ from typing import Any
 
 from anna_onnx.errors import ConfigError
 from anna_onnx.labels import nearest
+from anna_onnx.medium import C_KMS
 
 Range = tuple[float, float]
 Check = Callable[[Any], str]  # what is wrong with a value; "" when nothing
@@ -66,6 +67,16 @@ def fraction_range(value: Range) -> str:
 def not_negative_range(value: Range) -> str:
     """Accept an ordered range from zero up."""
     return ordered(value) or not_negative(value[0])
+
+
+def velocities(value: Range) -> str:
+    """Accept an ordered range of velocities, slower than light."""
+    return ordered(value) or ("" if max(map(abs, value)) < C_KMS else "must be slower than light, in km/s")
+
+
+def rotations(value: Range) -> str:
+    """Accept an ordered range from 0 to 1000, faster than any star rotates."""
+    return "" if 0 <= value[0] <= value[1] <= 1000 else "must be two numbers from 0 to 1000, in order"
 
 
 def deviation_range(value: Range) -> str:
@@ -122,9 +133,9 @@ class Data:
     medium: str = option("air", "with grid: of the wavelengths, air or vacuum", one_of("air", "vacuum"))
     fwhm: float | None = option(None, "with grid: width of the instrumental profile in Angstrom", not_negative)
     resolution: float | None = option(None, "with grid: resolving power of the instrument, instead of fwhm", positive)
-    radial_velocity: Range = option((0.0, 0.0), "with grid: range of the radial velocity in km/s", ordered)
+    radial_velocity: Range = option((0.0, 0.0), "with grid: range of the radial velocity in km/s", velocities)
     beyond: float = option(
-        0.0, "with grid: share of the stars drawn as far as labels.lowest and highest, to tell such stars", probability
+        0.0, "with grid: share of the stars drawn as far as labels.lowest and highest, to tell such stars", fraction
     )
     radial_velocity_column: str | None = option(
         None, "with train: column of aux with the radial velocities in km/s (default: rv); of a .bin perhaps dummy"
@@ -163,7 +174,7 @@ class Aligned:
     """Finds the radial velocity, shifts the spectrum to rest, and has residual dense layers there."""
 
     velocities: Range = option(
-        (-120.0, 120.0), "velocities to search in km/s, some more than the training set's", ordered
+        (-120.0, 120.0), "velocities to search in km/s, some more than the training set's", velocities
     )
     velocity_step: float = option(5.0, "between the velocities of the templates, less than a line is wide", positive)
     ignore: tuple[Range, ...] = option(
@@ -267,8 +278,8 @@ class Augmentation:
         "share of the spectra with errors of lines and profile, scattered light, waves, noise that is not white",
         probability,
     )
-    radial_velocity: Range | None = option(None, "range of a Doppler shift in km/s", ordered)
-    vsini: Range | None = option(None, "range of an additional rotation in km/s", ordered)
+    radial_velocity: Range | None = option(None, "range of a Doppler shift in km/s", velocities)
+    vsini: Range | None = option(None, "range of an additional rotation in km/s", rotations)
     resolution: Range | None = option(None, "range of the resolving power to degrade to", positive_range)
     spectrum_resolution: float | None = option(None, "the training set's own resolving power, for resolution", positive)
     cosmic_rays: float | None = option(None, "mean number of cosmic rays in a spectrum", positive)
@@ -296,7 +307,7 @@ class Stage:
         "constant", "of the learning rate: constant, cosine, onecycle or plateau",
         one_of("constant", "cosine", "onecycle", "plateau"),
     )  # fmt: skip
-    warmup: int = option(0, "steps in which the learning rate rises from zero", not_negative)
+    warmup: int = option(0, "steps in which the learning rate rises from zero; onecycle rises by itself", not_negative)
     optimizer: str = option("adam", "adam or adamw", one_of("adam", "adamw"))
     weight_decay: float = option(0.0, "for adamw", not_negative)
     gradient_clip: float | None = option(None, "largest norm of the gradient", positive)
