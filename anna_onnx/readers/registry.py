@@ -172,7 +172,8 @@ def _open_fits(fits: FitsFile, options: ReadOptions) -> Readings:
         if family.matches(fits):
             spectra: Readings = family.read(fits, options)
             return spectra
-    raise UnknownLayoutError(f"{fits.path}: no spectrum that is understood; found {fits.describe()}")
+    lacking = _module("tables").lacking(fits)
+    raise UnknownLayoutError(f"{fits.path}: no spectrum that is understood; found {fits.describe()}{lacking}")
 
 
 def _families(fits: FitsFile) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -54,16 +55,22 @@ def read(fits: FitsFile, options: ReadOptions) -> Readings:
             yield from read_hdu(fits, hdu, options)
 
 
+def lacking(fits: FitsFile) -> str:
+    """Return what the tables with wavelengths and fluxes lack to be spectra, to be said in a refusal."""
+    found = [f"; in HDU {hdu.index} {_lacking(roles)}" for hdu, roles in _candidates(fits)]
+    return "".join(found[:3])
+
+
 def _find(fits: FitsFile) -> Hdu | None:
+    return next((hdu for hdu, roles in _candidates(fits) if _lacking(roles) is None), None)
+
+
+def _candidates(fits: FitsFile) -> Iterator[tuple[Hdu, Roles]]:
+    """Yield the tables with a wavelength and a flux column."""
     for hdu in fits.hdus:
         if hdu.is_table:
-            try:
-                roles = understand(gaia.with_wavelength(hdu.columns, fits.path), "")
-            except ReadError:
-                continue
-            if _is_spectrum(roles):
-                return hdu
-    return None
+            with suppress(ReadError):
+                yield hdu, understand(gaia.with_wavelength(hdu.columns, fits.path), "")
 
 
 def _chosen(fits: FitsFile, columns: tuple[str | int, ...]) -> Hdu:
@@ -79,10 +86,15 @@ def _chosen(fits: FitsFile, columns: tuple[str | int, ...]) -> Hdu:
     raise problem
 
 
-def _is_spectrum(roles: Roles) -> bool:
-    """Return whether the wavelengths are more than a number that a catalogue keeps for each object."""
-    values = roles.wavelength.load() if roles.wavelength.n_row else []
-    return isinstance(values, list) or np.ndim(values) != 1 or len(np.unique(values[:1000])) > 4
+def _lacking(roles: Roles) -> str | None:
+    """Return what is wrong with wavelengths that may be a number that a catalogue keeps for each object."""
+    column = roles.wavelength
+    values = column.load() if column.n_row else np.empty(0)
+    if isinstance(values, list) or np.ndim(values) != 1:
+        return None
+    first = np.asarray(values[:1000])
+    n = len(np.unique(first[np.isfinite(first)] if first.dtype.kind == "f" else first))
+    return None if n > 4 else f"column {column.name} has {n} different wavelengths in {column.n_row} rows, needed 5"
 
 
 def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:

@@ -572,6 +572,19 @@ def test_a_catalogue_is_no_spectrum(tmp_path):
         read_spectra(write_hdus(tmp_path / "a", hdu))
 
 
+@pytest.mark.parametrize(
+    ("wave", "found"),
+    [
+        (np.full(N, np.nan), "wave has 0 different wavelengths in 50 rows"),
+        (np.array([5000.0]), "wave has 1 different wavelengths in 1 rows"),
+        (np.zeros(0), "wave has 0 different wavelengths in 0 rows"),
+    ],
+)
+def test_what_a_table_lacks_is_said(tmp_path, wave, found):
+    with pytest.raises(ReadError, match=f"a table of wave, flux; in HDU 1 column {found}"):
+        read_spectra(write_hdus(tmp_path / "a", table(wave=wave, flux=np.ones(wave.size))))
+
+
 def test_a_table_without_wavelengths_is_refused(tmp_path):
     path = write_hdus(tmp_path / "a", table(VELOCITY=WAVE, FLUX=FLUX))
     with pytest.raises(ReadError):

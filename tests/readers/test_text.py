@@ -257,7 +257,9 @@ def test_text_without_wavelengths_is_refused(read, text):
         read(text)
 
 
-@pytest.mark.parametrize("text", ["hello world\n", "{}\n", "1 2\nx y\n3 4\n" * 50, "\n"])
+@pytest.mark.parametrize(
+    "text", ["hello world\n", "{}\n", "5000 1\n", "wave,flux\n5000,1\n", "1 2\nx y\n3 4\n" * 50, "\n"]
+)
 def test_other_text_is_refused(read, text):
     with pytest.raises(ReadError):
         read(text)
