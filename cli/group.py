@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import signal
 import sys
 import time
@@ -13,7 +15,9 @@ from typing import Any
 import click
 
 from anna_onnx.errors import AnnaError
-from anna_onnx.progress import Progress
+from anna_onnx.progress import Progress, silent
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class Group(click.Group):
@@ -26,7 +30,14 @@ class Group(click.Group):
         if isinstance(sys.stdout, io.TextIOWrapper):
             # A code page of Windows lacks letters that file names have; a damaged name comes out as it went in.
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
-        return super().main(*args, **kwargs)
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            _give_up_output()
+            click.echo(f"Error: {error.filename or 'output'}: cannot be written ({error.strerror})", err=True)
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -35,6 +46,14 @@ class Group(click.Group):
             raise click.ClickException(printable(str(error))) from error
         except KeyboardInterrupt as error:
             raise click.Abort from error
+
+
+def _give_up_output() -> None:
+    """Let what standard output does not take go to nowhere, where Python itself would try once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def printable(text: str) -> str:
@@ -55,11 +74,15 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Progress]:
+def progress_bar(what: str, prints_rows: bool = False) -> Iterator[Progress]:
     """Show a progress bar on a terminal; elsewhere a plain line every ten seconds.
 
-    Everything goes to standard error, so that a table on standard output stays clean.
+    Everything goes to standard error, so that a table on standard output stays clean. If its rows go to a
+    terminal, as they come, they are progress enough.
     """
+    if prints_rows and sys.stdout.isatty():
+        yield silent
+        return
     on_terminal = sys.stderr.isatty()
     bar: Any = None
     last = time.monotonic()

@@ -311,6 +311,31 @@ def test_inspect_reads_real_multispec(shared: Path) -> None:
     assert "90 spectra" in result.stdout
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", ["infer MODEL STAR", "info MODEL", "inspect STAR", "selftest MODEL", "--help"])
+def test_output_that_finds_no_room_is_one_line(model: str, stars: list[str], words: str) -> None:
+    arguments = words.replace("MODEL", model).replace("STAR", stars[0]).split()
+    command = [sys.executable, "-c", "from anna_onnx_cli.lite import run; run()", *arguments]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment())
+    assert result.stderr == "Error: output: cannot be written (No space left on device)\n"
+    assert result.returncode == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("to_file", [True, False])
+def test_a_table_on_the_terminal_has_no_progress_bar_in_it(
+    model: str, stars: list[str], tmp_path: Path, to_file: bool
+) -> None:
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-c", RUN, "infer", model, *stars, *(["-o", str(tmp_path / "t.csv")] if to_file else [])]
+    subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs, check=True, env=environment())
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode()
+    assert ("inferring" in shown) == to_file
+    assert to_file or shown.splitlines()[0].startswith("file,hdu,row")
+
+
 def test_selftest_and_info(model: str, tmp_path: Path) -> None:
     assert "good" in lite("selftest", model).stdout
     assert "teff" in lite("info", model).stdout
