@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,9 @@ def read(path: str, options: ReadOptions, refusal: UnknownLayoutError) -> Iterat
             warnings.simplefilter("ignore")
             reader, found = _load(path)
             known = Facts(notes=(f"read by {reader}",))
+            if options.wave_unit is not None:
+                known = known.noted(f"wavelength unit {options.wave_unit} left aside for that of the loader")
+                options = replace(options, wave_unit=None)
             spectra = [_adopt(one, known, Source(path, row=row), options) for row, one in enumerate(found)]
     except (ImportError, AnnaError):
         raise refusal from None

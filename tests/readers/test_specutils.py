@@ -71,7 +71,10 @@ def write_three_lines(path, axis, unit):
 )
 def test_a_layout_that_specutils_knows_is_read(stand_in, tmp_path, axis, unit):
     scale = 1.0 if unit == "nm" else 1e3
-    (spectrum,) = read_spectra(write_three_lines(tmp_path / "three.fits", np.array(axis) * scale, unit))
+    (spectrum,) = read_spectra(write_three_lines(tmp_path / "three.fits", np.array(axis) * scale, unit), wave_unit="um")
+    assert [note for note in spectrum.notes if "unit um" in note] == [
+        "wavelength unit um left aside for that of the loader"
+    ]
     np.testing.assert_allclose(spectrum.wavelength, [5000, 5010, 5020, 5030], rtol=1e-12)
     np.testing.assert_array_equal(spectrum.flux, [1, 2, 3, 4])
     np.testing.assert_array_equal(spectrum.sigma, [0.5] * 4)
