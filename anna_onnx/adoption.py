@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx.errors import AnnaError, SpectrumError
-from anna_onnx.quantity import shown, unpack
+from anna_onnx.quantity import Numbers, shown, unpack
 from anna_onnx.readers import ReadOptions, iter_spectra
 from anna_onnx.readers.by_specutils import standard_deviation
 from anna_onnx.spectrum import FloatArray, Source, Spectrum
@@ -115,13 +115,28 @@ def _from_arrays(wavelength: Any, flux: Any, sigma: Any = None, bad: Any = None)
         masks.append(numbers.masked)
     unusable = [_like(rows, mask, "mask") for mask in masks if mask is not None]
     marks = np.logical_or.reduce(unusable) if unusable else None
-    order: Any = slice(None, None, -1) if (np.diff(axis.values) < 0).all() else slice(None)
+    order, notes = _order(axis)
     ascending: FloatArray = np.ascontiguousarray(axis.values[order])
     for row, one in enumerate(rows):
         error_row, marks_row = (None if part is None else part[row][order] for part in (error, marks))
         source = Source(row=row if len(rows) > 1 else None)
         # None stands for no bad pixels.
-        yield Spectrum(ascending, one[order], error_row, marks_row, source=source)  # type: ignore[arg-type]
+        yield Spectrum(ascending, one[order], error_row, marks_row, source=source, notes=notes)  # type: ignore[arg-type]
+
+
+def _order(axis: Numbers) -> tuple[Any, tuple[str, ...]]:
+    """Return the index that lets wavelengths ascend, and what is to be noted.
+
+    Pixels whose wavelength is masked have a place, and are bad, only where what lies beneath the mask is in order.
+    """
+    values, step = axis.values, np.diff(axis.values)
+    descends = (step < 0).all()
+    if axis.masked is None or ((descends or (step > 0).all()) and ((values > 0) & (values < np.inf)).all()):
+        return slice(None, None, -1 if descends else 1), ()
+    pixels = np.flatnonzero(~axis.masked)
+    if (np.diff(values[pixels]) < 0).all():
+        pixels = pixels[::-1]
+    return pixels, (f"{values.size - pixels.size} pixels without a wavelength dropped",)
 
 
 def _like(rows: NDArray[Any], values: NDArray[Any], what: str) -> NDArray[Any]:

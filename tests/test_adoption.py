@@ -68,6 +68,16 @@ def test_masks_follow_rows_and_the_order_of_wavelengths() -> None:
     np.testing.assert_array_equal(listed.bad, first.bad)
 
 
+@pytest.mark.parametrize("beneath", [np.nan, 0.0, 1e20])
+def test_pixels_whose_wavelength_is_not_known_beneath_its_mask_are_dropped_as_from_files(beneath: float) -> None:
+    spectrum = adopt(np.ma.array(np.where(COSMIC, beneath, WAVELENGTH)[::-1], mask=COSMIC[::-1]), FLUX[::-1])
+    np.testing.assert_array_equal(spectrum.wavelength, WAVELENGTH[~COSMIC])
+    np.testing.assert_array_equal(spectrum.flux, FLUX[~COSMIC])
+    assert spectrum.notes == ("1 pixels without a wavelength dropped",)
+    ends = np.ma.array([beneath, *WAVELENGTH[1:]], mask=[True, *[False] * 4])
+    np.testing.assert_array_equal(adopt(ends, FLUX).flux, FLUX[1:])
+
+
 def test_a_masked_pixel_is_as_one_without_a_number(tmp_path: Path) -> None:
     bundle, wavelength = tiny.bundle(tmp_path / "tiny.onnx"), tiny.GRID.wavelength
     hit = np.arange(50) == 20
