@@ -12,6 +12,8 @@ export interface Column {
   readonly name: string;
   readonly unit: string;
   readonly values: Float64Array;
+  /** Whether it holds words; `values` are NaN then. */
+  readonly isOfWords: boolean;
 }
 
 export type ErrorKind = "sigma" | "ivar" | "variance";
@@ -35,10 +37,8 @@ const WAVELENGTH = words(`
   awav wavelength_vac wave_vac wavelength_air wave_air lambda_air lambda_vac lambda_obs
   wave_bary wavelength_vac_bary wave_nm wavelength_nm wavelength_angstrom wave_a lambda_a
   lambda_nm ll angstrom angstroms nm micron spectral_axis spectralaxis dispersion
-  opt_wave box_wave arg wavel wavelen wlength wavelength_um wave_um wave_ang w x obs_wavelength
-  wavelength_obs wave_rest`);
-/** The last names are too short or too general to be believed among many columns. */
-const WAVELENGTH_AMONG_MANY = WAVELENGTH.slice(0, -6);
+  arg wavel wavelen wlength wavelength_um wave_um wave_ang obs_wavelength
+  wavelength_obs wave_rest opt_wave box_wave`);
 const LOG_WAVELENGTH = words(
   "loglam log_lambda log_wave loglambda logwave log_wavelength log10lam log_lam lnlam ln_lambda lnwave ln_wave",
 );
@@ -100,12 +100,22 @@ export function understand(columns: readonly Column[], where: string): Roles {
   };
 }
 
-function findWavelength(columns: readonly Column[]): Column | null {
+/** Refuse words where numbers are needed; a mask of words says nothing here, and is left out. */
+export function withNumbers(roles: Roles, where: string): Roles {
+  const { wavelength, flux, error, mask } = roles;
+  const words = [wavelength, flux, error].find((column) => column?.isOfWords);
+  if (words) throw new ReadError(`${where}: column ${words.name} holds no numbers`);
+  if (!mask?.isOfWords) return roles;
+  return { ...roles, mask: null, notes: [...roles.notes, `mask ${mask.name} holds no numbers, left out`] };
+}
+
+/** Return the column that holds wavelengths, if any. */
+export function findWavelength(columns: readonly Column[]): Column | null {
   return (
-    byName(columns, columns.length > 2 ? WAVELENGTH_AMONG_MANY : WAVELENGTH) ??
+    byName(columns, WAVELENGTH) ??
     columns.find((column) => LOG_WAVELENGTH.includes(keyOf(column))) ??
     columns.find((column) => /^(wave|lambda)/.test(keyOf(column)) && !/err|num/.test(keyOf(column))) ?? // wavenumbers
-    columns.find((column) => WAVELENGTH.includes(keyOf(column))) ??
+    byName(columns, ["w", "x"]) ??
     columns.find((column) => SPECTRAL_UNIT.test(column.unit.trim())) ??
     null
   );

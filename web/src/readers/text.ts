@@ -6,15 +6,26 @@
 import { NoWavelengthError, ReadError } from "../errors.ts";
 import { NOTHING_KNOWN, type Facts, type Source, type Spectrum } from "../spectrum.ts";
 import { assemble } from "./assembly.ts";
-import { keyOf, mediumOf, understand, unitOf, type Column, type Roles } from "./columns.ts";
+import {
+  findWavelength,
+  keyOf,
+  mediumOf,
+  understand,
+  unitOf,
+  withNumbers,
+  type Column,
+  type Roles,
+} from "./columns.ts";
 import { factsFrom, irafMedium, noted, spokenMedium } from "./facts.ts";
 import { Header } from "./fits.ts";
-import { median } from "../numeric.ts";
+import { differences, median } from "../numeric.ts";
 import { isNumber, parseNumber } from "./number.ts";
 import { isWavelengthUnit, toAngstrom } from "./units.ts";
 
 const CARD = 80;
 const MAX_HEADER_LINES = 5000;
+/** Characters of a header line that are looked at. */
+const MAX_LINE = 2000;
 /** Numbers in a line of a table, and lines that are columns when they hold more. */
 const [LONGEST_ROW, MOST_LINES] = [100, 5];
 const COMMENT = /^\s*(#|%|;|!|\\|\/\/|\*|@)+\s?/;
@@ -30,6 +41,7 @@ const FORTRAN = /(?<=[\d.])[dD](?=[+-]\d)/g;
 /** Of the best and worst spectra; normalised flux, S/N or a raw flux are farther from the flux than an error is. */
 const ERROR_TO_FLUX = [1e-5, 3];
 const TYPES = new Set(["double", "float", "real", "int", "integer", "long", "short", "char", "date", "string", ""]);
+const MAGNITUDE = /(^|_)(ab|st|vega)?_?mag(nitude)?s?(_|$)/;
 const MISSING = ["", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""'];
 const WORDS = new Map([...MISSING.map((word) => [word, NaN] as const), ["true", 1], ["false", 0]]);
 /** What the Gaia archive's RVS spectra have: 846-870 nm in steps of 0.01. */
@@ -43,13 +55,21 @@ interface Layout {
   /** null for blanks. */
   readonly delimiter: string | null;
   readonly nColumn: number;
+  /** Columns, from 0, that hold words. */
+  readonly words: ReadonlySet<number>;
+}
+
+/** What the columns are, and what was assumed of them. */
+interface Named {
+  readonly columns: Column[];
+  readonly notes: readonly string[];
 }
 
 /** Read a text file: one spectrum. */
 export function readText(path: string, text: string): Spectrum[] {
   const layout = findNumbers(path, text.replace(FORTRAN, "e").split(/\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/));
   const { numbers, notes } = readNumbers(path, layout);
-  if (numbers.length > LONGEST_ROW && numbers[0].length <= MOST_LINES) {
+  if (numbers.length > LONGEST_ROW && numbers[0].length <= MOST_LINES && !layout.words.size) {
     const lines = Array.from(numbers[0], (_, line) => Float64Array.from(numbers, (column) => column[line]));
     return assembled(path, { ...layout, head: [], nColumn: lines.length }, lines, [
       ...notes,
@@ -63,9 +83,9 @@ function assembled(path: string, layout: Layout, numbers: Float64Array[], notes:
   const source: Source = { file: path, hdu: null, row: null };
   if (layout.head[0]?.startsWith("***")) return [libreEsprit(layout, numbers, source)];
   const cards = cardsOf(layout.head);
-  const stated = noted(cards ? factsFrom(cards) : fromComments(layout.head), ...notes);
-  const columns = cards ? byPosition(numbers) : namedColumns(path, layout, numbers);
-  const roles = understand(columns, path);
+  const { columns, notes: more } = cards ? byPosition(layout, numbers) : namedColumns(path, layout, numbers);
+  const stated = noted(cards ? factsFrom(cards) : fromComments(layout.head), ...notes, ...more);
+  const roles = withNumbers(understand(columns, path), path);
   const medium = mediumOf(roles.wavelength, columns) ?? stated.medium;
   const { wavelength, notes: unitNotes } = wavelengths(roles, path);
   const known = asRvs(wavelength, noted({ ...stated, medium }, ...roles.notes, ...unitNotes));
@@ -75,33 +95,66 @@ function assembled(path: string, layout: Layout, numbers: Float64Array[], notes:
   return [cards?.has("WAT0_001") ? { ...spectrum, ...irafMedium(spectrum, spectrum.wavelength) } : spectrum];
 }
 
-/** Find the first of the lines of numbers: two in a row with as many columns. */
+/** Find the first of the lines of numbers, with words among them if need be. */
 function findNumbers(path: string, lines: readonly string[]): Layout {
-  let previous: { at: number; delimiter: string | null; nColumn: number } | null = null;
-  for (let at = 0; at < Math.min(lines.length, MAX_HEADER_LINES); at++) {
-    const { delimiter, nColumn } = shapeOf(lines[at]);
-    if (nColumn < 2 || COMMENT.test(lines[at])) continue;
-    if (previous?.at === at - 1 && previous.delimiter === delimiter && previous.nColumn === nColumn) {
-      const body = lines.slice(at - 1).filter((line) => line.trim());
-      return { head: lines.slice(0, at - 1), body, delimiter, nColumn };
-    }
-    previous = { at, delimiter, nColumn };
-  }
-  if (lines.slice(0, 1000).filter((line) => isNumber(line.trim())).length > 1)
+  const found = firstRows(lines, shapeOf) ?? firstRows(lines, shapeWithWords);
+  if (found !== null) return found;
+  const first = lines.slice(0, 1000);
+  if (first.filter((line) => isNumber(line.trim())).length > 1)
     throw new NoWavelengthError(`${path}: one column of numbers, needed wavelength and flux`);
+  if (first.some((line) => shapeOf(line).nColumn && !COMMENT.test(line)))
+    throw new ReadError(`${path}: no two lines of as many numbers after one another, needed one a pixel`);
   const shown = (lines.find((line) => line.trim()) ?? "").slice(0, 60);
   throw new ReadError(`${path}: no columns of numbers found; the text begins with '${shown}'`);
 }
 
-/** Return the delimiter and the number of columns of a line of numbers, 0 if it is none. */
-function shapeOf(line: string): { delimiter: string | null; nColumn: number } {
+/** How a line parts into columns, none if it holds no numbers. */
+interface Shape {
+  readonly delimiter: string | null;
+  readonly nColumn: number;
+  readonly words: readonly number[];
+}
+
+const SHAPELESS: Shape = { delimiter: null, nColumn: 0, words: [] };
+
+/** Find the first two lines in a row with as many columns. */
+function firstRows(lines: readonly string[], shape: (line: string) => Shape): Layout | null {
+  let previous: (Shape & { at: number }) | null = null;
+  for (let at = 0; at < Math.min(lines.length, MAX_HEADER_LINES); at++) {
+    const { delimiter, nColumn, words } = shape(lines[at]);
+    if (nColumn < 2 || COMMENT.test(lines[at])) continue;
+    if (previous?.at === at - 1 && previous.delimiter === delimiter && previous.nColumn === nColumn) {
+      const body = lines.slice(at - 1).filter((line) => line.trim());
+      return { head: lines.slice(0, at - 1), body, delimiter, nColumn, words: new Set([...words, ...previous.words]) };
+    }
+    previous = { at, delimiter, nColumn, words };
+  }
+  return null;
+}
+
+/** Return the shape of a line of numbers. */
+function shapeOf(line: string): Shape {
   for (const delimiter of [null, ",", ";", "|"]) {
     if (delimiter === null && /[,;|]/.test(line)) continue;
     const fields = split(line, delimiter);
-    const isOne = (field: string) => isNumber(field) || WORDS.has(field.toLowerCase());
-    if (fields.length >= 2 && isNumber(fields[0]) && fields.every(isOne)) return { delimiter, nColumn: fields.length };
+    if (fields.length >= 2 && isNumber(fields[0]) && fields.every(isCell))
+      return { delimiter, nColumn: fields.length, words: [] };
   }
-  return { delimiter: null, nColumn: 0 };
+  return SHAPELESS;
+}
+
+/** Return the shape of a line of which two columns or more hold numbers. */
+function shapeWithWords(line: string): Shape {
+  const delimiter = [",", ";", "|"].find((mark) => line.includes(mark)) ?? null;
+  const fields = split(line, delimiter);
+  if (fields.length > LONGEST_ROW || fields.filter(isNumber).length < 2) return SHAPELESS;
+  const words = Array.from(fields.keys()).filter((i) => !isCell(fields[i]));
+  return { delimiter, nColumn: fields.length, words };
+}
+
+/** Return whether a field is a number, or a word that stands for one. */
+function isCell(field: string): boolean {
+  return isNumber(field) || WORDS.has(field.toLowerCase());
 }
 
 function split(line: string, delimiter: string | null): string[] {
@@ -112,12 +165,11 @@ function split(line: string, delimiter: string | null): string[] {
   return fields.slice(fields[0] ? 0 : 1, fields.at(-1) ? undefined : -1);
 }
 
-/** Return the columns of numbers, and notes. */
+/** Return the columns, NaN where there are words, and notes. */
 function readNumbers(path: string, layout: Layout): { numbers: Float64Array[]; notes: string[] } {
   const rows = layout.body.filter((line) => !COMMENT.test(line)).map((line) => split(line, layout.delimiter));
   const good = rows.filter(
-    (fields) =>
-      fields.length === layout.nColumn && fields.every((field) => isNumber(field) || WORDS.has(field.toLowerCase())),
+    (fields) => fields.length === layout.nColumn && fields.every((field, i) => layout.words.has(i) || isCell(field)),
   );
   const lost = rows.length - good.length;
   if (good.length < 2 || good.length < 0.9 * rows.length)
@@ -138,7 +190,7 @@ function cardsOf(head: readonly string[]): Header | null {
 /** Return what comment lines state. */
 function fromComments(head: readonly string[]): Facts {
   let facts = NOTHING_KNOWN;
-  for (const line of head.slice(0, 200)) {
+  for (const line of beginnings(head.slice(0, 200))) {
     const stated = STATED.exec(line.replace(COMMENT, ""));
     if (stated) facts = { ...facts, id: stated[1].slice(0, 80) };
     const medium = MEDIUM.test(line) ? spokenMedium(line) : null;
@@ -147,32 +199,66 @@ function fromComments(head: readonly string[]): Facts {
   return facts;
 }
 
+function beginnings(lines: readonly string[]): string[] {
+  return lines.map((line) => line.slice(0, MAX_LINE));
+}
+
 /**
- * Return the columns, named by the header or else by position: of the header lines with
- * a word for each column the last one counts from which the columns are understood.
+ * Return the columns, named by the header or else by position: of the header lines with a word for each column the
+ * last one counts from which the columns are understood, or else the last one that names the wavelengths.
  */
-function namedColumns(path: string, layout: Layout, numbers: Float64Array[]): Column[] {
-  const lines = layout.head.slice(-20).map((line) => headerFields(line, layout));
+function namedColumns(path: string, layout: Layout, numbers: Float64Array[]): Named {
+  const head = beginnings(layout.head.slice(-200));
+  const lines = head.slice(-20).map((line) => headerFields(line, layout));
   const wordy = lines.filter((fields) => fields.some((field) => !TYPES.has(field.toLowerCase()))).reverse();
   const headers = wordy.map((names, i) => ({ names, units: unitsIn(wordy[i - 1]) }));
-  for (const { names, units } of [...numbered(layout), ...headers]) {
-    const columns = numbers.map((values, j) => ({ name: names[j], unit: units?.[j] ?? "", values }));
+  let partly: Named | null = null;
+  for (const { names, units } of [...numbered(head, layout), ...headers]) {
+    const columns = named(names, units ?? [], layout, numbers);
     try {
       understand(columns, path);
-      return columns;
+      return { columns, notes: [] };
     } catch (error) {
       if (!(error instanceof ReadError)) throw error;
       if (OTHER_AXIS.test(names.join(" ")))
         throw new NoWavelengthError(`${path}: columns ${names.join(", ")}: needed wavelengths`);
+      partly ??= fluxBesideWavelengths(path, columns);
     }
   }
-  const last = layout.head.at(-1) ?? "";
+  if (partly !== null) return partly;
+  const last = head.at(-1) ?? "";
   const first = last.replace(COMMENT, "").trim().split(/\s+/)[0];
   if (OTHER_AXIS.exec(first)?.index === 0 && !/[=:]/.test(last))
     throw new NoWavelengthError(`${path}: columns '${last.trim().slice(0, 60)}': needed wavelengths`);
+  if (layout.words.size) {
+    const shown = wordy.length ? `columns ${wordy[0].join(", ")}` : `${layout.nColumn} columns without names`;
+    throw new ReadError(`${path}: ${shown}, some of words: no wavelength and flux among them`);
+  }
   const below = headers.map(({ units }) => units?.[0] ?? "").find(isWavelengthUnit);
-  const said = layout.head.slice(-200).map((line) => UNIT.exec(line)?.[1]);
-  return byPosition(numbers, below ?? said.find((unit) => unit !== undefined) ?? "");
+  const said = head.map((line) => UNIT.exec(line)?.[1]);
+  return byPosition(layout, numbers, below ?? said.find((unit) => unit !== undefined) ?? "");
+}
+
+/** Return columns of which only the wavelength has a known name, with the next one as flux, or null. */
+function fluxBesideWavelengths(path: string, columns: readonly Column[]): Named | null {
+  const wavelength = findWavelength(columns);
+  if (wavelength === null) return null;
+  const at = columns.indexOf(wavelength);
+  const flux = [...columns.slice(at + 1), ...columns.slice(0, at)].find((column) => !column.isOfWords);
+  // Else it is a word in a comment.
+  if (wavelength.isOfWords || flux === undefined || (at > 0 && !isMonotonic(wavelength.values))) return null;
+  if (MAGNITUDE.test(keyOf(flux))) throw new ReadError(`${path}: column ${flux.name} holds magnitudes, needed fluxes`);
+  const renamed = columns.map((column) => (column === flux ? { ...column, name: "flux" } : column));
+  const roles = understand(renamed, path);
+  const used = [roles.wavelength, roles.flux, roles.error, roles.mask];
+  const unused = renamed.filter((column) => !used.includes(column)).map(({ name }) => name);
+  const leftOut = unused.length ? `; left out: ${unused.join(", ")}` : "";
+  return { columns: renamed, notes: [`column ${flux.name} taken as flux${leftOut}`] };
+}
+
+function isMonotonic(values: Float64Array): boolean {
+  const step = differences(values);
+  return step.every((one) => one > 0) || step.every((one) => one < 0);
 }
 
 /** Return the words of a header line, one a column, parted as in IPAC tables, by tabs, or as the numbers are. */
@@ -182,9 +268,9 @@ function headerFields(line: string, layout: Layout): string[] {
 }
 
 /** Return the names and units that lines such as `# Column 1: wavelength (nm)` give to all columns. */
-function numbered(layout: Layout): { names: string[]; units: string[] }[] {
+function numbered(head: readonly string[], layout: Layout): { names: string[]; units: string[] }[] {
   const named = new Map<number, { name: string; unit: string }>();
-  for (const line of layout.head.slice(-200)) {
+  for (const line of head) {
     const [, at, name, unit = ""] = NUMBERED.exec(line) ?? [];
     if (at !== undefined) named.set(Number(at), { name, unit });
   }
@@ -200,11 +286,32 @@ function unitsIn(fields: readonly string[] | undefined): string[] | null {
   return fields.map((field) => field.replace(/^[()[\]]+|[()[\]]+$/g, ""));
 }
 
-/** Return wavelength, flux, and, when it can be one, error. */
-function byPosition(numbers: readonly Float64Array[], unit = ""): Column[] {
-  const isError = numbers.length > 2 && mayBeError(numbers[2], numbers[1]);
-  const name = (i: number) => ["wavelength", "flux", isError ? "error" : "column3"][i] ?? `column${i + 1}`;
-  return numbers.map((values, i) => ({ name: name(i), unit: i === 0 ? unit : "", values }));
+function named(
+  names: readonly string[],
+  units: readonly string[],
+  layout: Layout,
+  numbers: readonly Float64Array[],
+): Column[] {
+  return numbers.map((values, i) => ({
+    name: names[i],
+    unit: units[i] ?? "",
+    values,
+    isOfWords: layout.words.has(i),
+  }));
+}
+
+/** Return wavelength, flux, and, when it can be one, error; and notes. */
+function byPosition(layout: Layout, numbers: readonly Float64Array[], unit = ""): Named {
+  const isError = numbers.length > 2 && !layout.words.size && mayBeError(numbers[2], numbers[1]);
+  const names = numbers.map((_, i) => ["wavelength", "flux", isError ? "error" : undefined][i] ?? `column${i + 1}`);
+  const unused = Array.from(names.keys(), (i) => i + 1).slice(isError ? 3 : 2);
+  return {
+    columns: named(names, [unit], layout, numbers),
+    notes: [
+      ...(isError ? ["third column taken as error"] : []),
+      ...(unused.length ? [`left out, without a name: column ${unused.join(", ")}`] : []),
+    ],
+  };
 }
 
 /** Return whether numbers beside a flux may be its error: not negative, no flags or counts, of a likely size. */
