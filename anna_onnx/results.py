@@ -35,6 +35,8 @@ from anna_onnx.tableformats import Kind, Schema, check_format, convert, printabl
 if TYPE_CHECKING:
     from astropy.table import QTable
 
+TO_QUOTE = (",", '"', "#")
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -384,15 +386,15 @@ def _cells(kind: Kind, values: Sequence[Any]) -> Sequence[Any]:
         return ["" if value is None else value for value in values]
     if kind == "text":
         letters = "".join(values)
-        if not letters.isprintable() or "," in letters or '"' in letters:
+        if not letters.isprintable() or any(mark in letters for mark in TO_QUOTE):
             cells = {text: _quoted(printable(text)) for text in set(values)}
             return [cells[text] for text in values]
     return values
 
 
 def _quoted(text: str) -> str:
-    """Put quotation marks around a text with commas or such marks (RFC 4180)."""
-    return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text else text
+    """Put quotation marks around a text with commas or such marks (RFC 4180), or one that ECSV took for a comment."""
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in TO_QUOTE) else text
 
 
 def _holds_rows(part: Path) -> bool:

@@ -323,6 +323,13 @@ def test_odd_names_do_not_break_a_line(tmp_path: Path) -> None:
         assert text(table["file"][0]).split() == ["a", "b"]
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_name_is_no_comment(tmp_path: Path, suffix: str) -> None:
+    names = ["#1.fits", " #2.fits", 'b "#3", c.fits']
+    table = read(write(tmp_path / f"t.{suffix}", replace(ROWS, file=names)))
+    assert [text(name).strip() for name in table["file"]] == [name.strip() for name in names]
+
+
 def test_parquet_names_the_extra_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"anna-onnx\[parquet\]"):
