@@ -33,6 +33,24 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
+def check_folder(path: Path) -> None:
+    """Make a folder if there is none, and see that files can be written to it.
+
+    Raises
+    ------
+    AnnaError
+        If they cannot.
+    """
+    import tempfile
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise AnnaError(f"{path}: cannot be written ({error.strerror})") from error
+
+
 def open_alone(path: Path) -> TextIO | None:
     """Open a text file to read it and to append to it, None if another process has it open in this way.
 

@@ -19,8 +19,8 @@ from typing import Any, Literal, NamedTuple, cast
 from anna_onnx.blocks import Block, Failure, Part, count_rows, read_blocks
 from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.errors import AnnaError, ResultError
+from anna_onnx.files import check_folder, is_one_of
 from anna_onnx.files import expand as expand
-from anna_onnx.files import is_one_of
 from anna_onnx.flags import Flag
 from anna_onnx.inference import Inference, InferOptions, model_info
 from anna_onnx.preparation import PrepareOptions
@@ -150,6 +150,10 @@ def infer_to_table(
         lists = [file[1:] for file in files if file.startswith("@")]
         _refuse_to_replace(Path(output), path, [*lists, *(part.file for part in parts)])
     inference = Inference(bundle, options)
+    if explain is not None:
+        if not explain:
+            raise AnnaError("--explain '': needed the name of a folder")
+        check_folder(Path(explain))
     columns = {"intervals": level is not None, "rv": rv is not None, "covariance": covariance}
     counts = _Counts(report, len(parts))
     meta = model_info(bundle) | options.said
@@ -165,7 +169,7 @@ def infer_to_table(
         except AnnaError as error:
             raise AnnaError(f"{error}{writer.kept}") from error
     most = min(explain_most, writer.rows_done)
-    explained = _explain(inference, parts, explain, most, report) if explain else ""
+    explained = "" if explain is None else _explain(inference, parts, explain, most, report, output)
     return Summary(writer.rows_done, counts.failed, counts.flagged, output, explained)
 
 
@@ -186,10 +190,19 @@ def _name(path: Path) -> str:
     return os.path.normcase(os.path.realpath(path))
 
 
-def _explain(inference: Inference, parts: Sequence[Part], directory: str, most: int, report: Progress) -> str:
+def _explain(
+    inference: Inference, parts: Sequence[Part], directory: str, most: int, report: Progress, output: str | None
+) -> str:
+    """Draw the pictures and say what became of them; an error also says that the table does not lack anything."""
     from anna_onnx.explanation import explain_parts
 
-    return explain_parts(inference, parts, directory, most, report).text
+    complete = f"the table{f' {output}' if output else ''} is complete, pictures in {directory} are not"
+    try:
+        return explain_parts(inference, parts, directory, most, report).text
+    except KeyboardInterrupt:
+        raise AnnaError(f"interrupted; {complete}") from None
+    except AnnaError as error:
+        raise AnnaError(f"{error}; {complete}") from error
 
 
 def cut(parts: Iterable[Part]) -> Iterator[list[Part]]:

@@ -89,7 +89,7 @@ def main() -> None:
 @click.option(
     "--level",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Also give intervals that hold the truth with this probability.",
+    help="Also give intervals that hold the truth with this probability; the model says how far it was calibrated.",
 )
 @click.option("--covariance", is_flag=True, help="Also give how the errors of each pair of labels correlate.")
 @click.option(

@@ -142,6 +142,9 @@ def test_wrong_usage_has_status_2(arguments: list[str]) -> None:
         (["star.txt", "--correct-trends"], "no residual trends"),
         (["star.txt", "--covariance"], "tiny: infers no covariance"),
         (["star.txt", "--resume"], "needs -o"),
+        (["star.txt", "--explain", ""], "needed the name of a folder"),
+        (["star.txt", "--explain", "star.txt/pictures", "-o", "labels.csv"], "pictures: cannot be written"),
+        (["star.txt", "--scheduler", "foo", "-o", "labels.csv"], ""),
         (["star.txt", "--device", "coreml"], "has only cpu"),
         (["@absent.txt"], "absent.txt: no such file, needed a list of files"),
     ],
@@ -155,7 +158,21 @@ def test_what_cannot_be_done_is_one_line_and_status_1(
     assert result.exit_code == 1
     assert why in result.stderr
     assert not isinstance(result.exception, Exception)  # SystemExit is none
-    assert list(tmp_path.glob("*.part")) == []
+    assert result.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["star.txt"]
+
+
+def test_pictures_that_are_interrupted_leave_the_table_complete(
+    model: str, stars: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("anna_onnx.explanation.draw", interrupt)
+    output, pictures = tmp_path / "labels.csv", tmp_path / "pictures"
+    result = lite("infer", model, *stars, "-o", str(output), "--explain", str(pictures))
+    assert (result.exit_code, len(rows_of(output.read_text(encoding="utf-8")))) == (1, 3)
+    assert result.stderr == f"Error: interrupted; the table {output} is complete, pictures in {pictures} are not\n"
 
 
 @pytest.mark.parametrize(
