@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ from anna_onnx.spectrum import BoolArray, FloatArray, Spectrum
 
 from .assembly import Readings, Unread
 from .options import ReadOptions
+
+MOST_PIECES = 200  # of one star
+_LEFT_APART = "not merged: these may be several stars"
 
 
 class _Pixels(NamedTuple):
@@ -31,6 +35,44 @@ def as_asked(spectra: Readings, options: ReadOptions) -> Readings:
         If one that is to be merged cannot be read.
     """
     return _merged(spectra) if options.merge_orders else spectra
+
+
+def as_asked_if_pieces(spectra: Readings, options: ReadOptions, *, are_stars: bool = False) -> Readings:
+    """Return spectra of which the file does not say what they are, merged when asked for and where they can be pieces.
+
+    Pieces of one star bear one name, are in one medium and frame, and follow
+    one another with little overlap. Others are left apart, with a note.
+
+    Parameters
+    ----------
+    spectra : iterator of Spectrum or Unread
+    options : ReadOptions
+    are_stars : bool
+        Whether they are known to be of several stars.
+    """
+    return _merged_pieces(spectra, are_stars) if options.merge_orders else spectra
+
+
+def _merged_pieces(spectra: Readings, are_stars: bool) -> Readings:
+    first = list(islice(spectra, MOST_PIECES + 1))
+    pieces = [piece for piece in first if isinstance(piece, Spectrum)]
+    if len(pieces) == len(first) <= MOST_PIECES and not are_stars and _follow_one_another(pieces):
+        yield from [merge(pieces)] if pieces else []
+        return
+    for item in chain(first, spectra):
+        if isinstance(item, Spectrum) and len(first) > 1 and _LEFT_APART not in item.notes:
+            item = replace(item, notes=(*item.notes, _LEFT_APART))
+        yield item
+
+
+def _follow_one_another(pieces: Sequence[Spectrum]) -> bool:
+    """Return whether spectra are of one name, medium and frame, and overlap by less than half of the shorter one."""
+    ordered = sorted(pieces, key=lambda piece: float(piece.wavelength[0]))
+    overlaps = (
+        2 * (blue.wavelength[-1] - red.wavelength[0]) < min(np.ptp(blue.wavelength), np.ptp(red.wavelength))
+        for blue, red in pairwise(ordered)
+    )
+    return len({(piece.id, piece.medium, piece.frame) for piece in pieces}) <= 1 and all(overlaps)
 
 
 def _merged(spectra: Readings) -> Iterator[Spectrum]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from .columns import Column, Roles, medium_of, understand, unit_of, values_of
 from .facts import Facts, from_headers
 from .fits import FitsFile, Hdu, Header
 from .options import ReadOptions
-from .orders import as_asked
+from .orders import as_asked, as_asked_if_pieces
 from .units import to_angstrom
 
 _ID = ("object", "target", "targetid", "source_id", "sdss_id", "obsid", "id", "name", "star", "sobject_id", "uid")
@@ -49,10 +50,11 @@ def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """
     first = _find(fits) if options.columns is None else _chosen(fits, options.columns)
     assert first is not None  # `matches` has seen it
-    for hdu in fits.hdus[first.index :]:
-        alike = [column.name for column in hdu.columns] == [column.name for column in first.columns]
-        if hdu is first or (hdu.is_table and alike and not _NO_STAR.search(hdu.name)):
-            yield from read_hdu(fits, hdu, options)
+    names = [column.name for column in first.columns]
+    after = [hdu for hdu in fits.hdus[first.index + 1 :] if hdu.is_table and not _NO_STAR.search(hdu.name)]
+    tables = [first, *(hdu for hdu in after if [column.name for column in hdu.columns] == names)]
+    spectra = chain.from_iterable(read_hdu(fits, hdu, options) for hdu in tables)
+    return as_asked_if_pieces(spectra, options, are_stars="PYP_SPEC" in fits.primary.header)
 
 
 def lacking(fits: FitsFile) -> str:
@@ -134,7 +136,8 @@ def read_columns(
     elif facts.medium == "unknown" and roles.wavelength.ucd == "em.wl" and roles.wavelength.utype:
         facts = facts.known(medium="vacuum").noted("medium vacuum: UCD em.wl, which ESO's Phase 3 standard means so")
     spectra = _spectra(columns, roles, facts, Source(path, hdu), options, headers)
-    return as_asked(spectra, options) if any(column.key in _ORDER for column in columns) else spectra
+    has_orders = any(column.key in _ORDER for column in columns)
+    return as_asked(spectra, options) if has_orders else as_asked_if_pieces(spectra, options)
 
 
 def _with_numeric_mask(roles: Roles, where: str) -> Roles:

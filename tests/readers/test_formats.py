@@ -566,6 +566,38 @@ def test_tables_of_several_detectors_are_read_and_skies_are_not(tmp_path):
     assert [spectrum.source.hdu for spectrum in read_spectra(write_hdus(tmp_path / "a", *hdus))] == [1, 2]
 
 
+def arm(first, **header):
+    return table("ARM", header, wave=first + 0.5 * np.arange(N), flux=FLUX, err=0.1 * FLUX)
+
+
+def test_arms_in_tables_without_orders_are_merged_when_they_follow_one_another(tmp_path):
+    path = write_hdus(tmp_path / "arms", arm(5000), arm(5020))
+    assert len(read_spectra(path)) == 2
+    (star,) = read_spectra(path, merge_orders=True)
+    assert star.wavelength[[0, -1]] == pytest.approx([5000, 5044.5])
+    rows = table(wave=np.stack([WAVE + 20, WAVE]), flux=np.stack([FLUX, FLUX]))
+    (star,) = read_spectra(write_hdus(tmp_path / "rows", rows), merge_orders=True)
+    assert star.wavelength[[0, -1]] == pytest.approx([5000, 5044.5])
+
+
+@pytest.mark.parametrize(
+    ("hdus", "primary"),
+    [
+        ((arm(5000), arm(5002)), {}),
+        ((arm(5000, OBJECT="HD 1"), arm(5020, OBJECT="HD 2")), {}),
+        ((arm(5000), arm(5020)), {"PYP_SPEC": "keck_deimos"}),
+        ((table(id=["a", "b"], wave=np.stack([WAVE, WAVE + 20]), flux=np.stack([FLUX, FLUX])),), {}),
+    ],
+    ids=["one range", "names", "PypeIt", "names of rows"],
+)
+def test_what_may_be_several_stars_is_not_merged_and_noted(tmp_path, hdus, primary):
+    spectra = read_spectra(write_hdus(tmp_path / "a", *hdus, **primary), merge_orders=True)
+    assert len(spectra) == 2
+    assert [note for star in spectra for note in star.notes if "merged" in note] == 2 * [
+        "not merged: these may be several stars"
+    ]
+
+
 def test_a_catalogue_is_no_spectrum(tmp_path):
     hdu = table(LAMBDA_REF=np.full(9, 5400.0), FLUX=np.ones(9))
     with pytest.raises(ReadError, match="LAMBDA_REF"):
