@@ -24,7 +24,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -37,7 +37,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from anna_onnx import config
-from anna_onnx.errors import TrainingError
+from anna_onnx.errors import ConfigError, TrainingError
+from anna_onnx.files import open_alone
 from anna_onnx.labels import Label
 
 WHOLE_HASH = 2**30  # larger files are hashed at places only
@@ -123,7 +124,8 @@ class RunDirectory:
         TrainingError
             If there is none.
         """
-        runs = [cls(path.parent) for path in sorted(parent.glob("*/run.json"))]
+        paths = [path.parent for path in sorted(parent.glob("*/run.json"))]
+        runs = [cls(path) for path in paths if (path / "params.toml").is_file()]
         if not runs:
             raise TrainingError(f"{parent}: no run in it; start one with 'anna train {params or 'params.toml'}'")
         if params is not None:
@@ -138,17 +140,56 @@ class RunDirectory:
         folder, name = str(params.parent.resolve()), params.name
         return (info["folder"], info.get("params", name)) == (folder, name)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from training in the folder meanwhile.
+
+        Raises
+        ------
+        TrainingError
+            If one does.
+        """
+        path = self.path / ".lock"
+        with explained(path):
+            lock = open_alone(path)
+        if lock is None:
+            raise TrainingError(f"{self.path}: is being trained by another process")
+        try:
+            yield
+        finally:
+            # Before it is given free, or another's would go; Windows removes no open file, where it may stay.
+            with suppress(OSError):
+                path.unlink()
+            lock.close()
+
     def settings(self) -> config.Config:
-        """Return the parameters of the run; files that they name are looked for where they were."""
+        """Return the parameters of the run; files that they name are looked for where they were.
+
+        Raises
+        ------
+        TrainingError, ConfigError
+            If they are not there, or damaged.
+        """
         path = Path(self.read_info()["folder"]) / "params.toml"
-        return config.loads((self.path / "params.toml").read_text(encoding="utf-8"), path)
+        kept = self.path / "params.toml"
+        try:
+            text = kept.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise TrainingError(f"{kept}: cannot be read ({error})") from error
+        try:
+            return config.loads(text, path)
+        except ConfigError as error:
+            raise ConfigError(str(kept), error.problems) from None
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file, complete or not at all."""
         partial = self.path / f".{name}.part"
-        with explained(self.path / name):
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(self.path / name)
+        try:
+            with explained(self.path / name):
+                partial.write_text(text, encoding="utf-8")
+                partial.replace(self.path / name)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def append_line(self, name: str, line: str) -> None:
         """Add a line to a text file."""
@@ -252,10 +293,13 @@ def explained(path: Path) -> Iterator[None]:
     """Turn a full disk or a read-only folder into clear words."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        run = path.parent
+        advice = "make room and start again"
+        if (run / "checkpoint.safetensors").exists():
+            advice = f"the last checkpoint is untouched: make room and go on with 'anna train --resume --run {run}'"
         raise TrainingError(
-            f"{path}: cannot be written ({error.strerror}); the last checkpoint is untouched: "
-            f"make room and go on with 'anna train --resume --run {path.parent}'"
+            f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}); {advice}"
         ) from error
 
 
@@ -268,11 +312,8 @@ def _save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             partial.replace(path)
-    except (TrainingError, SafetensorError) as error:
+    finally:
         partial.unlink(missing_ok=True)
-        if isinstance(error, TrainingError):
-            raise
-        raise TrainingError(f"{path}: cannot be written ({error}); the last checkpoint is untouched") from error
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -6,6 +6,7 @@ run that diverges altogether is stopped by the loop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
@@ -24,8 +25,9 @@ PATIENCE = 5  # looks, and
 FIRST_STEP = 300  # steps, before a run is judged
 DEAD = 0.95  # fraction of a layer's units: our best recipe leaves 84 % of the first layer dead and is better for it
 CONSTANT = 0.05  # scatter of the answers over that of the truth
-OVERFITTED = 1.3  # validation cost over its least
-APART = 0.2  # batch cost over validation cost
+OVERFITTED = 1.3  # squared error of the validation set over its least
+STALLED = 0.95  # over its least before the last looks
+APART = 0.2  # squared error of the batches over that of the validation set
 
 
 class Diagnosis:
@@ -63,7 +65,8 @@ class Diagnosis:
         device = network.inputs.fill.device
         network.eval()
         flux, truth = self.flux.to(device), self.truth.to(device)
-        found = {"dead": dead_units(network, flux), "overfit": overfitting(self.rows)}
+        n_label = len(self.labels) if network.uncertainty else None
+        found = {"dead": dead_units(network, flux), "overfit": overfitting(self.rows, n_label)}
         found |= judge_answers(network.combine(flux)[0], truth, self.labels)
         done = row["step"] / self.steps
         # One cause, one line: the first of these explains the others.
@@ -74,12 +77,12 @@ class Diagnosis:
         return [found[name] for name in new]
 
 
-def inspect_training_spectra(task: Task) -> Iterator[str]:
-    """Say what seems wrong with the training spectra, before training begins."""
+def inspect_spectra(task: Task) -> Iterator[str]:
+    """Say what seems wrong with the spectra, before training begins."""
     drawn = task.source.draw(0, 2000)
     # Stars of a grid lie outside the ranges only where the parameters want them there.
     outside = labels_outside(drawn.scaled, task.labels) if isinstance(task.source, FileSource) else ""
-    yield from filter(None, (not_normalized(drawn.flux), outside))
+    yield from filter(None, (not_normalized(drawn.flux), outside, not_validated(task)))
 
 
 def not_normalized(flux: Tensor) -> str:
@@ -107,6 +110,15 @@ def labels_outside(scaled: Tensor, labels: Sequence[Label]) -> str:
         f"{label.name}: {float(outside[worst]):.1%} of the training spectra lie outside {label.low:g} to "
         f"{label.high:g}, where answers are flagged: widen labels.low and labels.high, or leave those spectra out"
     )
+
+
+def not_validated(task: Task) -> str:
+    """Recognise labels that the validation set does not know."""
+    if task.validation is None:
+        return ""
+    unknown = task.validation.scaled.isnan().all(dim=0).tolist()
+    names = [label.name for label, is_unknown in zip(task.labels, unknown, strict=True) if is_unknown]
+    return f"no validation spectrum has a value of {', '.join(names)}: not validated" if names else ""
 
 
 def dead_units(network: Network, flux: Tensor) -> str:
@@ -185,22 +197,41 @@ def uninformative_labels(answers: Tensor, truth: Tensor, labels: Sequence[Label]
     )
 
 
-def overfitting(rows: Sequence[Row]) -> str:
-    """Recognise a batch cost that falls while the validation cost rises, or stays far above it."""
-    costs = [row["validation_cost"] for row in rows if "validation_cost" in row]
-    if len(costs) < PATIENCE:
+def overfitting(rows: Sequence[Row], n_label: int | None = None) -> str:
+    """Recognise a batch cost that falls while the validation cost rises, or stays far above it.
+
+    Parameters
+    ----------
+    rows : sequence of mappings
+        The history.
+    n_label : int, optional
+        Of a network with uncertainty, whose cost is no squared error but minus a log-likelihood.
+    """
+    validation = [_log_error(row["validation_cost"], n_label) for row in rows if "validation_cost" in row]
+    if len(validation) < PATIENCE:
         return ""
-    best = costs.index(min(costs))
-    rising = min(costs[-3:]) > OVERFITTED * costs[best]
-    falling = rows[-1]["batch_cost"] < rows[best]["batch_cost"]
-    stalled = len(costs) > PATIENCE and min(costs[-PATIENCE:]) > 0.95 * min(costs[:-PATIENCE])
-    apart = rows[-1]["batch_cost"] < APART * costs[-1]
+    batch = [_log_error(row["batch_cost"], n_label) for row in rows]
+    best = validation.index(min(validation))
+    rising = min(validation[-3:]) > validation[best] + math.log(OVERFITTED)
+    falling = batch[-1] < batch[best]
+    stalled = len(validation) > PATIENCE and (
+        min(validation[-PATIENCE:]) > min(validation[:-PATIENCE]) + math.log(STALLED)
+    )
+    apart = batch[-1] < validation[-1] + math.log(APART)
     if not ((rising and falling) or (stalled and apart)):
         return ""
     return (
         f"over-fitting since step {int(rows[best]['step'])}: the batch cost falls, the validation cost does not: "
         "more training spectra, more augmentation, weight_decay, or keep_probability below 1"
     )
+
+
+def _log_error(cost: float, n_label: int | None) -> float:
+    """Return the logarithm of the squared error that a cost stands for, a constant apart.
+
+    Minus a Gaussian log-likelihood has either sign; a sigma twice as large costs ln(2) more for each label.
+    """
+    return math.log(max(cost, 1e-30)) if n_label is None else 2 * cost / n_label
 
 
 def spread(truth: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from anna_onnx.training.checkpoint import (
     part,
     restore_optimizer,
 )
-from anna_onnx.training.diagnosis import Diagnosis, inspect_training_spectra
+from anna_onnx.training.diagnosis import Diagnosis, inspect_spectra
 from anna_onnx.training.network import Network, activation_bytes, count_parameters
 from anna_onnx.training.optimization import cost_of, evaluate, make_average, make_optimizer, rate_at, stage_of
 from anna_onnx.training.process import Process, interruption, joined
@@ -80,9 +81,17 @@ def train(
         choices = {"precision": info["precision"], "threads": info["hardware"]["threads"]}
         settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, **choices))
     chosen = compute.choose(settings, say)
-    with joined(settings.run, chosen.device) as process, interruption(process.leads) as interrupted:
+    with (
+        joined(settings.run, chosen.device) as process,
+        interruption(process.leads) as interrupted,
+        ExitStack() as held,
+    ):
         task = prepare_task(settings, process.device)
+        if resume is not None and process.leads:
+            held.enter_context(resume.alone())
         trainer = Trainer(settings, task, process, chosen.precision, resume, say if process.leads else _say_nothing)
+        if resume is None and process.leads:
+            held.enter_context(trainer.directory.alone())
         try:
             trainer.note_status("running")
             trainer.run_all(interrupted, report if process.leads else silent, look)
@@ -145,7 +154,8 @@ class Trainer:
         self.diagnosis = Diagnosis(task, settings.steps, rows, self.state.advised)
         self.charts = None
         if settings.run.tensorboard and process.leads:
-            self.charts = Charts(self.directory.path / "tensorboard", self.state.step)
+            with explained(self.directory.path / "tensorboard"):
+                self.charts = Charts(self.directory.path / "tensorboard", self.state.step)
 
     def run_all(
         self, interrupted: Callable[[], bool], report: Progress, look: Callable[[Row], None] | None = None
@@ -227,15 +237,18 @@ class Trainer:
         costs = torch.stack(self._costs).tolist()
         self._costs.clear()
         for i, cost in enumerate(costs, start=self.state.step - len(costs) + 1):
-            if not math.isfinite(cost):
-                raise TrainingError(
-                    f"the cost is no number any more at step {i}: the run diverged. "
-                    "Lower stage.learning_rate, add stage.warmup or stage.gradient_clip, look for wild flux values; "
-                    f"the run is kept in {self.directory.path}"
-                )
+            self._require_number(cost, "cost", i)
             # One by one: the same sum wherever a run was interrupted.
             self.state.cost_sum += cost
         self.state.cost_count += len(costs)
+
+    def _require_number(self, cost: float, name: str, step: int) -> None:
+        if not math.isfinite(cost):
+            raise TrainingError(
+                f"the {name} is no number any more at step {step}: the run diverged. "
+                "Lower stage.learning_rate, add stage.warmup or stage.gradient_clip, look for wild flux values; "
+                f"the run is kept in {self.directory.path}"
+            )
 
     def _look(self) -> Row:
         """Look at the validation set: log it, keep the best weights, perhaps stop."""
@@ -248,6 +261,7 @@ class Trainer:
         watched = self.watched
         if self.task.validation is not None:
             cost, rms = evaluate(watched, self.task.validation, self.task.labels)
+            self._require_number(cost, "validation cost", state.step)
             row["validation_cost"] = cost
             row |= {f"rms_{label.name}": value for label, value in zip(self.task.labels, rms, strict=True)}
         row["learning_rate"] = self.learning_rate
@@ -310,12 +324,16 @@ class Trainer:
         if not self.process.leads:
             return RunDirectory(Path(os.devnull))
         directory = RunDirectory.create(self.settings.resolve(self.settings.run.directory))
-        directory.write_text("params.toml", self.settings.text)
         info = describe_run(self.settings.seed, self.task.labels, self.task.files, self.device)
         info["folder"] = str(self.settings.path.parent.resolve())
         info["params"] = self.settings.path.name
         info["precision"] = str(self.precision).removeprefix("torch.")
-        directory.write_info(info)
+        try:
+            directory.write_text("params.toml", self.settings.text)
+            directory.write_info(info)
+        except TrainingError:
+            shutil.rmtree(directory.path, ignore_errors=True)
+            raise
         return directory
 
     def _restore(self) -> None:
@@ -401,7 +419,7 @@ class Trainer:
             self.say(f"going on at step {self.state.step}")
             return
         if self.process.leads:
-            for advice in inspect_training_spectra(self.task):
+            for advice in inspect_spectra(self.task):
                 self._advise(advice)
         if self.charts is not None:
             self.charts.draw_graph(self.network.eval(), flux)

@@ -51,7 +51,7 @@ def cost_of(mean: Tensor, spread: Tensor | None, scaled: Tensor, weight: Tensor 
 
 @torch.no_grad()
 def evaluate(network: Network, examples: Examples, labels: tuple[Label, ...]) -> tuple[float, list[float]]:
-    """Return the cost, and the RMS error of each label in its unit."""
+    """Return the cost, and the RMS error of each label in its unit, NaN where no truth is known."""
     network.eval()
     cost, squares, count = 0.0, torch.zeros(len(labels)), torch.zeros(len(labels))
     device = network.inputs.fill.device
@@ -63,7 +63,7 @@ def evaluate(network: Network, examples: Examples, labels: tuple[Label, ...]) ->
         squares += error.nan_to_num().square().sum(dim=0)
         count += (~error.isnan()).sum(dim=0)
     span = torch.tensor([label.span for label in labels])
-    rms = (squares / count.clamp(min=1)).sqrt() * span
+    rms = (squares / count).sqrt() * span
     return cost / len(examples), rms.tolist()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from anna_onnx import config
-from anna_onnx.errors import TrainingError
+from anna_onnx.errors import AnnaError, TrainingError
 from anna_onnx.training.checkpoint import RunDirectory, State, hash_file
 from anna_onnx.training.loop import Trainer, find_run, train
 from anna_onnx.training.process import Process
@@ -249,6 +250,59 @@ def test_when_the_disk_is_full_the_last_checkpoint_is_kept(tmp_path, monkeypatch
         directory.save_checkpoint(layer, torch.optim.Adam(layer.parameters()), State(step=8), {})
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+
+
+def test_when_the_disk_is_full_before_the_first_checkpoint_nothing_is_left(toy, monkeypatch):
+    settings = toy()
+
+    def full(path, text, **_):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(TrainingError, match=r"\(No space left on device\); make room and start again$"):
+        run(settings)
+    assert not list((toy.folder / "runs").iterdir())
+
+
+def test_only_one_process_at_a_time_trains_in_a_folder(toy):
+    broken = cut_off(toy(), 30)
+    program = f"""
+from anna_onnx.training.checkpoint import RunDirectory
+with RunDirectory({str(broken.path)!r}).alone():
+    print("held", flush=True)
+    input()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(TrainingError, match="is being trained by another process"):
+            run(broken.settings(), resume=broken)
+        other.stdin.write("\n")
+    run(broken.settings(), resume=broken)
+    assert not (broken.path / ".lock").exists()
+
+
+def test_nobody_goes_on_with_a_run_that_is_being_trained(toy):
+    def look(row):
+        directory = RunDirectory.newest(toy.folder / "runs")
+        with pytest.raises(TrainingError, match="is being trained"), directory.alone():
+            pass
+
+    run(toy(), look=look)
+
+
+@pytest.mark.parametrize(
+    ("left", "problem"), [(None, r"params\.toml: cannot be read"), ("[data", r"params\.toml: 1 problem\n  not TOML")]
+)
+def test_a_run_without_its_parameters_is_said_so(toy, left, problem):
+    directory = run(toy())
+    kept = directory.path / "params.toml"
+    kept.unlink() if left is None else kept.write_text(left)
+    with pytest.raises(AnnaError, match=f"{re.escape(str(directory.path))}.{problem}"):
+        directory.settings()
+    if left is None:
+        with pytest.raises(TrainingError, match="no run in it"):
+            RunDirectory.newest(toy.folder / "runs")
 
 
 def test_a_history_that_cannot_be_written_is_said_so(tmp_path):

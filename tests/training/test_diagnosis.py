@@ -144,3 +144,17 @@ def test_overfitting_is_a_rising_validation_cost_under_a_falling_batch_cost():
     stalled = [1.0] * 6
     assert diagnosis.overfitting(rows([0.1] * 6, stalled)).startswith("over-fitting")
     assert diagnosis.overfitting(rows([0.5] * 6, stalled)) == ""
+
+
+def test_overfitting_is_told_of_log_likelihoods_too_whatever_their_sign():
+    def advice(batch, validation):
+        pairs = enumerate(zip(batch, validation, strict=True))
+        return diagnosis.overfitting([{"step": i, "batch_cost": b, "validation_cost": v} for i, (b, v) in pairs], 2)
+
+    good, batch = [-4, -5, -5.5, -5.6, -5.7, -5.8, -5.79], [-5 - 0.1 * i for i in range(7)]
+    for offset in (0, 20):  # units of the labels change it
+        assert advice([b + offset for b in batch], [v + offset for v in good]) == ""
+        rising = [-4, -5, -5.5, -5.6, -5.3, -5.2, -5.1]
+        assert advice([b + offset for b in batch], [v + offset for v in rising]).startswith("over-fitting since step 3")
+        apart = [b - 2 + offset for b in batch]
+        assert advice(apart, [-5 + offset] * 7).startswith("over-fitting since step 0")

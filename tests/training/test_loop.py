@@ -348,7 +348,7 @@ def test_a_label_that_the_validation_set_does_not_know_has_no_rms(toy, toy_label
     labels[:, 1] = np.nan
     toy.write("valid.h5", labels=labels, flux=toy_flux(toy_labels(50)))
     said = []
-    rows = history(run(toy(), say=said.append))
+    rows = history(train(toy(), say=said.append))
     assert all(np.isnan(row["rms_logg"]) and row["rms_teff"] > 0 for row in rows)
     assert "note: no validation spectrum has a value of logg: not validated" in said
     toy.write("valid.h5", labels=np.full((50, 2), np.nan), flux=toy_flux(toy_labels(50)))
