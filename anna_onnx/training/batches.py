@@ -33,6 +33,7 @@ from anna_onnx.trainingset import TrainingSet
 SPLIT, ORDER, AUGMENT, VALIDATION, WEIGHTS, DROPOUT, CALIBRATION, BASIS, STARS = range(9)
 VALIDATION_STARS, CALIBRATION_STARS, REST_STARS, NOVELTY_STARS, NOVELTY, CLEAN = range(9, 15)
 GOLDEN = 0x9E3779B97F4A7C15  # odd: multiples of it are all different, modulo any power of 2
+WILD = 1e15  # flux; its square still is a float32
 BLOCK = 64  # rows that stay together when a file is larger than memory
 
 
@@ -147,7 +148,7 @@ class FileSource:
     Raises
     ------
     TrainingError
-        If a set lacks a column that is asked for.
+        If a set lacks a column that is asked for, or holds infinite flux.
     """
 
     def __init__(
@@ -166,6 +167,7 @@ class FileSource:
         self.rows = rows
         self.n = len(rows)
         self.device = device or torch.device("cpu")
+        self._paths = [part.path for part in sets]
         self._images = [part.flux for part in sets]
         self._sigmas = [part.sigma for part in sets if part.sigma is not None]
         self._masks = [part.mask for part in sets]
@@ -229,7 +231,20 @@ class FileSource:
         flux = self._gather(self._images, rows)
         if any(mask is not None for mask in self._masks):
             flux.masked_fill_(self._gather(self._masks, rows) != 0, torch.nan)
+        for first in range(0, len(rows), 4096):
+            self._require_tame(flux[first : first + 4096], rows[first : first + 4096])
         return flux
+
+    def _require_tame(self, flux: Tensor, rows: NDArray[np.int64]) -> None:
+        """Refuse infinite flux, and flux that stands for none: a single such pixel would spoil every weight."""
+        wild = flux.abs() > WILD
+        if wild.any():
+            i, pixel = wild.nonzero()[0].tolist()
+            part = int(np.searchsorted(self._first, rows[i], side="right")) - 1
+            raise TrainingError(
+                f"{self._paths[part]}: flux[{rows[i] - self._first[part]}, {pixel}] is {float(flux[i, pixel]):g}; "
+                "a pixel that is not known must be NaN"
+            )
 
     def _gather(self, images: Sequence[NDArray[Any] | None], rows: NDArray[np.int64]) -> Tensor:
         """Read rows, counted through all sets, as float32; zeros where a set has no such image."""

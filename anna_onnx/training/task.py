@@ -34,6 +34,8 @@ from anna_onnx.training.batches import (
 from anna_onnx.training.gridsource import GridSource
 from anna_onnx.trainingset import TrainingSet
 
+PROBE = 1000  # training spectra looked at
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
@@ -99,6 +101,9 @@ def prepare_task(settings: config.Config, device: torch.device) -> Task:
         device = torch.device("cpu")
     task = _task_from_grid(settings, device) if settings.data.grid else _task_from_files(settings, device)
     files = dict(task.files)
+    if task.validation is not None and task.validation.scaled.isnan().all():
+        names = ", ".join(label.name for label in task.labels)
+        raise TrainingError(f"{files.get('validation', 'the validation spectra')}: none has a value of {names}")
     for name in ("snr_template", "residuals"):
         if (file := getattr(settings.augmentation, name)) is not None:
             files[name] = settings.resolve(file)
@@ -129,6 +134,8 @@ def _task_from_files(settings: config.Config, device: torch.device) -> Task:
         sets, rows, labels, settings.seed, data.memory * 1e9, device, data.balance, data.label_errors,
         data.radial_velocity_column,
     )  # fmt: skip
+    if source.draw(0, PROBE).flux.isnan().all():
+        raise TrainingError(f"{files['train']}: the flux is NaN or masked in every pixel")
     augmentation = load_augmentation(settings, grid, device)
     validation = None
     if data.validation:
@@ -363,7 +370,10 @@ def _snr_of(flux: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _open(path: Path, settings: config.Config) -> TrainingSet:
-    return open_training_set(path, settings.labels.names or None)
+    spectra = open_training_set(path, settings.labels.names or None)
+    if not len(spectra):
+        raise TrainingError(f"{path}: 0 spectra")
+    return spectra
 
 
 def _require_same_grid(one: TrainingSet, other: TrainingSet) -> None:
