@@ -18,7 +18,7 @@ export type FlagName = keyof typeof FLAG;
 
 export const MEANING: Record<FlagName, string> = {
   unreadable: "It could not be read; the message says why.",
-  no_coverage: "The spectrum and the model share no wavelengths.",
+  no_coverage: "The spectrum and the model share no or hardly any good pixels: there are no labels.",
   partial_coverage: "Less of the model's range is covered than the network was trained for.",
   bad_pixels: "Many pixels inside the covered range are bad.",
   low_snr: "The signal-to-noise ratio is below the training set's.",
@@ -26,7 +26,7 @@ export const MEANING: Record<FlagName, string> = {
   outside_labels: "The labels lie outside the training set by more than their errors.",
   unlike_training: "The spectrum looks like nothing in the training set.",
   medium_unknown: "Nothing says whether the wavelengths are in air or vacuum.",
-  frame_unknown: "Nothing says in which frame the wavelengths are.",
+  frame_unknown: "Nothing says how far the wavelengths are shifted against the training set's.",
   not_normalized: "The continuum is not near 1.",
 };
 

@@ -70,7 +70,7 @@ function makeRow(
   sigma: Float32Array,
   fit: Fit | undefined,
 ): Row {
-  const covered = prepared.coverage > 0;
+  const covered = !(prepared.flags & FLAG.no_coverage);
   const values = Float64Array.from(labels, (value) => (covered ? value : NaN));
   const factors = errorFactors(model.calibration, prepared.snr);
   let flags = prepared.flags;

@@ -36,6 +36,9 @@ export interface Prepared {
 /** A radial velocity beyond this, km/s, is a mistake. */
 export const FASTEST_STAR = 3000;
 
+/** What is not smaller is padding or damage. */
+const LARGEST_FLUX = 1e30;
+
 /** Largest velocity between the topocentric and the barycentric frame, km/s. */
 const EARTH_MOTION = 30;
 
@@ -44,6 +47,9 @@ const RESOLUTION_TOLERANCE = 0.05;
 
 /** Fraction of bad pixels above which `bad_pixels` is flagged, unless training had more missing. */
 const MANY_BAD_PIXELS = 0.02;
+
+/** Fraction of the least coverage of the training below which nothing is inferred. */
+const LEAST_COVERAGE = 0.2;
 
 /** Fraction of the least S/N of the training below which `low_snr` is flagged: from errors, and from an estimate. */
 const KNOWN_SNR_MARGIN = 0.9;
@@ -88,8 +94,7 @@ function bringOntoGrid(model: Model, spectrum: Spectrum, options: PrepareOptions
   // float32, as the network's input will be.
   let flux: Float64Array = spectrum.flux.slice(start, stop).map(Math.fround);
   let sigma: Float64Array | null = spectrum.sigma && spectrum.sigma.slice(start, stop);
-  let bad: Uint8Array | null = spectrum.bad.slice(start, stop);
-  if (!bad.some(Boolean)) bad = null;
+  let bad = badPixels(flux, sigma, spectrum.bad.subarray(start, stop));
   const snr = estimateSnr(flux, sigma, bad) * road.gain;
   let normalized: Normalized = 0;
   const recipe = model.preparation.normalize ?? (options.normalize ? USUAL : null);
@@ -102,6 +107,14 @@ function bringOntoGrid(model: Model, spectrum: Spectrum, options: PrepareOptions
   }
   const resampled = road.resampler.apply(flux, sigma, bad);
   return { ...resampled, nGood: sum(resampled.valid), nCovered: road.nCovered, snr, normalized };
+}
+
+/** Return 1 where a pixel must not be used, null when all are good. */
+function badPixels(flux: Float64Array, sigma: Float64Array | null, marked: Uint8Array): Uint8Array | null {
+  const isGood = (value: number, i: number) =>
+    !marked[i] && Math.abs(value) < LARGEST_FLUX && (sigma === null || (sigma[i] > 0 && sigma[i] < LARGEST_FLUX));
+  const bad = Uint8Array.from(flux, (value, i) => (isGood(value, i) ? 0 : 1));
+  return bad.includes(1) ? bad : null;
 }
 
 function notOnGrid(model: Model, spectrum: Spectrum): OnGrid {
@@ -125,10 +138,11 @@ function normalize(
   const good = Uint8Array.from(flux, (_, i) => (bad?.[i] ? 0 : 1));
   const continuum = fitContinuum(wavelength, flux, good, recipe);
   if (!continuum.some(Number.isFinite)) return { flux, sigma, bad, normalized: -1 };
+  const divided = flux.map((value, i) => value / continuum[i]);
   return {
-    flux: flux.map((value, i) => value / continuum[i]),
+    flux: divided,
     sigma: sigma && sigma.map((value, i) => value / continuum[i]),
-    bad: good.map((value, i) => (value && !Number.isNaN(continuum[i]) ? 0 : 1)),
+    bad: good.map((value, i) => (value && Math.abs(divided[i]) < LARGEST_FLUX ? 0 : 1)),
     normalized: 1,
   };
 }
@@ -166,16 +180,21 @@ function findRoad(model: Model, spectrum: Spectrum, velocity: number): Road | nu
   if (wavelength.length < 2 || last < wavelength[0] || first > wavelength[wavelength.length - 1]) return null;
   const way = model.preparation.interpolation;
   const direct = resampler(wavelength, grid, way);
-  const degrader = degrade && new Degrader(wavelength, degrade[0], degrade[1]);
-  return {
-    columns: [start, stop],
-    wavelength,
-    degrader,
-    // Nothing is finer than the model's resolution any more, to which the width of its pixels would add.
-    resampler: degrader ? new Interpolation(degrader.wavelength, grid, 1, way) : direct,
-    nCovered: sum(direct.covers),
-    gain: Math.sqrt(Math.max(1, direct.ratio)),
-  };
+  const common = { columns: [start, stop] as const, wavelength, nCovered: sum(direct.covers) };
+  const gain = Math.sqrt(Math.max(1, direct.ratio));
+  if (degrade === null) return { ...common, degrader: null, resampler: direct, gain };
+  const degrader = new Degrader(wavelength, degrade[0], degrade[1]);
+  // Nothing is finer than the model's resolution any more, to which the width of its pixels would add.
+  const smooth = new Interpolation(degrader.wavelength, grid, 1, way, true);
+  return { ...common, degrader, resampler: smooth, gain: noiseGain(wavelength.length, degrader, smooth) ?? gain };
+}
+
+/** Return by how much the noise of a pixel is lowered on the whole way; null where nothing is covered. */
+function noiseGain(n: number, degrader: Degrader, resampler: Resampler): number | null {
+  const even = new Float64Array(n).fill(1);
+  const { flux, sigma } = degrader.apply(even, even, null);
+  const known = resampler.apply(flux, sigma, null).sigma?.filter(Number.isFinite).sort();
+  return known?.length ? 1 / known[known.length >> 1] : null;
 }
 
 function findFlags(
@@ -186,11 +205,12 @@ function findFlags(
   options: PrepareOptions,
 ): number {
   const { min_coverage: needed, snr_range: trained } = model.preparation;
+  const isSeen = coverage > 0 && coverage >= LEAST_COVERAGE * needed;
   const nBad = onGrid.nCovered - onGrid.nGood;
   const margin = onGrid.sigma === null ? ESTIMATED_SNR_MARGIN : KNOWN_SNR_MARGIN;
   const found: [number, boolean][] = [
-    [FLAG.no_coverage, coverage === 0],
-    [FLAG.partial_coverage, coverage > 0 && coverage < needed],
+    [FLAG.no_coverage, !isSeen],
+    [FLAG.partial_coverage, isSeen && coverage < needed],
     [FLAG.bad_pixels, nBad > Math.max(MANY_BAD_PIXELS, 1 - needed) * onGrid.nCovered],
     [FLAG.low_snr, trained !== null && onGrid.snr < trained[0] * margin],
     [FLAG.low_resolution, compareResolution(model, spectrum.resolution) < 0],
@@ -272,15 +292,26 @@ function rowNotes(model: Model, onGrid: OnGrid, coverage: number, flags: number)
   const grid = gridText(model.grid);
   if (onGrid.normalized !== 0)
     notes.push(onGrid.normalized > 0 ? "continuum normalised" : "no continuum found to divide by");
-  if (flags & FLAG.no_coverage) notes.push(`no good pixel inside ${grid}`);
-  if (flags & FLAG.partial_coverage)
-    notes.push(`covers ${percent(coverage, 1)} of ${grid}, the model needs ${percent(needed)}`);
+  if (!coverage) notes.push(`no good pixel inside ${grid}`);
+  else if (flags & (FLAG.no_coverage | FLAG.partial_coverage)) {
+    const forAny = flags & FLAG.no_coverage ? `, and for any labels ${rounded(LEAST_COVERAGE * needed)}` : "";
+    // Rounded down, what is too little looks so.
+    notes.push(
+      `covers ${rounded(Math.floor(1000 * coverage) / 1000)} of ${grid}, the model needs ${rounded(needed)}${forAny}`,
+    );
+  }
+  if (coverage && Number.isNaN(onGrid.snr)) notes.push("S/N not known: too few good pixels to estimate it from");
   if (flags & FLAG.bad_pixels) notes.push(`${percent(1 - onGrid.nGood / onGrid.nCovered, 1)} of the pixels are bad`);
   if (flags & FLAG.low_snr && trained !== null)
     notes.push(`S/N ${fixed(onGrid.snr, 0)}, trained with ${general(trained[0])}-${general(trained[1])}`);
   if (flags & FLAG.not_normalized) {
     const { level, tilt } = continuumLevel(onGrid.flux);
-    notes.push(`continuum at ${general(level, 3)}, changing by ${percent(tilt)}, needed 1`);
+    const change = level > 0 && Number.isFinite(tilt) ? `, changing by ${percent(tilt / level)}` : "";
+    notes.push(`continuum at ${general(level, 3)}${change}, needed 1`);
   }
   return notes;
+}
+
+function rounded(fraction: number): string {
+  return `${general(100 * fraction, 4)}%`;
 }

@@ -5,27 +5,40 @@ import { clamp, nearestRank } from "./numeric.ts";
 /** Deviation of the continuum from 1, and change of it along a spectrum, that are still normal. */
 const CONTINUUM_TOLERANCE = 0.1;
 
+/** Pixels that an estimate of the S/N needs; with fewer, all good ones are looked at. */
+const ENOUGH = 32;
+
 /**
  * Return the signal-to-noise ratio per pixel.
  *
  * With errors the median of flux / sigma, without them the estimate of Stoehr et al. (2008, ASP Conf. 394, 505),
- * taken away from the lines; at most 512 pixels, evenly spread, are looked at.
+ * taken away from the lines; at most 512 pixels, evenly spread, are looked at. Where bad pixels leave fewer than
+ * `ENOUGH` of these, all good pixels count, as if the bad ones were not between them.
  */
 export function estimateSnr(flux: Float64Array, sigma: Float64Array | null, bad: Uint8Array | null): number {
+  const { snr, nUsed } = sampledSnr(flux, sigma, bad);
+  if (bad === null || nUsed >= ENOUGH) return snr;
+  const onlyGood = (values: Float64Array) => values.filter((_, i) => !bad[i]);
+  return sampledSnr(onlyGood(flux), sigma && onlyGood(sigma), null).snr;
+}
+
+/** Return the ratio from some pixels, and from how many that are good. */
+function sampledSnr(
+  flux: Float64Array,
+  sigma: Float64Array | null,
+  bad: Uint8Array | null,
+): { snr: number; nUsed: number } {
   const n = flux.length;
+  if (n < (sigma === null ? 5 : 1)) return { snr: NaN, nUsed: 0 };
   const step = Math.ceil(n / 512);
   const good = bad === null ? flux : flux.map((value, i) => (bad[i] ? NaN : value));
   const every = (start: number, stop: number) =>
     Float64Array.from({ length: Math.max(Math.ceil((stop - start) / step), 0) }, (_, i) => good[start + i * step]);
-  if (sigma !== null)
-    return Math.max(
-      nearestRank(
-        Float32Array.from(every(0, n), (value, i) => value / sigma[i * step]),
-        0.5,
-      ),
-      0,
-    );
-  if (n < 5) return NaN;
+  const count = (values: Float64Array | Float32Array) => values.filter((value) => !Number.isNaN(value)).length;
+  if (sigma !== null) {
+    const ratio = Float32Array.from(every(0, n), (value, i) => value / sigma[i * step]);
+    return { snr: Math.max(nearestRank(ratio, 0.5), 0), nUsed: count(ratio) };
+  }
   const center = every(2, n - 2);
   const right = every(4, n);
   const around = every(0, n - 4).map((value, i) => value + right[i]);
@@ -33,7 +46,7 @@ export function estimateSnr(flux: Float64Array, sigma: Float64Array | null, bad:
   const usual = nearestRank(total, 0.5);
   const third = center.map((value, i) => (total[i] >= usual ? Math.abs(2 * value - around[i]) : NaN));
   const noise = (1.482602 / Math.sqrt(6)) * nearestRank(third, 0.5);
-  return Math.max(nearestRank(every(0, n), 0.5) / noise, 0);
+  return { snr: Math.max(nearestRank(every(0, n), 0.5) / noise, 0), nUsed: count(total) };
 }
 
 /**

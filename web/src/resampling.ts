@@ -88,6 +88,11 @@ export abstract class Resampler {
   protected abstract mean(values: Float64Array): Float64Array;
   protected abstract variance(values: Float64Array): Float64Array;
 
+  /** Return the sums of the weights of the good pixels, which are 1. */
+  protected shares(good: Float64Array): Float64Array {
+    return this.mean(good);
+  }
+
   /**
    * Resample a spectrum.
    *
@@ -99,7 +104,7 @@ export abstract class Resampler {
     if (bad !== null) {
       flux = flux.map((value, i) => (bad[i] ? 0 : value));
       sigma = sigma && sigma.map((value, i) => (bad[i] ? 0 : value));
-      share = this.mean(Float64Array.from(bad, (value) => (value ? 0 : 1)));
+      share = this.shares(Float64Array.from(bad, (value) => (value ? 0 : 1)));
       valid = this.covers.map((covered, i) => (covered && share[i] >= this.enough ? 1 : 0));
     }
     const weight = share.map((value, i) => (valid[i] ? value : NaN));
@@ -150,7 +155,16 @@ export class Interpolation extends Resampler {
   /** Of the four pixels, one array each. */
   private readonly weights: readonly Float64Array[];
 
-  constructor(wavelength: Float64Array, target: Float64Array, ratio: number, way: Way = "cubic") {
+  /**
+   * @param smooth Whether neighbours have their noise in common, which interpolation then does not lower: after a `Degrader`.
+   */
+  constructor(
+    wavelength: Float64Array,
+    target: Float64Array,
+    ratio: number,
+    way: Way = "cubic",
+    private readonly smooth = false,
+  ) {
     super(ratio);
     const n = wavelength.length;
     const gaps = new Set(findGaps(wavelength));
@@ -188,7 +202,11 @@ export class Interpolation extends Resampler {
       // A pixel that does not count may be NaN.
       const one = (values: Float64Array, k: number) => (bad[k] ? 0 : values[k]);
       cubic.flux[i] = (1 - t) * one(flux, left) + t * one(flux, left + 1);
-      if (sigma && cubic.sigma) cubic.sigma[i] = Math.hypot((1 - t) * one(sigma, left), t * one(sigma, left + 1));
+      if (!sigma || !cubic.sigma) return;
+      const variance = sum(
+        [1 - t, t].map((weight, k) => (this.smooth ? weight : weight ** 2) * one(sigma, left + k) ** 2),
+      );
+      cubic.sigma[i] = Math.sqrt(variance);
     });
     return cubic;
   }
@@ -198,7 +216,17 @@ export class Interpolation extends Resampler {
   }
 
   protected variance(values: Float64Array): Float64Array {
-    return this.sum(values, (weight) => weight ** 2);
+    return this.smooth ? this.between(values) : this.sum(values, (weight) => weight ** 2);
+  }
+
+  protected override shares(good: Float64Array): Float64Array {
+    // What a bad pixel's weight lacks, the cubic's negative one of another must not make up for.
+    return this.between(good);
+  }
+
+  /** Interpolate on straight lines. */
+  private between(values: Float64Array): Float64Array {
+    return this.place.map((t, i) => (1 - t) * values[this.left[i]] + t * values[this.left[i] + 1]);
   }
 
   private sum(values: Float64Array, factor: (weight: number) => number): Float64Array {
@@ -242,7 +270,10 @@ export class Average extends Resampler {
     this.pixel = Int32Array.from(edgesOut, (edge) =>
       clamp(searchSorted(edges, edge, "right") - 1, 0, this.width.length - 1),
     );
-    this.before = edgesOut.map((edge, i) => clamp((edge - edges[this.pixel[i]]) / this.width[this.pixel[i]], 0, 1));
+    this.before = edgesOut.map((edge, i) => {
+      const width = Math.max(this.width[this.pixel[i]], Number.EPSILON); // none, where two wavelengths hardly differ
+      return clamp((edge - edges[this.pixel[i]]) / width, 0, 1);
+    });
     const share = this.mean(new Float64Array(wavelength.length).fill(1));
     this.share = share.map((value) => (Math.abs(value - 1) < 1e-9 ? 1 : value));
     const [first, last] = [wavelength[0], wavelength[wavelength.length - 1]];
