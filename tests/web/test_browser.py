@@ -55,7 +55,7 @@ def files(tmp_path_factory) -> list[Path]:
         CRVAL1=np.exp(log[0]), CDELT1=1.5e-5 * np.exp(log[0]),
     )  # fmt: skip
     holes = flux.copy()
-    holes[700:760], holes[1200] = 0, np.nan
+    holes[700:760], holes[1200], holes[1400] = 0, np.nan, 1e35
     holes = write_fits(folder / "holes.fits", holes.astype(np.float32), **linear)
     partial = write_fits(folder / "partial.fits", flux[:1500], **linear, DC_FLAG=0)
     noisy = write_fits(folder / "noisy.fits", star(wavelength, 15), **linear, CUNIT1="Angstrom")
@@ -81,7 +81,13 @@ def files(tmp_path_factory) -> list[Path]:
         WAT0_001="system=multispec", WAT1_001="wtype=multispec units=angstroms",
         **{f"WAT2_{i:03d}": piece for i, piece in enumerate(("wtype=multispec ", *apertures), 1)},
     )  # fmt: skip
-    strange = [echelle, faint, receding, sdss, elsewhere, garbage, prose]
+    sieve = write_fits(folder / "sieve.fits", np.where(np.arange(2300) % 3 == 1, flux, np.nan), **linear)
+    few = write_fits(folder / "few.fits", np.where(np.abs(wavelength - 6700) < 4, flux, np.nan), **linear)
+    random = np.random.default_rng(4)
+    uneven = folder / "uneven.txt"
+    steps = 6620 + np.cumsum(random.uniform(0.1, 0.3, 1020))
+    np.savetxt(uneven, np.c_[steps, np.where(random.random(1020) < 0.2, np.nan, star(steps)), np.full(1020, 0.02)])
+    strange = [echelle, faint, receding, sdss, elsewhere, sieve, few, uneven, garbage, prose]
     return [text, raw, sharp, blunt, vacuum, holes, partial, noisy, whole, packed, *strange]
 
 
