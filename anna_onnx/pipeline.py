@@ -157,20 +157,27 @@ def infer_to_table(
     columns = {"intervals": level is not None, "rv": rv is not None, "covariance": covariance}
     counts = _Counts(report, len(parts))
     meta = model_info(bundle) | options.said
-    with ResultWriter(output, bundle.sidecar.labels, meta, resume=resume, **columns) as writer:
-        left = _not_done(parts, counts.passing(writer.done())) if resume else parts
-        try:
-            with closing(_run(inference, left, processes, scheduler)) as blocks:
-                for rows in blocks:
-                    writer.write(rows)
-                    counts.add(rows)
-        except KeyboardInterrupt:
-            raise AnnaError(f"interrupted{writer.kept}") from None
-        except AnnaError as error:
-            raise AnnaError(f"{error}{writer.kept}") from error
+    writer = ResultWriter(output, bundle.sidecar.labels, meta, resume=resume, **columns)
+    try:
+        with writer:
+            left = _not_done(parts, counts.passing(writer.done())) if resume else parts
+            _infer(_run(inference, left, processes, scheduler), writer, counts)
+    except KeyboardInterrupt:
+        raise AnnaError(f"interrupted{writer.kept}") from None
     most = min(explain_most, writer.rows_done)
     explained = "" if explain is None else _explain(inference, parts, explain, most, report, output)
     return Summary(writer.rows_done, counts.failed, counts.flagged, output, explained)
+
+
+def _infer(blocks: Generator[Rows], writer: ResultWriter, counts: _Counts) -> None:
+    """Write the rows as they come; an error also says where those are that have come."""
+    try:
+        with closing(blocks):
+            for rows in blocks:
+                writer.write(rows)
+                counts.add(rows)
+    except AnnaError as error:
+        raise AnnaError(f"{error}{writer.kept}") from error
 
 
 def _refuse_to_replace(output: Path, model: Path, inputs: Sequence[str]) -> None:
