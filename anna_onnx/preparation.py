@@ -469,11 +469,11 @@ class Preparation:
             common |= Flag.low_resolution
         if medium == "unknown":
             common |= Flag.medium_unknown
-        seen = (gridded.coverage > 0) & (gridded.coverage >= LEAST_COVERAGE * self.min_coverage)
+        usable = (gridded.coverage > 0) & (gridded.coverage >= LEAST_COVERAGE * self.min_coverage)
         missing = max(MANY_BAD_PIXELS, 1 - self.min_coverage)
         found = (
-            (Flag.no_coverage, ~seen),
-            (Flag.partial_coverage, seen & (gridded.coverage < self.min_coverage)),
+            (Flag.no_coverage, ~usable),
+            (Flag.partial_coverage, usable & (gridded.coverage < self.min_coverage)),
             (Flag.bad_pixels, gridded.n_bad > missing * gridded.n_covered),
             (Flag.low_snr, gridded.snr < self._snr_limit(gridded)),
             (Flag.frame_unknown, self._motion_unknown(frame) & (np.True_ if rv is None else np.isnan(rv))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from anna_onnx.fit import Fit, FitLimits
 from anna_onnx.medium import C_KMS
@@ -29,7 +29,7 @@ class Measured(NamedTuple):
     error: FloatArray
 
 
-def fitted_rv(fit: Fit, limits: FitLimits, n_good: FloatArray, fwhm: float) -> Measured:
+def fitted_rv(fit: Fit, limits: FitLimits, n_good: NDArray[np.intp], fwhm: float) -> Measured:
     """Return the velocities at which spectra fit what a network expects of them.
 
     None is told of a spectrum that is unlike those of the training, or whose lines drown in its noise. The
@@ -40,7 +40,7 @@ def fitted_rv(fit: Fit, limits: FitLimits, n_good: FloatArray, fwhm: float) -> M
     ----------
     fit : Fit, shape (n,)
     limits : FitLimits
-    n_good : array, shape (n,)
+    n_good : array of int, shape (n,)
         Valid pixels.
     fwhm : float
         Of the lines, km/s.
