@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from anna_onnx.errors import ConfigError
-from anna_onnx.labels import nearest
+from anna_onnx.labels import canonical, is_unit, nearest
 from anna_onnx.medium import C_KMS
 
 Range = tuple[float, float]
@@ -62,6 +63,16 @@ def positive_range(value: Range) -> str:
 def fraction_range(value: Range) -> str:
     """Accept an ordered range within 0 and 1."""
     return "" if 0 <= value[0] <= value[1] <= 1 else "must be two numbers from 0 to 1, in order"
+
+
+def lost_range(value: Range) -> str:
+    """Accept an ordered range within 0 and 1 that leaves some pixels."""
+    return fraction_range(value) or ("" if value[0] < 1 else "leaves no pixel")
+
+
+def kept_range(value: Range) -> str:
+    """Accept an ordered range within 0 and 1, some pixels being kept."""
+    return fraction_range(value) or ("" if value[1] > 0 else "leaves no pixel")
 
 
 def not_negative_range(value: Range) -> str:
@@ -283,12 +294,10 @@ class Augmentation:
     resolution: Range | None = option(None, "range of the resolving power to degrade to", positive_range)
     spectrum_resolution: float | None = option(None, "the training set's own resolving power, for resolution", positive)
     cosmic_rays: float | None = option(None, "mean number of cosmic rays in a spectrum", positive)
-    missing_pixels: Range | None = option(
-        None, "range of the fraction of single pixels that are missing", fraction_range
-    )
-    gaps: Range | None = option(None, "range of the fraction of pixels in one missing gap", fraction_range)
+    missing_pixels: Range | None = option(None, "range of the fraction of single pixels that are missing", lost_range)
+    gaps: Range | None = option(None, "range of the fraction of pixels in one missing gap", lost_range)
     coverage: Range | None = option(
-        None, "range of the fraction of the pixels covered; the rest is missing", fraction_range
+        None, "range of the fraction of the pixels covered; the rest is missing", kept_range
     )
     incomplete: float = option(1.0, "share of the spectra that lose pixels, gaps or coverage at all", probability)
     bad_columns: tuple[int, ...] = option((), "pixels that are always missing, counted from 0")
@@ -503,6 +512,8 @@ def _convert(value: Any, hint: Any, name: str, problems: list[str]) -> Any:
     if origin is tuple:
         return _convert_tuple(value, arguments, name, problems)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise TypeError("must be finite")
         return float(value)
     if hint in (bool, int, str) and type(value) is hint:
         return value
@@ -529,7 +540,7 @@ def _hints(kind: type[Any]) -> dict[str, Any]:
 def _contradictions(config: Config) -> list[str]:
     """Return what is wrong although every single value is right."""
     problems = []
-    data, labels, augmentation = config.data, config.labels, config.augmentation
+    data, labels = config.data, config.labels
     if bool(data.train) == bool(data.grid):
         problems.append("data: needs either train or grid")
     if data.grid and len(data.wavelength) != 3:
@@ -546,37 +557,61 @@ def _contradictions(config: Config) -> list[str]:
         problems.append("data.beyond and labels.lowest or labels.highest go together")
     if data.beyond and not (labels.low and labels.high):
         problems.append("data.beyond: needs labels.low and labels.high")
-    for key in ("units", "low", "high", "lowest", "highest"):
-        given = getattr(labels, key)
-        if given and len(given) != len(labels.names):
-            problems.append(f"labels.{key}: {len(given)} values for {len(labels.names)} names")
-    for name, low, high in zip(labels.names, labels.low, labels.high, strict=False):
-        if low >= high:
-            problems.append(f"labels: low {low} of {name} is not below high {high}")
-    for name, low, lowest in zip(labels.names, labels.low, labels.lowest, strict=False):
-        if lowest > low:
-            problems.append(f"labels: lowest {lowest} of {name} is above low {low}")
-    for name, high, highest in zip(labels.names, labels.high, labels.highest, strict=False):
-        if highest < high:
-            problems.append(f"labels: highest {highest} of {name} is below high {high}")
-    if augmentation.resolution and not augmentation.spectrum_resolution:
-        problems.append("augmentation.resolution: needs spectrum_resolution, the training set's own resolving power")
-    if bool(augmentation.species) != bool(augmentation.species_errors):
-        problems.append("augmentation: species and species_errors go together")
-    if augmentation.snr_template and not augmentation.snr:
-        problems.append("augmentation.snr_template: needs snr")
+    problems += [*_about_labels(labels), *_about_augmentation(config.augmentation)]
     if config.network.covariance and not config.network.uncertainty:
         problems.append("network.covariance: needs uncertainty = true")
     for name, choices in (config.tune.space or {}).items():
         if not (isinstance(choices, list) and choices) and not _is_interval(choices):
-            problems.append(f"tune.space.{name}: needs a list of values, or low and high with low < high")
+            problems.append(
+                f"tune.space.{name}: needs a list of values, or low and high with low < high, both finite; "
+                "with log = true both above 0 and no step"
+            )
     if not config.stage:
         problems.append("stage: needs at least one [[stage]]")
     return problems
 
 
+def _about_labels(labels: Labels) -> Iterator[str]:
+    """Yield what is wrong with the labels among themselves."""
+    names = [canonical(name) for name in labels.names]
+    if twice := {name for name in names if names.count(name) > 1}:
+        yield f"labels.names: {', '.join(sorted(twice))} stands there more than once"
+    for unit in labels.units:
+        if not is_unit(unit):
+            yield f"labels.units: '{unit}' is no unit in astropy's spelling, such as K or km / s"
+    for key in ("units", "low", "high", "lowest", "highest"):
+        given = getattr(labels, key)
+        if given and len(given) != len(labels.names):
+            yield f"labels.{key}: {len(given)} values for {len(labels.names)} names"
+    for name, low, high in zip(labels.names, labels.low, labels.high, strict=False):
+        if low >= high:
+            yield f"labels: low {low} of {name} is not below high {high}"
+    for name, low, lowest in zip(labels.names, labels.low, labels.lowest, strict=False):
+        if lowest > low:
+            yield f"labels: lowest {lowest} of {name} is above low {low}"
+    for name, high, highest in zip(labels.names, labels.high, labels.highest, strict=False):
+        if highest < high:
+            yield f"labels: highest {highest} of {name} is below high {high}"
+
+
+def _about_augmentation(augmentation: Augmentation) -> Iterator[str]:
+    """Yield what is wrong with the augmentation as a whole."""
+    own = augmentation.spectrum_resolution
+    if augmentation.resolution and own is None:
+        yield "augmentation.resolution: needs spectrum_resolution, the training set's own resolving power"
+    elif augmentation.resolution and own is not None and augmentation.resolution[0] >= own:
+        yield f"augmentation.resolution: spectra of spectrum_resolution {own:g} cannot be degraded to a higher one"
+    if bool(augmentation.species) != bool(augmentation.species_errors):
+        yield "augmentation: species and species_errors go together"
+    if augmentation.snr_template and not augmentation.snr:
+        yield "augmentation.snr_template: needs snr"
+
+
 def _is_interval(choices: Any) -> bool:
     if not isinstance(choices, dict) or not {"low", "high"} <= set(choices) <= {"low", "high", "log", "step"}:
         return False
-    low, high = choices["low"], choices["high"]
-    return isinstance(low, (int, float)) and isinstance(high, (int, float)) and low < high
+    low, high, step = choices["low"], choices["high"], choices.get("step")
+    numbers = (low, high) if step is None else (low, high, step)
+    if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
+        return False
+    return bool(low < high and (step is None or step > 0) and not (choices.get("log") and (low <= 0 or step)))

@@ -88,6 +88,31 @@ def canonical(name: str) -> str:
     return ALIASES.get(name.lower(), name.lower())
 
 
+def is_unit(text: str) -> bool:
+    """Whether astropy reads a text as a unit; nothing at all is dimensionless."""
+    from astropy import units as u
+
+    try:
+        u.Unit(text)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def are_same_unit(one: str, other: str) -> bool:
+    """Whether two units are the same, as far as it can be told: one that astropy does not know may be any.
+
+    So may a logarithmic one: of log g people write dex as well as dex(cm / s2).
+    """
+    from astropy import units as u
+
+    if not (is_unit(one) and is_unit(other)):
+        return True
+    first, second = u.Unit(one), u.Unit(other)
+    logarithmic = [isinstance(unit, u.function.FunctionUnitBase) or unit == u.dex for unit in (first, second)]
+    return all(logarithmic) or bool(first == second)
+
+
 def nearest(name: str, names: Sequence[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest of `names`, or nothing."""
     import difflib

@@ -105,6 +105,8 @@ class Augmentation:
             lost[column] = True
         for low, high in self.settings.mask:
             lost |= (grid.wavelength >= low) & (grid.wavelength <= high)
+        if lost.all():
+            raise TrainingError(f"augmentation: mask and bad_columns leave none of the pixels, {grid}")
         return torch.as_tensor(lost)
 
     def __call__(

@@ -8,6 +8,7 @@ Everything is vectorised over the batch and runs where the flux is.
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from anna_onnx import config
+from anna_onnx.errors import TrainingError
 from anna_onnx.medium import C_KMS
 from anna_onnx.resampling import FWHM, Grid
 from anna_onnx.training.draw import Draw
 
 N_WAVE = 3
+OUTSIDE = 0.01  # of the wavelength: lines farther out come into the spectrum of no star
 
 
 class Imperfections:
@@ -140,6 +143,13 @@ class _Species:
     """
 
     def __init__(self, settings: config.Augmentation, wavelength: Tensor, device: torch.device) -> None:
+        first, last = wavelength[0] * (1 - OUTSIDE), wavelength[-1] * (1 + OUTSIDE)
+        for line in chain.from_iterable(settings.species):
+            if not first <= line <= last:
+                raise TrainingError(
+                    f"augmentation.species: no line at {line:g} Å can be in spectra from "
+                    f"{wavelength[0]:.1f} to {wavelength[-1]:.1f} Å"
+                )
         reach, margin = 1.25 * settings.line_width, 4
         blue, red = min(map(min, settings.species)), max(map(max, settings.species))
         # Equal steps in ln(wavelength), a quarter of a line width in the middle; nothing is left at both ends.

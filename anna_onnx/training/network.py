@@ -16,6 +16,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from anna_onnx import config
+from anna_onnx.errors import TrainingError
 from anna_onnx.medium import C_KMS
 from anna_onnx.training.covariance import count_pairs, mixture_correlation, read_spread
 
@@ -212,7 +213,12 @@ class StarnetTrunk(nn.Sequential):
     """The layout of StarNet (Fabbro et al. 2018, MNRAS 475, 2978, section 2)."""
 
     def __init__(self, n_pixel: int, n_out: int, sizes: config.Starnet) -> None:
-        flat = sizes.filters2 * ((n_pixel - 2 * (sizes.kernel - 1)) // sizes.pool)
+        left = (n_pixel - 2 * (sizes.kernel - 1)) // sizes.pool
+        if left < 1:
+            raise TrainingError(
+                f"network: kernel {sizes.kernel} and pool {sizes.pool} leave nothing of {n_pixel} pixels"
+            )
+        flat = sizes.filters2 * left
         super().__init__(
             nn.Conv1d(1, sizes.filters1, sizes.kernel),
             nn.ReLU(),
