@@ -42,6 +42,7 @@ _NUMBERED = re.compile(r"^\W*(?:col(?:umn)?\W?)?(\d{1,3})(?=\W)\s*+[:.)=-]?\s*+(
 _FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[+-]\d)")  # 1.5D-03
 _TYPES = {"double", "float", "real", "int", "integer", "long", "short", "char", "date", "string", ""}
 _MAGNITUDE = re.compile("(^|_)(ab|st|vega)?_?mag(nitude)?s?(_|$)")
+_PROSE = {"and", "are", "as", "at", "by", "for", "from", "in", "is", "of", "on", "the", "to", "was", "with"}  # no names
 _MISSING = ("", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""')
 _WORDS = dict.fromkeys(_MISSING, np.nan) | {"true": 1.0, "false": 0.0}
 
@@ -91,7 +92,7 @@ def read(path: str, data: Any, options: ReadOptions) -> Readings:
     if len(numbers) > LONGEST_ROW and len(numbers[0]) <= MOST_LINES and not layout.words:
         numbers, layout = list(np.array(numbers).T), replace(layout, head=[], n_column=len(numbers[0]))
         notes = (*notes, "each column in a line of its own")
-    if layout.head and layout.head[0].startswith("***") and options.columns is None:
+    if layout.head and layout.head[0].startswith("***") and options.columns is None and not layout.words:
         return _libre_esprit(path, layout, numbers, options)
     cards = _cards(layout.head)
     columns, more = _columns(path, layout, numbers, options) if cards is None else _by_position(layout, numbers)
@@ -287,12 +288,12 @@ def _flux_beside_wavelengths(
         If these are magnitudes.
     """
     wavelength, _ = find_wavelength(columns)
-    if wavelength is None:
+    if wavelength is None or any(column.name.lower() in _PROSE for column in columns):
         return None
     at = columns.index(wavelength)
     after = [i for i in (*range(at + 1, len(columns)), *range(at)) if i not in layout.words]
     if at in layout.words or not after or (at > 0 and not _is_monotonic(wavelength.load())):
-        return None  # a word in a comment
+        return None
     flux = columns[after[0]]
     if _MAGNITUDE.search(flux.key):
         raise ReadError(f"{path}: column {flux.name} holds magnitudes, needed fluxes")

@@ -182,8 +182,13 @@ def test_the_flux_stands_after_the_wavelength_whose_name_is_known(read):
     (star,) = read("index,wave_vac,value\n" + lines(np.arange(N), WAVE, FLUX, separator=","))
     np.testing.assert_array_equal(star.wavelength, WAVE)
     np.testing.assert_array_equal(star.flux, FLUX)
-    (star,) = read("# resampled wavelength\n" + lines(WAVE, FLUX[np.arange(N) ^ 1]))  # two words, but no names
+
+
+@pytest.mark.parametrize("comment", ["resampled 2nd wavelength", "wavelength in Angstrom", "lambda and sigma"])
+def test_a_comment_of_as_many_words_is_no_header(read, comment):
+    (star,) = read(f"# {comment}\n" + lines(WAVE, FLUX[np.arange(N) ^ 1], ERROR[np.arange(N) ^ 1]))
     np.testing.assert_array_equal(star.wavelength, WAVE)
+    np.testing.assert_array_equal(star.sigma, ERROR[np.arange(N) ^ 1])
 
 
 def test_columns_that_are_left_out_are_noted(read):
