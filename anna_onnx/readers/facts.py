@@ -166,7 +166,9 @@ def _remarked_medium(headers: Sequence[Keywords]) -> tuple[Medium, str]:
 
 def spoken_medium(remark: str) -> Medium | None:
     """Return the medium that a sentence tells, or None: it may deny it, or speak of the air above a telescope."""
-    return None if _DENIED.search(remark) else medium_in(_OTHER_AIR.sub("", remark))
+    if not _MEDIUM_WORD.search(remark) or _DENIED.search(remark):
+        return None
+    return medium_in(_OTHER_AIR.sub("", remark))
 
 
 def _conventional_medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:
