@@ -143,14 +143,19 @@ class Assessment:
         return tuple(self._statistics_of(i, label) for i, label in enumerate(self.labels))
 
     def _statistics_of(self, i: int, label: Label) -> Statistics:
-        error = self.error[:, i]
+        error = self.error[np.isfinite(self.error[:, i]), i]
         over_bound, median_over_bound = self.over_bound(i, np.ones(len(self), dtype=np.bool_))
+        bias, scatter, robust_scatter = (
+            (error.mean(), error.std(), 1.4826 * np.median(np.abs(error - np.median(error))))
+            if error.size
+            else (np.nan, np.nan, np.nan)
+        )
         return Statistics(
             name=label.name,
             unit=label.unit or "",
-            bias=float(np.nanmean(error)),
-            scatter=float(np.nanstd(error)),
-            robust_scatter=float(1.4826 * np.nanmedian(np.abs(error - np.nanmedian(error)))),
+            bias=float(bias),
+            scatter=float(scatter),
+            robust_scatter=float(robust_scatter),
             rms=rms(error),
             rms_corrected=rms(self.corrected[:, i]),
             coverage=float(self.coverage.overall[i, COVERAGE_LEVELS.index(ONE_SIGMA)]),
@@ -173,7 +178,7 @@ class Assessment:
     @cached_property
     def snr_thirds(self) -> list[tuple[str, NDArray[np.bool_]]]:
         """The spectra in thirds of the S/N: what to call each, and its rows."""
-        low, high = np.quantile(self.snr, [1 / 3, 2 / 3])
+        low, high = np.nanquantile(self.snr, [1 / 3, 2 / 3])
         return [
             (f"S/N below {low:.0f}", self.snr <= low),
             (f"{low:.0f} to {high:.0f}", (self.snr > low) & (self.snr <= high)),

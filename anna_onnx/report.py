@@ -221,6 +221,8 @@ def _residuals(found: Assessment) -> str:
 
 
 def _residuals_of(found: Assessment, i: int, label: Label) -> str:
+    if not np.isfinite(found.error[:, i]).any():
+        return f"<h3>{escape(label.name)}</h3><p>Not known of any of these spectra.</p>"
     ylabel = f"Δ {_named(label)}"
     against = [(found.true[:, k], f"true {_named(other)}") for k, other in enumerate(found.labels)]
     figures = [

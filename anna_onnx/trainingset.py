@@ -78,17 +78,29 @@ class TrainingSet:
         return f"<TrainingSet {self.path}: {len(self)} spectra, {self.grid}, labels {', '.join(self.label_names)}>"
 
     def radial_velocity(self, column: str | None = None) -> NDArray[np.float64] | None:
-        """Return the radial velocities that are in the spectra, km/s, shape (n,); None where they are not all known.
+        """Return the radial velocities that are in the spectra, km/s, shape (n,).
 
         Parameters
         ----------
         column : str, optional
-            Of `aux`; by default ``rv``, or what legacy files hold it in, ``dummy``.
+            Of `aux`; by default ``rv``.
+
+        Returns
+        -------
+        velocity : array or None
+            NaN where one is not known; None where the set has no such column of numbers.
         """
-        name = column or ("rv" if "rv" in self.aux else "dummy")
-        found = self.aux.get(name)
-        known = found is not None and np.issubdtype(found.dtype, np.floating) and np.isfinite(found).all()
-        return np.asarray(found, dtype=np.float64) if known else None
+        found = self.aux.get(column or "rv")
+        if found is None or found.dtype.kind not in "fiu":
+            return None
+        return np.where(np.isfinite(found), found, np.nan).astype(np.float64)
+
+    def read_flux(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the flux of some spectra, shape (n, n_pixel), NaN where the set masks it."""
+        flux = np.asarray(self.flux[rows], dtype=np.float32)
+        if self.mask is not None:
+            flux[self.mask[rows] != 0] = np.nan
+        return flux
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> TrainingSet:

@@ -151,6 +151,21 @@ def test_a_report_is_written_of_what_little_is_known(found):
     assert page.count("<h3>") == 2 + 3 + 3  # labels, intervals, spectra
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_label_that_no_spectrum_has_is_said_to_be_unknown_and_nothing_else(found):
+    pytest.importorskip("matplotlib")
+    from anna_onnx import charts
+    from anna_onnx.report import report
+
+    true = found.true.copy()
+    true[:, 1] = np.nan
+    unknown = dataclasses.replace(found, true=true, bound=None)
+    assert np.isnan(unknown.statistics[1].bias)
+    assert unknown.statistics[0] == dataclasses.replace(found, bound=None).statistics[0]
+    with charts.style():
+        assert report(unknown).count("Not known of any of these spectra") == 1
+
+
 def test_a_model_without_errors_has_no_coverage_and_a_report_without_intervals(found):
     pytest.importorskip("matplotlib")
     from anna_onnx import charts

@@ -37,7 +37,9 @@ from anna_onnx.training.export import (
     calibration_set,
     describe_preparation,
     describe_size,
+    draw_examples,
     export,
+    load_augmentation,
     to_onnx,
 )
 from anna_onnx.training.loop import train
@@ -335,7 +337,10 @@ def test_a_run_from_a_grid_is_calibrated_on_fresh_stars_of_its_instrument(monkey
     settings = config.loads(GRID_PARAMS, Path("params.toml"))
     stars, known_as = calibration_set(settings)
     assert (len(stars), known_as) == (80, "stars drawn from the grid")  # half of them to adjust sigma on
-    preparation = describe_preparation(settings, stars)
+    augmentation = load_augmentation(settings, stars.grid, torch.device("cpu"))
+    labels = tuple(Label(name, 0, 1) for name in stars.label_names)
+    examples = draw_examples(settings, stars, np.arange(40), labels, augmentation)
+    preparation = describe_preparation(settings, stars, augmentation, examples)
     assert preparation.resolution == 11000
     # The radial velocities of the stars, and the shifts of the augmentation on top.
     assert preparation.velocity_range == (-60, 55)

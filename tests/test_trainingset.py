@@ -123,18 +123,30 @@ def test_a_missing_file_is_named(tmp_path):
 
 VELOCITIES = [
     ({"rv": [1.0, 2.0], "dummy": [3.0, 4.0]}, None, [1.0, 2.0]),
-    ({"dummy": [3.0, 4.0]}, None, [3.0, 4.0]),
+    ({"dummy": [3.0, 4.0]}, None, None),  # the old program let it hold anything
+    ({"dummy": [3.0, 4.0]}, "dummy", [3.0, 4.0]),
     ({"rv": [1.0, 2.0], "measured": [5.0, 6.0]}, "measured", [5.0, 6.0]),
-    ({"rv": [1.0, np.nan]}, None, None),
-    ({"dummy": [3, 4]}, None, None),
+    ({"rv": [1.0, np.inf]}, None, [1.0, np.nan]),
+    ({"rv": [3, 4]}, None, [3.0, 4.0]),
+    ({"rv": ["fast", "slow"]}, None, None),
     ({}, None, None),
 ]
 
 
 @pytest.mark.parametrize(("aux", "column", "found"), VELOCITIES)
-def test_velocities_are_those_asked_for_or_rv_or_dummy(tmp_path, columns, aux, column, found):
+def test_velocities_are_those_asked_for_or_rv(tmp_path, columns, aux, column, found):
     write(tmp_path / "a.h5", columns)
     whole = TrainingSet.open(tmp_path / "a.h5")
     spectra = dataclasses.replace(whole, aux={name: np.array(values) for name, values in aux.items()})
     velocity = spectra.radial_velocity(column)
-    assert velocity is None if found is None else velocity.tolist() == found
+    assert velocity is None if found is None else np.array_equal(velocity, found, equal_nan=True)
+
+
+def test_masked_flux_is_missing_when_it_is_read(tmp_path, columns):
+    write(tmp_path / "a.h5", columns)
+    whole = TrainingSet.open(tmp_path / "a.h5")
+    mask = np.zeros(whole.flux.shape, dtype=np.uint8)
+    mask[1, 2] = 1
+    read = dataclasses.replace(whole, mask=mask).read_flux(np.array([1, 0]))
+    assert np.argwhere(np.isnan(read)).tolist() == [[0, 2]]
+    assert np.array_equal(read[1], whole.flux[0])

@@ -57,7 +57,7 @@ class Augmentation:
     resolve : callable
         From a file name in the parameters to its path.
     residuals : array, shape (n, n_pixel), optional
-        Spectra of real noise.
+        Spectra of real noise; what they lack (NaN) is missing in the spectra that they are added to.
     device : torch.device, optional
     template : Tensor, shape (n_pixel,), optional
         Relative S/N, in place of the file that the settings name.
@@ -90,6 +90,14 @@ class Augmentation:
         velocities = settings.radial_velocity or (0.0, 0.0)
         rotation = settings.vsini or (0.0, 0.0)
         self.pixels = Pixels(wavelength, self.device, max(map(abs, velocities)), rotation[1])
+
+    @property
+    def snr_range(self) -> tuple[float, float] | None:
+        """The least and the largest S/N that is drawn, of a median pixel as `Augmented.snr`; None without `snr`."""
+        if self.settings.snr is None:
+            return None
+        low, high = self.settings.snr
+        return low / self.typical_noise, high / self.typical_noise
 
     def _load_template(self, grid: Grid, resolve: Callable[[str], object]) -> Tensor:
         if self.settings.snr_template is None:
@@ -194,7 +202,7 @@ class Augmentation:
         if self.residuals is not None:
             chosen = self.residuals[draw.integers(len(self.residuals))]
             flux = flux + chosen
-            variance = variance + chosen.var(dim=1)
+            variance = variance + (chosen - chosen.nanmean(dim=1, keepdim=True)).square().nanmean(dim=1)
         return flux, variance.rsqrt()
 
     def _noise(self, shape: torch.Size, draw: Draw, imperfect: Tensor | None) -> Tensor:

@@ -219,8 +219,8 @@ class FileSource:
         return Drawn(self._read_flux(rows).to(self.device), scaled, weight, read, velocity)
 
     def at_rest(self, n: int) -> Tensor:
-        """Return the first n spectra, shifted back by their velocities where the training set has them."""
-        flux, *_, velocity = self.take(torch.arange(min(n, self.n)))
+        """Return n spectra at most, shifted back by their velocities where the training set has them."""
+        flux, *_, velocity = self.take(torch.as_tensor(evenly(self.n, n)))
         if velocity is None:
             return flux
         pixels = Pixels(torch.as_tensor(self._wavelength), flux.device, float(velocity.abs().max()))
@@ -422,6 +422,11 @@ def _ignore_interrupt(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def evenly(n: int, most: int) -> NDArray[np.int64]:
+    """Return rows, `most` at the most, spread over n that may be sorted."""
+    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
+
+
 def pick_labels(training_set: TrainingSet, labels: Sequence[Label]) -> NDArray[np.float64]:
     """Return the columns of some labels, shape (n, n_label).
 
@@ -497,15 +502,17 @@ def split_by_star(
 
 def _velocities(sets: Sequence[TrainingSet], column: str | None) -> NDArray[np.float64] | None:
     """Return the radial velocities of all spectra, km/s, 0 where one is not known; None where there are none."""
-    name = column or "rv"
-    missing = next((part for part in sets if name not in part.aux), None)
-    if missing is None:
-        velocity = np.concatenate([np.asarray(part.aux[name], dtype=np.float64) for part in sets])
-        return np.where(np.isfinite(velocity), velocity, 0.0)
+    stated = [(part, part.radial_velocity(column)) for part in sets]
+    known = [velocity for _, velocity in stated if velocity is not None]
+    if len(known) == len(sets):
+        return np.nan_to_num(np.concatenate(known))
     if column is None:
         return None
+    missing = next(part for part, velocity in stated if velocity is None)
     has = ", ".join(missing.aux) or "nothing"
-    raise TrainingError(f"{missing.path}: no aux/{column}, which data.radial_velocity_column names; aux holds {has}")
+    raise TrainingError(
+        f"{missing.path}: no numbers in aux/{column}, which data.radial_velocity_column names; aux holds {has}"
+    )
 
 
 def _even_weights(scaled: NDArray[np.float64], labels: Sequence[Label], name: str | None) -> Tensor | None:

@@ -96,7 +96,8 @@ def evaluate_model(
             f"the model has {sidecar.grid.n_pixel}, {sidecar.grid}"
         )
     augmentation = _augmentation_of(bundle, snr) if augment else None
-    examples = make_examples([spectra], np.arange(len(spectra)), sidecar.labels, augmentation, seed)
+    rows, column = np.arange(len(spectra)), _velocity_column_of(bundle)
+    examples = make_examples([spectra], rows, sidecar.labels, augmentation, seed, velocity_column=column)
     inferred = infer_examples(bundle, examples, spectra.grid)
     found = Assessment(
         bundle=bundle,
@@ -145,6 +146,12 @@ def _test_set_of(bundle: Bundle) -> Path:
             f"{bundle.name}: its parameters name no data.test; say on what to test it: anna test MODEL DATA"
         )
     return Path(name)
+
+
+def _velocity_column_of(bundle: Bundle) -> str | None:
+    """Return the column of radial velocities that the parameters of a model name."""
+    settings = settings_of(bundle)
+    return None if settings is None else settings.data.radial_velocity_column
 
 
 def _augmentation_of(bundle: Bundle, snr: tuple[float, float] | None) -> Augmentation:
@@ -203,8 +210,7 @@ def _bound_of(
     if instrument is None:
         raise GridError("nothing says how sharp the spectra are: give --fwhm or --resolution")
     snr, template = _snr_of(examples, augmentation)
-    settings = settings_of(found.bundle)
-    velocity = spectra.radial_velocity(settings.data.radial_velocity_column if settings else None)
+    velocity = spectra.radial_velocity(_velocity_column_of(found.bundle))
     if not np.isfinite(snr).all():
         raise GridError("the noise of the spectra is not known: they are as they came, without sigma")
     bounds = star_bounds(
@@ -212,7 +218,7 @@ def _bound_of(
         found.bundle.sidecar.grid,
         {canonical(name): column for name, column in zip(spectra.label_names, spectra.labels.T, strict=True)},
         snr,
-        rv=0.0 if velocity is None else velocity,
+        rv=0.0 if velocity is None else np.nan_to_num(velocity),
         template=template,
         ranges={canonical(label.name): (label.low, label.high) for label in found.labels},
         fwhm=instrument.get("fwhm"),

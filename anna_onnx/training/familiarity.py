@@ -21,7 +21,7 @@ from anna_onnx.novelty import Novelty, pixel_noise
 from anna_onnx.resampling import Grid
 from anna_onnx.session import Session
 from anna_onnx.training.augmentation import Augmentation, Pixels, cubic
-from anna_onnx.training.batches import CLEAN, NOVELTY, NOVELTY_STARS, FileSource, generator
+from anna_onnx.training.batches import CLEAN, NOVELTY, NOVELTY_STARS, FileSource, evenly, generator
 from anna_onnx.training.comparison import TEST_COMPONENTS, Comparison
 from anna_onnx.training.emulation import fit_emulator
 from anna_onnx.training.task import open_grid
@@ -174,10 +174,10 @@ def clean_spectra(settings: config.Config, spectra: TrainingSet) -> Kinds:
     """
     clean, grid = without_noise(settings.augmentation), spectra.grid
     chosen = np.resize(np.arange(min(len(spectra), N_THRESHOLD)), N_THRESHOLD)
-    flux = torch.from_numpy(np.array(spectra.flux[: chosen.max() + 1], dtype=np.float32))[chosen]
+    flux = torch.from_numpy(spectra.read_flux(np.arange(chosen.max() + 1)))[chosen]
     random = generator(torch.device("cpu"), settings.seed, CLEAN)
     stated = spectra.radial_velocity(settings.data.radial_velocity_column)
-    velocity = None if stated is None else torch.as_tensor(stated[chosen], dtype=torch.float32)
+    velocity = None if stated is None else torch.as_tensor(np.nan_to_num(stated)[chosen], dtype=torch.float32)
 
     def draw(snr: float | None, wanted: config.Augmentation = clean) -> Tensor:
         noisy = dataclasses.replace(
@@ -220,12 +220,12 @@ def training_stars(settings: config.Config, labels: tuple[Label, ...], grid: Gri
         return Stars(flux, scale(values.numpy()[:, source.columns(labels)], labels), rv.numpy())
     sets = [open_training_set(settings.resolve(name), settings.labels.names or None) for name in settings.data.train]
     total = sum(len(part) for part in sets)
-    rows = np.unique(np.linspace(0, total - 1, min(n, total)).astype(np.int64))
-    drawn = FileSource(sets, rows, labels, settings.seed, memory=float("inf")).take(torch.arange(len(rows)))
-    stated = [part.radial_velocity(settings.data.radial_velocity_column) for part in sets]
-    known = [velocity for velocity in stated if velocity is not None]
-    velocity = np.concatenate(known)[rows] if len(known) == len(sets) else None
-    return Stars(drawn.flux, drawn.scaled.double().numpy(), velocity)
+    rows, column = evenly(total, n), settings.data.radial_velocity_column
+    stars = FileSource(sets, rows, labels, settings.seed, memory=float("inf"), velocity_column=column)
+    drawn = stars.take(torch.arange(len(rows)))
+    good = ~drawn.flux.isnan().all(dim=1)
+    velocity = None if drawn.velocity is None else drawn.velocity[good].double().numpy()
+    return Stars(drawn.flux[good], drawn.scaled[good].double().numpy(), velocity)
 
 
 def without_noise(settings: config.Augmentation) -> config.Augmentation:
@@ -370,5 +370,5 @@ def _interpolated(flux: Tensor, random: torch.Generator) -> Tensor:
 
 
 def _without_gaps(flux: Tensor) -> Tensor:
-    """Fill missing pixels, such as those that a velocity shift brings in at the ends, with the mean."""
-    return torch.where(flux.isnan(), flux.nanmean(dim=0), flux)
+    """Fill missing pixels, such as those that a velocity shift brings in at the ends, with the mean, else with 1."""
+    return torch.where(flux.isnan(), flux.nanmean(dim=0).nan_to_num(1.0), flux)

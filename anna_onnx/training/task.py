@@ -23,10 +23,12 @@ from anna_onnx.training.batches import (
     CALIBRATION_STARS,
     VALIDATION,
     VALIDATION_STARS,
+    WILD,
     Drawn,
     FileSource,
     GridStream,
     Source,
+    evenly,
     generator,
     pick_labels,
     split_by_star,
@@ -143,7 +145,8 @@ def _task_from_files(settings: config.Config, device: torch.device) -> Task:
         validation = _validation_from_file(settings, grid, labels, augmentation)
     elif len(held_out):
         chosen = augmentation if settings.validation.augment else None
-        validation = make_examples(sets, held_out, labels, chosen, settings.seed)
+        column = data.radial_velocity_column
+        validation = make_examples(sets, held_out, labels, chosen, settings.seed, velocity_column=column)
     return Task(labels, grid, source, augmentation, validation, files)
 
 
@@ -256,9 +259,10 @@ def _validation_from_file(
     validating = _open(settings.resolve(settings.data.validation), settings)
     if validating.grid != grid:
         raise TrainingError(_different_grids(validating, grid, "the training spectra"))
-    n = min(settings.data.validation_size or len(validating), len(validating))
+    rows = evenly(len(validating), settings.data.validation_size or len(validating))
     chosen = augmentation if settings.validation.augment else None
-    return make_examples([validating], np.arange(n), labels, chosen, settings.seed)
+    column = settings.data.radial_velocity_column
+    return make_examples([validating], rows, labels, chosen, settings.seed, velocity_column=column)
 
 
 def _split(
@@ -279,6 +283,8 @@ def held_out_set(settings: config.Config) -> TrainingSet | None:
     if not len(rows):
         return None
     starts = np.cumsum([0, *(len(part) for part in sets)])
+    if any(part.mask is not None for part in sets):
+        sets = [part if part.mask is not None else replace(part, mask=_unmasked(part)) for part in sets]
     picked = [rows[(rows >= a) & (rows < b)] - a for a, b in pairwise(starts)]
 
     def join(columns: Sequence[np.ndarray[Any, Any] | None]) -> Any:
@@ -296,17 +302,33 @@ def held_out_set(settings: config.Config) -> TrainingSet | None:
 
 
 def load_augmentation(settings: config.Config, grid: Grid, device: torch.device) -> Augmentation:
+def _unmasked(spectra: TrainingSet) -> np.ndarray[Any, Any]:
+    """Return a mask without any marked pixel, which takes no memory."""
+    return np.broadcast_to(np.uint8(0), spectra.flux.shape)
+
+
     """Return the augmentation of a parameter file, its files read."""
     residuals = None
     if settings.augmentation.residuals:
-        noise = open_training_set(settings.resolve(settings.augmentation.residuals))
-        if noise.grid != grid:
-            raise TrainingError(f"{noise.path}: residuals on {noise.grid}, the training set is on {grid}")
-        residuals = torch.as_tensor(np.asarray(noise.flux, dtype=np.float32), device=device)
+        residuals = _read_residuals(settings.resolve(settings.augmentation.residuals), grid).to(device)
     return Augmentation(settings.augmentation, grid, settings.resolve, residuals, device)
 
 
 def resolve_labels(settings: config.Labels, sets: Sequence[TrainingSet]) -> tuple[Label, ...]:
+def _read_residuals(path: Path, grid: Grid) -> Tensor:
+    """Read spectra of real noise, shape (n, n_pixel)."""
+    noise = open_training_set(path)
+    if noise.grid != grid:
+        raise TrainingError(f"{path}: residuals on {noise.grid}, the training set is on {grid}")
+    flux = noise.read_flux(np.arange(len(noise)))
+    known = flux[~np.isnan(flux)]
+    if not known.size or np.abs(known).max() > WILD:
+        raise TrainingError(f"{path}: residuals must be finite, or NaN where they are not known")
+    if abs(level := float(np.median(known))) > 0.5:
+        raise TrainingError(f"{path}: residuals lie around 0, their median is {level:.3g}: subtract the continuum")
+    return torch.as_tensor(flux)
+
+
     """Return the labels to infer; names, units and ranges not given come from the training set.
 
     Raises
@@ -340,8 +362,14 @@ def make_examples(
     seed: int,
     stream: int = VALIDATION,
 ) -> Examples:
-    """Return some spectra of training sets, augmented once, from the seed."""
-    drawn = FileSource(sets, rows, labels, seed, memory=float("inf")).take(torch.arange(len(rows)))
+    """Return some spectra of training sets, augmented once, from the seed.
+
+    Their radial velocities are those of `velocity_column` where all sets have it, else of rv.
+    """
+    if any(part.radial_velocity(velocity_column) is None for part in sets):
+        velocity_column = None
+    source = FileSource(sets, rows, labels, seed, memory=float("inf"), velocity_column=velocity_column)
+    drawn = source.take(torch.arange(len(rows)))
     return _examples(drawn, np.concatenate([part.id for part in sets])[rows], augmentation, seed, stream)
 
 
@@ -352,6 +380,7 @@ def _examples(
     seed: int,
     stream: int,
 ) -> Examples:
+    velocity_column: str | None = None,
     if augmentation is None:
         flux, sigma = drawn.flux, drawn.sigma
         snr = torch.full((len(flux),), float("inf")) if sigma is None else _snr_of(flux, sigma)

@@ -142,7 +142,7 @@ def test_spectra_are_brought_to_rest_by_the_column_of_velocities(tmp_path, make_
 
 
 def test_a_column_of_velocities_that_is_not_there_is_named(tmp_path, make_set):
-    with pytest.raises(TrainingError, match=r"no aux/dummy, which data\.radial_velocity_column names"):
+    with pytest.raises(TrainingError, match=r"no numbers in aux/dummy, which data\.radial_velocity_column names"):
         source_of(make_set(tmp_path / "a.h5"), velocity_column="dummy")
 
 

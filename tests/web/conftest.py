@@ -57,6 +57,7 @@ PREPARATIONS = {
         normalize=Normalization("polynomial", 2, ignore=((6676.0, 6681.0),)),
         min_coverage=0.95,
         snr_range=(50, 100),
+        unseen=((0, 1), (100, 119)),
     ),
 }
 

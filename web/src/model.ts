@@ -24,6 +24,8 @@ export interface Preparation {
   readonly min_coverage: number;
   readonly snr_range: readonly [number, number] | null;
   readonly interpolation: Way;
+  /** First and last of pixels that no training spectrum had. */
+  readonly unseen: readonly (readonly [number, number])[];
 }
 
 /** Factors on sigma that make 68 % errors, for every S/N bin and label. */

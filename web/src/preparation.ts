@@ -59,7 +59,7 @@ const ESTIMATED_SNR_MARGIN = 0.5;
 type Normalized = -1 | 0 | 1;
 
 interface OnGrid extends Resampled {
-  /** Pixels with good flux, and with any. */
+  /** Pixels with good flux, and with any, of those that training had. */
   readonly nGood: number;
   readonly nCovered: number;
   readonly snr: number;
@@ -69,7 +69,7 @@ interface OnGrid extends Resampled {
 /** Make network input of one spectrum. */
 export function prepare(model: Model, spectrum: Spectrum, options: PrepareOptions): Prepared {
   const onGrid = bringOntoGrid(model, spectrum, options);
-  const coverage = onGrid.nGood / onGrid.flux.length;
+  const coverage = onGrid.nGood / sum(seenPixels(model));
   const left = velocityLeft(model, spectrum, options);
   const flags = findFlags(model, spectrum, onGrid, coverage, options) | (left === null ? 0 : FLAG.frame_unknown);
   return {
@@ -105,8 +105,22 @@ function bringOntoGrid(model: Model, spectrum: Spectrum, options: PrepareOptions
     ({ flux, sigma } = smooth);
     bad = smooth.valid.map((valid) => (valid ? 0 : 1));
   }
-  const resampled = road.resampler.apply(flux, sigma, bad);
+  const resampled = withoutUnseen(road.resampler.apply(flux, sigma, bad), seenPixels(model));
   return { ...resampled, nGood: sum(resampled.valid), nCovered: road.nCovered, snr, normalized };
+}
+
+/** Return 1 where training had a pixel. */
+function seenPixels(model: Model): Uint8Array {
+  const seen = new Uint8Array(model.grid.wavelength.length).fill(1);
+  for (const [first, last] of model.preparation.unseen) seen.fill(0, first, last + 1);
+  return seen;
+}
+
+/** Leave out flux where training had none. */
+function withoutUnseen({ flux, sigma, valid }: Resampled, seen: Uint8Array): Resampled {
+  if (!seen.includes(0)) return { flux, sigma, valid };
+  const kept = (values: Float64Array) => values.map((value, i) => (seen[i] ? value : NaN));
+  return { flux: kept(flux), sigma: sigma && kept(sigma), valid: valid.map((value, i) => value & seen[i]) };
 }
 
 /** Return 1 where a pixel must not be used, null when all are good. */
@@ -180,7 +194,9 @@ function findRoad(model: Model, spectrum: Spectrum, velocity: number): Road | nu
   if (wavelength.length < 2 || last < wavelength[0] || first > wavelength[wavelength.length - 1]) return null;
   const way = model.preparation.interpolation;
   const direct = resampler(wavelength, grid, way);
-  const common = { columns: [start, stop] as const, wavelength, nCovered: sum(direct.covers) };
+  const seen = seenPixels(model);
+  const nCovered = sum(direct.covers.map((covered, i) => covered & seen[i]));
+  const common = { columns: [start, stop] as const, wavelength, nCovered };
   const gain = Math.sqrt(Math.max(1, direct.ratio));
   if (degrade === null) return { ...common, degrader: null, resampler: direct, gain };
   const degrader = new Degrader(wavelength, degrade[0], degrade[1]);
