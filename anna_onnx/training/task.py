@@ -127,6 +127,8 @@ def _task_from_files(settings: config.Config, device: torch.device) -> Task:
     sets = [_open(path, settings) for path in files.values()]
     for part in sets[1:]:
         _require_same_grid(part, sets[0])
+    for part in sets:
+        _require_sigma(part, settings)
     grid, n = sets[0].grid, sum(len(part) for part in sets)
     labels = resolve_labels(settings.labels, sets)
     rows, held_out = _split(settings, sets)
@@ -259,6 +261,8 @@ def _validation_from_file(
     validating = _open(settings.resolve(settings.data.validation), settings)
     if validating.grid != grid:
         raise TrainingError(_different_grids(validating, grid, "the training spectra"))
+    if settings.validation.augment:
+        _require_sigma(validating, settings)
     rows = evenly(len(validating), settings.data.validation_size or len(validating))
     chosen = augmentation if settings.validation.augment else None
     column = settings.data.radial_velocity_column
@@ -282,9 +286,9 @@ def held_out_set(settings: config.Config) -> TrainingSet | None:
     _, rows = _split(settings, sets)
     if not len(rows):
         return None
-    starts = np.cumsum([0, *(len(part) for part in sets)])
     if any(part.mask is not None for part in sets):
         sets = [part if part.mask is not None else replace(part, mask=_unmasked(part)) for part in sets]
+    starts = np.cumsum([0, *(len(part) for part in sets)])
     picked = [rows[(rows >= a) & (rows < b)] - a for a, b in pairwise(starts)]
 
     def join(columns: Sequence[np.ndarray[Any, Any] | None]) -> Any:
@@ -301,12 +305,12 @@ def held_out_set(settings: config.Config) -> TrainingSet | None:
     )
 
 
-def load_augmentation(settings: config.Config, grid: Grid, device: torch.device) -> Augmentation:
 def _unmasked(spectra: TrainingSet) -> np.ndarray[Any, Any]:
     """Return a mask without any marked pixel, which takes no memory."""
     return np.broadcast_to(np.uint8(0), spectra.flux.shape)
 
 
+def load_augmentation(settings: config.Config, grid: Grid, device: torch.device) -> Augmentation:
     """Return the augmentation of a parameter file, its files read."""
     residuals = None
     if settings.augmentation.residuals:
@@ -314,7 +318,6 @@ def _unmasked(spectra: TrainingSet) -> np.ndarray[Any, Any]:
     return Augmentation(settings.augmentation, grid, settings.resolve, residuals, device)
 
 
-def resolve_labels(settings: config.Labels, sets: Sequence[TrainingSet]) -> tuple[Label, ...]:
 def _read_residuals(path: Path, grid: Grid) -> Tensor:
     """Read spectra of real noise, shape (n, n_pixel)."""
     noise = open_training_set(path)
@@ -329,6 +332,7 @@ def _read_residuals(path: Path, grid: Grid) -> Tensor:
     return torch.as_tensor(flux)
 
 
+def resolve_labels(settings: config.Labels, sets: Sequence[TrainingSet]) -> tuple[Label, ...]:
     """Return the labels to infer; names, units and ranges not given come from the training set.
 
     Raises
@@ -361,6 +365,7 @@ def make_examples(
     augmentation: Augmentation | None,
     seed: int,
     stream: int = VALIDATION,
+    velocity_column: str | None = None,
 ) -> Examples:
     """Return some spectra of training sets, augmented once, from the seed.
 
@@ -380,7 +385,6 @@ def _examples(
     seed: int,
     stream: int,
 ) -> Examples:
-    velocity_column: str | None = None,
     if augmentation is None:
         flux, sigma = drawn.flux, drawn.sigma
         snr = torch.full((len(flux),), float("inf")) if sigma is None else _snr_of(flux, sigma)
@@ -403,6 +407,11 @@ def _open(path: Path, settings: config.Config) -> TrainingSet:
     if not len(spectra):
         raise TrainingError(f"{path}: 0 spectra")
     return spectra
+
+
+def _require_sigma(spectra: TrainingSet, settings: config.Config) -> None:
+    if settings.augmentation.file_noise and spectra.sigma is None:
+        raise TrainingError(f"{spectra.path}: no sigma, which augmentation.file_noise needs")
 
 
 def _require_same_grid(one: TrainingSet, other: TrainingSet) -> None:
