@@ -246,9 +246,8 @@ class Inference:
         as_it_came = self._prepare(block, replace(asked, rv=None))
         fit = self._session.run(as_it_came.flux).fit
         assert fit is not None
-        n_good = np.isfinite(as_it_came.flux).sum(axis=1)
         width = self.bundle.sidecar.preparation.line_width
-        return self._prepare(block, asked, fitted_rv(fit, limits, n_good, width))
+        return self._prepare(block, asked, fitted_rv(fit, limits, as_it_came.flux, width))
 
     def _prepare(self, block: Block, options: PrepareOptions, measured: Measured | None = None) -> PreparedBlock:
         sidecar, setting = self.bundle.sidecar, block.setting

@@ -51,7 +51,7 @@ MANY_BAD_PIXELS = 0.02
 
 LEAST_COVERAGE = 0.2
 """Fraction of the least coverage of the training below which nothing is inferred: the errors that networks state grow
-too slowly with what is missing. Of the released one they are 1.5 to 2.5 times too small there."""
+too slowly with what is missing. Of the released one they are 1.9 times too small there, with two pixels 11 times."""
 
 KNOWN_SNR_MARGIN, ESTIMATED_SNR_MARGIN = 0.9, 0.5
 """Fraction of the least S/N of the training below which `low_snr` is flagged: from errors, and from

@@ -12,8 +12,9 @@ from anna_onnx.medium import C_KMS
 from anna_onnx.resampling import Grid
 from anna_onnx.spectrum import FloatArray
 
-MOST_NOISE = 3.0
-"""Times the rms of the lines, that of a pixel's noise up to which they tell the velocity."""
+MOST_NOISE, LEAST_LINES = 3.0, 0.5
+"""What a velocity is told by: at most this times the rms of the lines that a network expects is the noise of a pixel,
+and at least this fraction of their variance is found, which noise alone would not have."""
 
 
 class Measured(NamedTuple):
@@ -29,26 +30,31 @@ class Measured(NamedTuple):
     error: FloatArray
 
 
-def fitted_rv(fit: Fit, limits: FitLimits, n_good: NDArray[np.intp], fwhm: float) -> Measured:
+def fitted_rv(fit: Fit, limits: FitLimits, flux: NDArray[np.float32], fwhm: float) -> Measured:
     """Return the velocities at which spectra fit what a network expects of them.
 
-    None is told of a spectrum that is unlike those of the training, or whose lines drown in its noise. The
-    error is that of a line's centre, FWHM / (S/N of the lines), with as many pixels: of 1000 stars that training
-    never saw, S/N 10 to 300, 75 to 80 % are within it.
+    None is told of a spectrum that is unlike those of the training, or whose lines drown in its noise or are
+    not there. The error is that of a line's centre, FWHM / (S/N of the lines), with as many pixels: of 1000 stars
+    that training never saw, S/N 10 to 300, 75 to 80 % are within it.
 
     Parameters
     ----------
     fit : Fit, shape (n,)
     limits : FitLimits
-    n_good : array of int, shape (n,)
-        Valid pixels.
+    flux : array of float32, shape (n, n_pixel)
+        What was fitted, NaN where a pixel is not valid.
     fwhm : float
         Of the lines, km/s.
     """
+    valid = np.isfinite(flux)
+    n_good = np.maximum(valid.sum(axis=1), 1)
+    mean = np.where(valid, flux, 0).sum(axis=1) / n_good
+    variance = (np.where(valid, flux - mean[:, None], 0) ** 2).sum(axis=1) / n_good
     with np.errstate(divide="ignore", invalid="ignore"):
         noise = fit.noise / fit.lines
-        told = (limits.score(fit) <= 1) & (noise <= MOST_NOISE)
-        error = fwhm * noise / np.sqrt(n_good)
+        found = (variance - fit.noise**2) / fit.lines**2
+    told = (limits.score(fit) <= 1) & (noise <= MOST_NOISE) & (found >= LEAST_LINES)
+    error = fwhm * noise / np.sqrt(n_good)
     return Measured(np.where(told, fit.velocity, np.nan), np.where(told, error, np.nan))
 
 

@@ -220,6 +220,19 @@ def test_a_continuum_changes_by_a_fraction_of_its_level() -> None:
     assert notes == ("continuum at 2e+04, changing by 0%, needed 1",)
 
 
+def test_pixels_that_training_never_had_are_left_out_and_not_counted() -> None:
+    n = GRID.n_pixel
+    model = replace(MODEL, unseen=((0, 99), (n - 1, n - 1)))
+    spectrum = star()
+    spectrum.flux[spectrum.wavelength < GRID.wavelength[90]] = np.nan
+    ready, whole = model.prepare(spectrum), MODEL.prepare(star())
+    assert ready.coverage == 1
+    assert ready.flags == 0
+    assert np.isnan(ready.flux[:100]).all()
+    np.testing.assert_array_equal(ready.flux[100:-1], whole.flux[100:-1])
+    assert model.prepare(replace(star(), wavelength=star().wavelength + 1e4)).flags & Flag.no_coverage
+
+
 def test_no_coverage_is_a_flag_not_an_error() -> None:
     elsewhere = Spectrum([4000.0, 4000.1], [1.0, 1.0], sigma=[0.1, 0.1], medium="air", frame="rest")
     ready = MODEL.prepare(elsewhere)
@@ -404,15 +417,14 @@ def test_velocities_that_were_measured_otherwise_are_removed() -> None:
 
 
 def test_the_velocity_that_a_network_fits_is_told_of_clear_lines_like_those_of_the_training() -> None:
-    # Lines as strong as a tenth of the noise of a pixel, of a spectrum that is unlike, and of a good one.
-    found = fitted_rv(
-        Fit(*np.array([[5.0, 6, 7], [0.01] * 3, [0.01] * 3, [0, 1, 0], [0.001, 0.1, 0.1], [0] * 3, [1] * 3])),
-        LIMITS,
-        np.full(3, 900),
-        fwhm=27.0,
-    )
-    np.testing.assert_allclose(found.rv, [np.nan, np.nan, 7])
-    np.testing.assert_allclose(found.error, [np.nan, np.nan, 27 / 10 / 30])
+    lines = np.where(np.arange(900) % 2, 1.1, 0.9).astype(np.float32)  # an rms of 0.1, ten times the noise
+    flux = np.stack([lines, lines, np.ones_like(lines), lines])
+    expected, misfit = np.array([0.001, 0.1, 0.1, 0.1]), np.array([0, 1, 0, 0])
+    fit = Fit(np.arange(4.0), *np.full((2, 4), 0.01), misfit, expected, np.zeros(4), np.ones(4))
+    with np.errstate(all="raise"):
+        found = fitted_rv(fit, LIMITS, flux, fwhm=27.0)
+    np.testing.assert_allclose(found.rv, [np.nan, np.nan, np.nan, 3])
+    np.testing.assert_allclose(found.error, [np.nan, np.nan, np.nan, 27 / 10 / 30])
 
 
 @pytest.fixture(scope="module")

@@ -107,6 +107,10 @@ def test_velocities_are_measured_as_well_as_is_stated(bundle, stars):
     stated = np.array([float(text.split(" ± ")[1].split(",")[0]) for text in rows.messages if " ± " in text])
     within = np.abs(deviation[np.isfinite(deviation)]) <= np.maximum(stated, 0.1)
     assert 0.6 < within.mean() < 0.95
+    noise = 1 + np.random.default_rng(3).normal(size=flux.shape) / 100
+    spectra = [Spectrum(wavelength=grid.wavelength, flux=row, medium=grid.medium) for row in noise]
+    rows = join(list(infer(bundle, spectra, InferOptions(prepare=PrepareOptions(rv="auto")))))
+    assert np.isnan(rows.rv).all()
 
 
 def test_nonsense_is_flagged(bundle, stars):
