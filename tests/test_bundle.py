@@ -326,6 +326,7 @@ HOSTILE_SIDECARS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "provenance no table": (attribute("provenance", "3"), "no table"),
     "provenance of numbers": (attribute("provenance", '{"metrics": 3}'), "no table"),
     "preparation of text": (attribute("preparation", '{"min_coverage": "all"}'), "preparation"),
+    "pixels without end": (attribute("preparation", '{"unseen": [[0, Infinity]]}'), "preparation"),
     "preparation infinite": (attribute("preparation", '{"snr_range": [1, Infinity]}'), "finite"),
 }
 
