@@ -7,6 +7,7 @@ the S/N relative to that of the spectrum; lines that begin with # are left out.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,20 @@ def read_template(path: str | os.PathLike[str], grid: Grid) -> FloatArray:
     if not (template > 0).all():
         raise AnnaError(f"{path}: the relative S/N must be positive from {grid}")
     return np.asarray(template)
+
+
+def of_median_pixel(snr: Sequence[float], noise: float | np.floating) -> tuple[float, float]:
+    """Return a range of S/N as a pixel of median noise has it, in three digits.
+
+    Parameters
+    ----------
+    snr : (low, high)
+        Where the relative noise is 1.
+    noise : float
+        Of a median pixel, relative.
+    """
+    low, high = (float(f"{level / noise:.3g}") for level in snr)
+    return low, high
 
 
 def write_template(path: str | os.PathLike[str], grid: Grid, relative: FloatArray, comment: str = "") -> None:

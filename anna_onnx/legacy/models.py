@@ -26,6 +26,7 @@ from anna_onnx.legacy.residuals import read_test_stats
 from anna_onnx.legacy.translation import params_toml
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
+from anna_onnx.snrtemplate import of_median_pixel
 
 AGREEMENT = 1e-5
 """Largest deviation from NumPy's answers, in ranges of the labels, that a converted network may have."""
@@ -187,9 +188,7 @@ def _snr_range(old: Parameters, training: dict[str, Any]) -> tuple[float, float]
     """Return the S/N of a median pixel in training, whose noise was multiplied by the template."""
     if not old.is_on("PREPROCESS_TRAIN") or "SN_RANGE_TRAIN" not in old.values:
         return None
-    low, high = old.values["SN_RANGE_TRAIN"]
-    typical_noise = float(np.median(training.get("snr_template", 1.0)))
-    return low / typical_noise, high / typical_noise
+    return of_median_pixel(old.values["SN_RANGE_TRAIN"], np.median(training.get("snr_template", 1.0)))
 
 
 def _describe_training(

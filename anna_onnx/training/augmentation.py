@@ -21,7 +21,7 @@ from anna_onnx import config
 from anna_onnx.errors import TrainingError
 from anna_onnx.medium import C_KMS
 from anna_onnx.resampling import FWHM, Grid
-from anna_onnx.snrtemplate import read_template
+from anna_onnx.snrtemplate import of_median_pixel, read_template
 from anna_onnx.synthesis.synthesizer import tabulate_rotation
 from anna_onnx.training.draw import Draw
 from anna_onnx.training.imperfection import Imperfections
@@ -96,8 +96,7 @@ class Augmentation:
         """The least and the largest S/N that is drawn, of a median pixel as `Augmented.snr`; None without `snr`."""
         if self.settings.snr is None:
             return None
-        low, high = self.settings.snr
-        return low / self.typical_noise, high / self.typical_noise
+        return of_median_pixel(self.settings.snr, self.typical_noise)
 
     def _load_template(self, grid: Grid, resolve: Callable[[str], object]) -> Tensor:
         if self.settings.snr_template is None:

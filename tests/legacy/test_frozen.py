@@ -216,7 +216,7 @@ def test_how_it_was_trained_rides_along(shared, tmp_path):
     assert len(provenance["snr_template"]) == 1001
     # The noise was multiplied by the template.
     drawn = np.array([175, 250]) / np.median(provenance["snr_template"])
-    assert_allclose(Bundle.load(tmp_path / "m.onnx").sidecar.preparation.snr_range, drawn)
+    assert_allclose(Bundle.load(tmp_path / "m.onnx").sidecar.preparation.snr_range, drawn, rtol=0.005)
     assert any("all NaN" in note for note in notes)
     (tmp_path / "sn.robo.template").unlink()
     assert any("--as-is" in note for note in convert_frozen(old / "frozen.model", *arguments))
