@@ -280,7 +280,8 @@ class Road:
         assert self.degrader is not None
         assert self.resampler is not None
         even = np.ones((1, self.wavelength.size))
-        _, sigma, _ = self.resampler.apply(*self.degrader.apply(even, even)[:2])
+        flux, sigma, valid = self.degrader.apply(even, even)
+        _, sigma, _ = self.resampler.apply(flux, sigma, ~valid)
         assert sigma is not None
         known = np.sort(sigma[np.isfinite(sigma)])
         return float(1 / known[known.size // 2]) if known.size else self.gain

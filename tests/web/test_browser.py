@@ -57,7 +57,7 @@ def files(tmp_path_factory) -> list[Path]:
     holes = flux.copy()
     holes[700:760], holes[1200], holes[1400] = 0, np.nan, 1e35
     holes = write_fits(folder / "holes.fits", holes.astype(np.float32), **linear)
-    partial = write_fits(folder / "partial.fits", flux[:1500], **linear, DC_FLAG=0)
+    partial = write_fits(folder / "partial.fits", flux[:1500:7], **{**linear, "CDELT1": 0.7}, DC_FLAG=0, SPEC_RES=1e5)
     noisy = write_fits(folder / "noisy.fits", star(wavelength, 15), **linear, CUNIT1="Angstrom")
     faint = folder / "faint.txt"  # its noise lifts the continuum beyond what is usual
     np.savetxt(faint, np.c_[wavelength, 1.12 * star(wavelength, 8), np.full_like(flux, 0.14)])

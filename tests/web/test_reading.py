@@ -294,6 +294,7 @@ TEXTS = {
     "names of stars": "star1,star2\n6000,1.0,0.1\n6000.1,0.9,0.1\n6000.2,0.95,0.1\n",
     "index": "index,wave_vac,value\n1,6000,1.0\n2,6000.1,0.9\n3,6000.2,0.95\n",
     "two words": "# resampled wavelength\n6000 1.0\n6000.1 0.9\n6000.2 0.95\n",
+    "as many words": "# the wavelength is\n6000 1.0 0.1\n6000.1 0.9 0.1\n6000.2 0.95 0.1\n",
     "five columns": "6000 1.0 0.1 5.5 0.3\n6000.1 0.9 0.1 5.5 0.3\n6000.2 0.95 0.1 5.5 0.3\n",
     "magnitudes": "wave,magnitude\n6000,11.0\n6000.1,10.9\n6000.2,10.95\n",
     "words": "name wave flux\na 6000 1.0\nb 6000.1 0.9\nc 6000.2 0.95\n",

@@ -208,8 +208,9 @@ function findRoad(model: Model, spectrum: Spectrum, velocity: number): Road | nu
 /** Return by how much the noise of a pixel is lowered on the whole way; null where nothing is covered. */
 function noiseGain(n: number, degrader: Degrader, resampler: Resampler): number | null {
   const even = new Float64Array(n).fill(1);
-  const { flux, sigma } = degrader.apply(even, even, null);
-  const known = resampler.apply(flux, sigma, null).sigma?.filter(Number.isFinite).sort();
+  const { flux, sigma, valid } = degrader.apply(even, even, null);
+  const bad = valid.map((good) => (good ? 0 : 1));
+  const known = resampler.apply(flux, sigma, bad).sigma?.filter(Number.isFinite).sort();
   return known?.length ? 1 / known[known.length >> 1] : null;
 }
 

@@ -32,11 +32,12 @@ function sampledSnr(
   if (n < (sigma === null ? 5 : 1)) return { snr: NaN, nUsed: 0 };
   const step = Math.ceil(n / 512);
   const good = bad === null ? flux : flux.map((value, i) => (bad[i] ? NaN : value));
+  // float32 as in Python: of equal sums one more or less is brighter than usual.
   const every = (start: number, stop: number) =>
-    Float64Array.from({ length: Math.max(Math.ceil((stop - start) / step), 0) }, (_, i) => good[start + i * step]);
-  const count = (values: Float64Array | Float32Array) => values.filter((value) => !Number.isNaN(value)).length;
+    Float32Array.from({ length: Math.max(Math.ceil((stop - start) / step), 0) }, (_, i) => good[start + i * step]);
+  const count = (values: Float32Array) => values.filter((value) => !Number.isNaN(value)).length;
   if (sigma !== null) {
-    const ratio = Float32Array.from(every(0, n), (value, i) => value / sigma[i * step]);
+    const ratio = every(0, n).map((value, i) => value / Math.fround(sigma[i * step]));
     return { snr: Math.max(nearestRank(ratio, 0.5), 0), nUsed: count(ratio) };
   }
   const center = every(2, n - 2);

@@ -42,6 +42,8 @@ const FORTRAN = /(?<=[\d.])[dD](?=[+-]\d)/g;
 const ERROR_TO_FLUX = [1e-5, 3];
 const TYPES = new Set(["double", "float", "real", "int", "integer", "long", "short", "char", "date", "string", ""]);
 const MAGNITUDE = /(^|_)(ab|st|vega)?_?mag(nitude)?s?(_|$)/;
+/** No names of columns. */
+const PROSE = new Set("and are as at by for from in is of on the to was with".split(" "));
 const MISSING = ["", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""'];
 const WORDS = new Map([...MISSING.map((word) => [word, NaN] as const), ["true", 1], ["false", 0]]);
 /** What the Gaia archive's RVS spectra have: 846-870 nm in steps of 0.01. */
@@ -81,7 +83,7 @@ export function readText(path: string, text: string): Spectrum[] {
 
 function assembled(path: string, layout: Layout, numbers: Float64Array[], notes: readonly string[]): Spectrum[] {
   const source: Source = { file: path, hdu: null, row: null };
-  if (layout.head[0]?.startsWith("***")) return [libreEsprit(layout, numbers, source)];
+  if (layout.head[0]?.startsWith("***") && !layout.words.size) return [libreEsprit(layout, numbers, source)];
   const cards = cardsOf(layout.head);
   const { columns, notes: more } = cards ? byPosition(layout, numbers) : namedColumns(path, layout, numbers);
   const stated = noted(cards ? factsFrom(cards) : fromComments(layout.head), ...notes, ...more);
@@ -242,10 +244,9 @@ function namedColumns(path: string, layout: Layout, numbers: Float64Array[]): Na
 /** Return columns of which only the wavelength has a known name, with the next one as flux, or null. */
 function fluxBesideWavelengths(path: string, columns: readonly Column[]): Named | null {
   const wavelength = findWavelength(columns);
-  if (wavelength === null) return null;
+  if (wavelength === null || columns.some(({ name }) => PROSE.has(name.toLowerCase()))) return null;
   const at = columns.indexOf(wavelength);
   const flux = [...columns.slice(at + 1), ...columns.slice(0, at)].find((column) => !column.isOfWords);
-  // Else it is a word in a comment.
   if (wavelength.isOfWords || flux === undefined || (at > 0 && !isMonotonic(wavelength.values))) return null;
   if (MAGNITUDE.test(keyOf(flux))) throw new ReadError(`${path}: column ${flux.name} holds magnitudes, needed fluxes`);
   const renamed = columns.map((column) => (column === flux ? { ...column, name: "flux" } : column));
