@@ -540,13 +540,17 @@ def _hints(kind: type[Any]) -> dict[str, Any]:
 def _contradictions(config: Config) -> list[str]:
     """Return what is wrong although every single value is right."""
     problems = []
-    data, labels = config.data, config.labels
+    data, labels, augmentation = config.data, config.labels, config.augmentation
     if bool(data.train) == bool(data.grid):
         problems.append("data: needs either train or grid")
     if data.grid and len(data.wavelength) != 3:
         problems.append(
             "data.wavelength: a grid needs the first, last and step of the pixels, such as [6625, 6825, 0.2]"
         )
+    elif data.grid and not 0 < data.wavelength[2] <= data.wavelength[1] - data.wavelength[0]:
+        problems.append(f"data.wavelength: {list(data.wavelength)} must be first < last, and a step above zero")
+    if data.grid and augmentation.file_noise:
+        problems.append("augmentation.file_noise: a grid has no sigma, give snr")
     if data.grid and (data.fwhm is None) == (data.resolution is None):
         problems.append("data: a grid needs the instrument, either fwhm or resolution")
     if data.grid and (data.balance or data.label_errors):
@@ -557,7 +561,7 @@ def _contradictions(config: Config) -> list[str]:
         problems.append("data.beyond and labels.lowest or labels.highest go together")
     if data.beyond and not (labels.low and labels.high):
         problems.append("data.beyond: needs labels.low and labels.high")
-    problems += [*_about_labels(labels), *_about_augmentation(config.augmentation)]
+    problems += [*_about_labels(labels), *_about_augmentation(augmentation)]
     if config.network.covariance and not config.network.uncertainty:
         problems.append("network.covariance: needs uncertainty = true")
     for name, choices in (config.tune.space or {}).items():

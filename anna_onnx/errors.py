@@ -15,7 +15,7 @@
     │   ├── VersionError       written by a newer major version of the format
     │   └── SidecarMismatchError  model.h5 belongs to another model.onnx
     ├── ConfigError            params.toml; carries every problem found
-    ├── ResultError            a result table that cannot be written
+    ├── ResultError            a table, or another file, that cannot be written
     ├── TrainingError          a run that cannot start or go on
     ├── StoppedError           a run, or a search, that was asked to stop
     └── MissingExtraError      an optional dependency that is not installed
@@ -95,7 +95,7 @@ class ConfigError(AnnaError):
 
 
 class ResultError(AnnaError):
-    """A result table cannot be written."""
+    """A result table, or another file, cannot be written."""
 
 
 class TrainingError(AnnaError):

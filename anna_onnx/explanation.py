@@ -24,7 +24,7 @@ from anna_onnx.blocks import Block, Failure, Part, as_blocks, read_blocks
 from anna_onnx.bundle import Bundle
 from anna_onnx.drawing import draw
 from anna_onnx.errors import AnnaError
-from anna_onnx.files import write_text
+from anna_onnx.files import make_folder, write_text
 from anna_onnx.flags import Flag
 from anna_onnx.inference import Inference, InferOptions
 from anna_onnx.labels import Label
@@ -188,16 +188,13 @@ def explain_parts(
     spectra = explainer.spectra(read_blocks(parts, inference.options.read))
     seen = pictures = 0
     report(0, most, "explained")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for seen, (prepared, rows, row) in enumerate(islice(spectra, most), start=1):
-            if prepared is not None:
-                picture = draw(explainer.explanation(prepared, rows, row))
-                write_text(directory / _file_name(seen, rows, row), picture)
-                pictures += 1
-            report(seen, most, f"explained, {_title(rows, row)}")
-    except OSError as error:
-        raise AnnaError(f"{directory}: cannot be written ({error.strerror})") from error
+    make_folder(directory)
+    for seen, (prepared, rows, row) in enumerate(islice(spectra, most), start=1):
+        if prepared is not None:
+            picture = draw(explainer.explanation(prepared, rows, row))
+            write_text(directory / _file_name(seen, rows, row), picture)
+            pictures += 1
+        report(seen, most, f"explained, {_title(rows, row)}")
     return Explained(pictures, seen - pictures, next(spectra, None) is not None, directory)
 
 

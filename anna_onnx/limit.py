@@ -16,7 +16,7 @@ from anna_onnx.files import replacing
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
 from anna_onnx.synthesis import WAVELENGTH, SpectralGrid, Synthesizer
-from anna_onnx.synthesis.simulation import FWHM, RV, Range, label_ranges
+from anna_onnx.synthesis.simulation import FWHM, RV, Range, ascending, label_ranges
 from anna_onnx.synthesis.synthesizer import ROTATION
 from anna_onnx.trainingset import blocks
 
@@ -214,7 +214,7 @@ class Limits:
         Raises
         ------
         ResultError
-            If the name ends in anything else.
+            If the name ends in anything else, or it cannot be written.
         """
         path = Path(path)
         formats = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv"}
@@ -230,7 +230,10 @@ class Limits:
         ------
         MissingExtraError
             If matplotlib is not installed.
+        ResultError
+            If the name does not end as that of a plot, or it cannot be written.
         """
+        path = Path(path)
         try:
             from matplotlib.figure import Figure
         except ImportError:
@@ -244,7 +247,11 @@ class Limits:
             panel.set_xlabel(f"{self.label_names[0]} [{self.label_units[0]}]")
             panel.set_ylabel(f"smallest error of {self.label_names[i]} [{self.label_units[i]}]")
         panels[0].legend(markerscale=4, frameon=False)
-        figure.savefig(path, dpi=150)
+        kinds = figure.canvas.get_supported_filetypes()
+        if path.suffix[1:].lower() not in kinds:
+            raise ResultError(f"{path}: a plot is written as {', '.join(f'.{kind}' for kind in kinds)}")
+        with replacing(path) as partial:
+            figure.savefig(partial, format=path.suffix[1:].lower(), dpi=150)
 
 
 def _text(snr: Range) -> str:
@@ -289,8 +296,12 @@ def limits(
     Raises
     ------
     GridError
-        If the grid does not reach as far as the ranges, or a range is empty.
+        If the grid does not reach as far as the ranges, or a range is empty or none.
     """
+    for low, high in snr:
+        if not 0 < low <= high < np.inf:
+            raise GridError(f"S/N: {low:g} to {high:g} is no range above zero")
+    rv = ascending("rv", rv)
     spectra = grid if isinstance(grid, SpectralGrid) else SpectralGrid.open(grid)
     complete = label_ranges(spectra, ranges or {})
     fixed = [name for name, (low, high) in complete.items() if low == high]
@@ -307,8 +318,8 @@ def limits(
         dtype=np.float64,
     )
     rng = np.random.default_rng(seed)
-    low, high = np.array(list(complete.values())).T
-    labels, velocity = rng.uniform(low, high, (n, low.size)), rng.uniform(*rv, n)
+    lowest, highest = np.array(list(complete.values())).T
+    labels, velocity = rng.uniform(lowest, highest, (n, lowest.size)), rng.uniform(*rv, n)
     matrices = _all_information(synthesizer, labels, velocity, template, nuisances, progress)
     spans = tuple(complete.values())
     return Limits(

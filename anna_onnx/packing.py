@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from anna_onnx._version import __version__
 from anna_onnx.continuum import Normalization
 from anna_onnx.errors import AnnaError, TrainingSetError
-from anna_onnx.files import expand
+from anna_onnx.files import expand, replacing, writing
 from anna_onnx.flags import Flag, names
 from anna_onnx.labels import KNOWN, Label, canonical, nearest
 from anna_onnx.preparation import Preparation, Prepared, PrepareOptions
@@ -117,15 +117,12 @@ class Report:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write one CSV line a spectrum: file, hdu, row, id, packed, why."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with replacing(Path(path)) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["file", "hdu", "row", "id", "packed", "why"])
             for line in self.lines:
                 place = ("" if number is None else number for number in (line.source.hdu, line.source.row))
                 table.writerow([line.source.file, *place, line.id, int(line.packed), line.why])
-        temporary.replace(path)
 
 
 def pack_files(
@@ -262,10 +259,12 @@ def pack(
     if options is not None and options.rv == "auto":
         preparation.check_template(template)
     output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryFile(dir=output.parent)  # noqa: SIM115  # entered below
     matcher, found = _Matcher(table), Report()
     job = _Job(table, preparation, options or PrepareOptions(), rv_column, template, _fatal(keep))
-    with tempfile.TemporaryFile(dir=output.parent) as scratch:
+    with temporary as scratch:
         stars = _Stars(preparation.grid, scratch)
         for number, file in enumerate(files):
             found.lines.extend(_pack_file(file, job, matcher, stars, reading or ReadOptions()))
@@ -336,9 +335,9 @@ def _preparation(
     if (wavelength is None) == (like is None):
         raise TrainingSetError("the wavelengths of the training set: needed either --wavelength or --like")
     if like is not None:
-        from anna_onnx.bundle import Bundle
+        from anna_onnx.bundle import Bundle, find_model
 
-        sidecar = Bundle.load(like).sidecar
+        sidecar = Bundle.load(find_model(like)).sidecar
         return sidecar.preparation, None if sidecar.novelty is None else sidecar.novelty.mean
     from anna_onnx.synthesis import wavelength_grid
 

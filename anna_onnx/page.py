@@ -26,7 +26,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from anna_onnx.bundle import Bundle, Sidecar
 from anna_onnx.calibration import ONE_SIGMA
-from anna_onnx.errors import ResultError
 from anna_onnx.files import write_text
 
 FloatArray = NDArray[np.float64]
@@ -58,11 +57,8 @@ def export_page(bundle: Bundle, target: str | os.PathLike[str]) -> Path:
     parts = page_parts(bundle)
     single = target.suffix.lower() in SINGLE_FILE
     folder, files = (target.parent, {target.name: _in_one(parts)}) if single else (target, _linked(parts))
-    try:
-        for name, text in files.items():
-            write_text(folder / name, text)
-    except OSError as error:
-        raise ResultError(f"{target}: cannot be written ({error.strerror})") from error
+    for name, text in files.items():
+        write_text(folder / name, text)
     return target if single else target / "index.html"
 
 

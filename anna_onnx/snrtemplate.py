@@ -7,6 +7,7 @@ the S/N relative to that of the spectrum; lines that begin with # are left out.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,9 @@ def read_template(path: str | os.PathLike[str], grid: Grid) -> FloatArray:
         If it cannot be read, does not reach over the grid, or is not positive there.
     """
     try:
-        table = np.loadtxt(path, usecols=(0, 1), ndmin=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file without numbers
+            table = np.loadtxt(path, usecols=(0, 1), ndmin=2)
         wavelength, relative = table[np.argsort(table[:, 0])].T
     except (OSError, ValueError, IndexError) as error:
         raise AnnaError(f"{path}: not an S/N template of two columns, wavelength and S/N ({error})") from error

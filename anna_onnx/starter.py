@@ -31,7 +31,4 @@ def write_starter(path: Path, *, steps: int | None = None, force: bool = False) 
     text = resources.files("anna_onnx.data").joinpath("starter.toml").read_text(encoding="utf-8")
     if steps is not None:
         text = re.sub(r"(?m)^(steps = )\d+ *", lambda found: f"{found[1]}{steps}".ljust(len(found[0])), text)
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise AnnaError(f"{path}: cannot be written ({error.strerror})") from error
+    write_text(path, text)

@@ -16,7 +16,9 @@ stored as f8 (a legacy .bin is, so that it converts back bit by bit).
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anna_onnx.errors import TrainingSetError, VersionError
+from anna_onnx.files import writing
 from anna_onnx.resampling import Grid
 
 if TYPE_CHECKING:
@@ -116,6 +119,8 @@ class TrainingSet:
         import h5py
 
         path = Path(path)
+        if path.is_dir():
+            raise TrainingSetError(f"{path}: a folder, needed a file")
         if not path.is_file():
             raise TrainingSetError(f"{path}: no such file")
         try:
@@ -181,6 +186,36 @@ def check_version(found: str, known: str, where: str) -> None:
         raise VersionError(f"{where}: format_version {found}, this program knows {known}: upgrade anna-onnx")
 
 
+class _Disk(io.FileIO):
+    """A file that takes all that it is given, when there is no room too: libhdf5 crashes if it cannot close a file."""
+
+    _full: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of it, unless something was lost before."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while len(rest) and self._full is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self._full = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Give the file a size, unless there is no room for it."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._full = error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise the error that something was lost for."""
+        if self._full is not None:
+            raise self._full
+
+
 class TrainingSetWriter:
     """Write a training set as its spectra come, in bounded memory.
 
@@ -230,25 +265,46 @@ class TrainingSetWriter:
         self.written = 0
         self._may_be_fewer = may_be_fewer
         self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = h5py.File(self._partial, "w", locking=False)
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._disk = _Disk(self._partial, "w+")
+        self._file = h5py.File(self._disk, "w")
+        self._columns: dict[str, h5py.Dataset] = {}
+        try:
+            self._file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **(attrs or {})})
+            self._lay_out(grid, label_names, label_units, dtype, {"sigma": sigma, "mask": mask}, aux or {}, id_dtype)
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+
+    def _lay_out(
+        self,
+        grid: Grid,
+        label_names: Sequence[str],
+        label_units: Sequence[str],
+        dtype: str,
+        images: Mapping[str, bool],
+        aux: Mapping[str, Any],
+        id_dtype: str,
+    ) -> None:
+        import h5py
+
         text = h5py.string_dtype()
-        self._file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **(attrs or {})})
         wavelength = self._file.create_dataset("wavelength", data=grid.wavelength)
         wavelength.attrs.update({"units": "Angstrom", "medium": grid.medium})
-        shape = (n, grid.n_pixel)
-        self._columns = {"flux": self._file.create_dataset("flux", shape, dtype)}
-        if sigma:
+        shape = (self.n, grid.n_pixel)
+        self._columns["flux"] = self._file.create_dataset("flux", shape, dtype)
+        if images["sigma"]:
             self._columns["sigma"] = self._file.create_dataset("sigma", shape, dtype)
-        if mask:
+        if images["mask"]:
             self._columns["mask"] = self._file.create_dataset("mask", shape, "u1")
-        labels = self._file.create_dataset("labels", (n, len(label_names)), "f8")
+        labels = self._file.create_dataset("labels", (self.n, len(label_names)), "f8")
         labels.attrs.create("names", list(label_names), dtype=text)
         labels.attrs.create("units", list(label_units), dtype=text)
         self._columns["labels"] = labels
-        self._columns["id"] = self._file.create_dataset("id", (n,), text if id_dtype == "str" else "f8")
-        for name, kind in (aux or {}).items():
-            self._columns[f"aux/{name}"] = self._file.create_dataset(f"aux/{name}", (n,), kind)
+        self._columns["id"] = self._file.create_dataset("id", (self.n,), text if id_dtype == "str" else "f8")
+        for name, kind in aux.items():
+            self._columns[f"aux/{name}"] = self._file.create_dataset(f"aux/{name}", (self.n,), kind)
 
     def append(
         self,
@@ -272,6 +328,8 @@ class TrainingSetWriter:
             raise TrainingSetError(f"{self.path}: {last} spectra given, {self.n} announced")
         for name, block in blocks.items():
             self._columns[name][first:last] = block
+        with writing(self.path):
+            self._disk.check()
         self.written = last
 
     def __enter__(self) -> Self:
@@ -281,14 +339,18 @@ class TrainingSetWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         complete = kind is None and (self.written == self.n or self._may_be_fewer)
-        if complete and self.written < self.n:
-            self._shrink()
-        self._file.close()
-        if complete:
-            self._partial.replace(self.path)
-            return
-        self._partial.unlink(missing_ok=True)
-        if kind is None:
+        try:
+            with writing(self.path):
+                if complete and self.written < self.n:
+                    self._shrink()
+                self._file.close()
+                self._disk.close()
+                if complete:
+                    self._disk.check()
+                    self._partial.replace(self.path)
+        finally:
+            self._partial.unlink(missing_ok=True)
+        if kind is None and not complete:
             raise TrainingSetError(f"{self.path}: {self.written} spectra given, {self.n} announced")
 
     def _shrink(self) -> None:

@@ -50,6 +50,13 @@ def _snrs(_context: click.Context, _option: click.Parameter, texts: tuple[str, .
         raise click.BadParameter(f"'{' '.join(texts)}' is not a number or low:high") from None
 
 
+def _text(_context: click.Context, _option: click.Parameter, file: TextIO | None) -> str:
+    try:
+        return file.read() if file else ""
+    except UnicodeDecodeError:
+        raise click.BadParameter("not a text in UTF-8") from None
+
+
 def _regions(
     _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
 ) -> tuple[tuple[float, float], ...]:
@@ -158,7 +165,7 @@ def limit(
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Training set (.h5) to write.")
 @click.option("--wavelength", help="first:last:step in Å, or a file with wavelengths.")
 @click.option("--grid-medium", type=click.Choice(["air", "vacuum"]), default="air", show_default=True)
-@click.option("--like", type=click.Path(exists=True, dir_okay=False), help="Prepare as for this model, instead.")
+@click.option("--like", metavar="MODEL", help="Prepare as for this model, instead.")
 @click.option("--labels", "names", help="Columns to take, such as teff,logg,feh=fe_h.  [default: the well-known ones]")
 @click.option("--key", help="Column with the id or file of the spectra.  [default: id, file, name, ...]")
 @click.option("--rv", help="Radial velocity to remove: km/s, header, auto or a column.")
@@ -260,6 +267,8 @@ def train(params: str, resume: bool, run: str | None, find_lr: bool) -> None:
     from anna_onnx import config
     from anna_onnx.training import loop, process, ratetest
 
+    if find_lr and (resume or run):
+        raise click.UsageError("--find-lr tries a throw-away network: it goes without --resume and --run")
     if find_lr:
         with progress_bar("testing rates") as report:
             curve = ratetest.find_rate(config.load(params), report=report)
@@ -297,7 +306,7 @@ def tune(params: str) -> None:
 @click.option("-o", "--output", default="test", show_default=True, help="Folder for tables, plots and report.")
 @click.option("--augment/--as-is", default=True, help="Add the noise of the training, or test the spectra as they are.")
 @click.option("--snr", type=(float, float), help="Range of the S/N, in place of the training's.")
-@click.option("--seed", default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 @click.option("--grid", help="Grid for the bound: a file, or 'default'.  [default: the model's]")
 @click.option("--fwhm", type=float, help="Of the instrument's profile, Å, for the bound.  [default: the model's]")
 @click.option("--resolution", type=float, help="Resolving power instead of --fwhm.")
@@ -380,7 +389,9 @@ def doctor(model: str, files: tuple[str, ...], **options: Any) -> None:
     show_default=True,
     help="How to store weights: float16 halves the file, int8 quarters it; the card says what that costs.",
 )
-@click.option("--notes", type=click.File(encoding="utf-8"), help="Markdown for the card: what people should know.")
+@click.option(
+    "--notes", type=click.File(encoding="utf-8"), callback=_text, help="Markdown for the card: what people should know."
+)
 @click.option("--web", type=click.Path(), help="Also write a page for the browser: a folder, or one .html file.")
 @click.option("--model", help="With --web: a model that was exported before, in place of a run.")
 def export(
@@ -389,7 +400,7 @@ def export(
     output: str,
     runs: str,
     precision: Any,
-    notes: TextIO | None,
+    notes: str,
     web: str | None,
     model: str | None,
 ) -> None:
@@ -407,8 +418,7 @@ def export(
         from anna_onnx.training.export import export as export_run
 
         directory = RunDirectory(run) if run else RunDirectory.newest(Path(runs))
-        told = notes.read() if notes else ""
-        export_run(directory, Path(output), precision, lambda text: click.echo(text, err=True), told)
+        export_run(directory, Path(output), precision, lambda text: click.echo(text, err=True), notes)
         click.echo(output)
     if web:
         from anna_onnx.bundle import Bundle, find_model

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from anna_onnx.bundle import Bundle
 from anna_onnx.errors import GridError
+from anna_onnx.trainingset import TrainingSetWriter
 
 PARAMS = """
 seed = 3
@@ -146,6 +148,27 @@ def test_a_bound_that_cannot_be_computed_is_refused_only_when_its_grid_was_asked
     assert "noise of the spectra is not known" in found.about["bound"]
     with pytest.raises(GridError, match="noise of the spectra is not known"):
         evaluate_model(bundle, data, augment=False, bound=BoundOptions("default"))
+
+
+def test_a_test_that_cannot_be_made_is_one_line(work, tmp_path):
+    from anna_onnx.training.evaluation import BoundOptions
+
+    with TrainingSetWriter(tmp_path / "none.h5", Bundle.load(work / "model.onnx").sidecar.grid, ["teff"], ["K"], 0):
+        pass
+    refused = {
+        "none.h5: 0 spectra": (tmp_path / "none.h5",),
+        "S/N 100 to 50 is no range": (work / "validation.h5", "--snr", 100, 50),
+        "S/N nan to nan is no range": (work / "validation.h5", "--snr", "nan", "nan"),
+        "a.b: cannot be written": (work / "validation.h5", "--no-bound", "--as-is", "-o", "a/b"),
+    }
+    (tmp_path / "a").write_text("a file")
+    for problem, arguments in refused.items():
+        done = anna("test", work / "model.onnx", *arguments, cwd=tmp_path, status=1)
+        assert re.search(problem, done.stderr)
+        assert done.stderr.count("\n") == 1
+    for options in ({"fwhm": -1}, {"resolution": 0}, {"fwhm": 0.6, "resolution": 20000}):
+        with pytest.raises(GridError):
+            BoundOptions(**options)
 
 
 def test_trends_are_stored_in_the_model_and_taken_out_when_asked(work, tmp_path):

@@ -195,5 +195,5 @@ def test_a_picture_is_whole_or_not_there(model, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError(28, "No space left")))
     result = infer(model, str(star_file), "--explain", str(tmp_path / "out"))
     assert result.exit_code == 1
-    assert "out: cannot be written (No space left)" in result.stderr
+    assert ".svg: cannot be written (No space left)" in result.stderr
     assert list((tmp_path / "out").iterdir()) == []

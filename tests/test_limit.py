@@ -105,6 +105,10 @@ def test_a_plot_of_limits_is_written(tmp_path):
     pytest.importorskip("matplotlib")
     limits(None, [(100, 100)], 5).plot(tmp_path / "limits.png")
     assert (tmp_path / "limits.png").stat().st_size > 1000
+    with pytest.raises(ResultError, match=r"limits\.doc: a plot is written as .*\.png"):
+        limits(None, [(100, 100)], 5).plot(tmp_path / "limits.doc")
+    with pytest.raises(ResultError, match=r"a\.png: cannot be written \("):
+        limits(None, [(100, 100)], 5).plot(tmp_path / "limits.png" / "a.png")
 
 
 def test_the_command_prints_and_writes_the_table(tmp_path):
@@ -112,6 +116,14 @@ def test_the_command_prints_and_writes_the_table(tmp_path):
     assert result.exit_code == 0
     assert result.output.split()[:4] == ["snr", "label", "unit", "rms"]
     assert (tmp_path / "limits.csv").read_text(encoding="utf-8").startswith("snr,label,unit,rms,p5")
+
+
+@pytest.mark.parametrize("snr", [(0, 0), (-5, -5), (200, 100), (np.nan, np.nan), (100, np.inf)])
+def test_a_signal_to_noise_ratio_is_above_zero(snr):
+    with pytest.raises(GridError, match="is no range above zero"):
+        limits(None, [snr], 5)
+    with pytest.raises(GridError, match="rv: 5 to -5 is no range"):
+        limits(None, [(100, 100)], 5, rv=(5, -5))
 
 
 def test_an_empty_range_is_refused():

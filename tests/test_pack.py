@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,17 @@ def test_the_command_takes_a_list_of_files(folder: Path, listed: str, monkeypatc
     assert len(TrainingSet.open(output)) == len(STARS)
 
 
+@pytest.mark.parametrize("option", ["-o", "--report"])
+def test_a_place_where_nothing_can_be_written_is_one_line(folder: Path, option: str) -> None:
+    files = [str(write_text(folder / f"{name}.txt", teff)) for name, (teff, _) in STARS.items()]
+    arguments = ["pack", str(table(folder)), *files, "--wavelength", "5000:5050:0.1"]
+    result = CliRunner().invoke(
+        main, [*arguments, "-o", str(folder / "a.h5"), option, str(folder / "labels.csv" / "b")]
+    )
+    assert result.exit_code == 1
+    assert re.search(r"labels.csv.b: cannot be written \(", result.output)
+
+
 def test_the_command_needs_wavelengths_from_somewhere(folder: Path) -> None:
     result = CliRunner().invoke(main, ["pack", str(table(folder)), "x.txt", "-o", str(folder / "train.h5")])
     assert result.exit_code == 1
@@ -283,6 +295,8 @@ def test_spectra_can_be_prepared_as_for_a_model(folder: Path) -> None:
     write_bundle(folder / "model.onnx", encode_bytes(7, b""), sidecar)
     files = [str(path) for path in sorted(folder.glob("*.txt"))]
     arguments = ["pack", str(table(folder)), *files, "-o", str(folder / "train.h5"), "--rv", "auto"]
+    named = CliRunner().invoke(main, [*arguments, "--like", "no-such-model"])
+    assert "no-such-model: no such file; released models: fgk-" in named.output
     result = CliRunner().invoke(main, [*arguments, "--like", str(folder / "model.onnx")])
     assert result.exit_code == 0, result.output
     packed = TrainingSet.open(folder / "train.h5")

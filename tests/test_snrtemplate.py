@@ -29,7 +29,7 @@ def test_a_template_is_interpolated_whatever_the_order_of_its_lines(tmp_path):
         ("# nothing\n", "covers nothing"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:loadtxt")
+@pytest.mark.filterwarnings("error")
 def test_what_is_no_template_of_the_grid_is_refused(tmp_path, text, message):
     path = tmp_path / "sn.template"
     path.write_text(text, encoding="utf-8")

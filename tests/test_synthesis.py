@@ -272,6 +272,13 @@ def test_the_command_explains_wrong_usage(arguments, message):
     assert message in result.output
 
 
+@pytest.mark.parametrize("option", [{"snr": np.nan}, {"snr": np.inf}, {"snr": 0}, {"seed": 10**22}, {"fwhm": -1}])
+def test_a_set_that_cannot_be_drawn_is_refused(tmp_path, option):
+    with pytest.raises(GridError, match="needed"):
+        simulate(None, tmp_path / "set.h5", 3, **option)
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_labels_and_ranges_beyond_the_grid_are_refused():
     spectra = SpectralGrid.open()
     with pytest.raises(GridError, match="did you mean 'teff'"):
@@ -287,3 +294,6 @@ def test_wavelengths_come_from_numbers_or_a_file(shared):
     assert wavelength_grid(str(shared / "wavelength.template")) == WAVELENGTH
     with pytest.raises(GridError, match="first:last:step"):
         wavelength_grid("6625-6825")
+    for text in ("6825:6625:0.2", "6625:6825:0", "6625:6825:nan", "6625:6825:1e-7", "6625:inf:1"):
+        with pytest.raises(GridError, match=f"wavelengths '{text}': .*(step above zero|at most|infinity)"):
+            wavelength_grid(text)

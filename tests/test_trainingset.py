@@ -1,12 +1,14 @@
 """Training sets: written as they come, read lazily, whole or not at all."""
 
 import dataclasses
+import subprocess
+import sys
 
 import h5py
 import numpy as np
 import pytest
 
-from anna_onnx.errors import TrainingSetError, VersionError
+from anna_onnx.errors import ResultError, TrainingSetError, VersionError
 from anna_onnx.resampling import Grid
 from anna_onnx.trainingset import TrainingSet, TrainingSetWriter
 
@@ -150,3 +152,44 @@ def test_masked_flux_is_missing_when_it_is_read(tmp_path, columns):
     read = dataclasses.replace(whole, mask=mask).read_flux(np.array([1, 0]))
     assert np.argwhere(np.isnan(read)).tolist() == [[0, 2]]
     assert np.array_equal(read[1], whole.flux[0])
+
+
+def test_a_folder_is_no_training_set(tmp_path):
+    with pytest.raises(TrainingSetError, match="a folder, needed a file"):
+        TrainingSet.open(tmp_path)
+
+
+def test_a_disk_without_room_is_one_line_and_leaves_nothing(tmp_path):
+    """In a process of its own: libhdf5 crashes at its end where a file could not be closed."""
+    program = """
+import resource, signal, sys
+import numpy as np
+from anna_onnx.errors import ResultError
+from anna_onnx.resampling import Grid
+from anna_onnx.trainingset import TrainingSetWriter
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+try:
+    with TrainingSetWriter("train.h5", Grid(np.arange(5000.0, 5100.0, 0.1)), ["teff"], ["K"], 200) as writer:
+        for _ in range(2):
+            writer.append(np.ones((100, 1000)), np.ones((100, 1)), np.arange(100))
+except ResultError as error:
+    print(error)
+"""
+    pytest.importorskip("resource")
+    for room in (100, 20_000, 500_000):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(room)], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert (done.stdout, done.stderr) == ("train.h5: cannot be written (File too large)\n", "")
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_place_where_no_file_can_be_is_one_line(tmp_path):
+    (tmp_path / "a").write_text("a file")
+    with pytest.raises(ResultError, match=r"a.b\.h5: cannot be written \("):
+        TrainingSetWriter(tmp_path / "a" / "b.h5", GRID, NAMES, UNITS, 5)
+    with pytest.raises(TypeError):
+        TrainingSetWriter(tmp_path / "c.h5", GRID, NAMES, UNITS, 5, attrs={"seed": 10**30})
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

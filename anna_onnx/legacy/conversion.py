@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from anna_onnx.errors import LegacyError
-from anna_onnx.legacy.binary import HDF5_SIGNATURE, binary_to_hdf5, hdf5_to_binary
+from anna_onnx.legacy.binary import HDF5_SIGNATURE, binary_to_hdf5, hdf5_to_binary, is_hdf5
 from anna_onnx.legacy.parameters import read_parameters, standard_names
 from anna_onnx.progress import Progress, silent
 
@@ -171,8 +171,9 @@ def _from_frozen(old: Path, new: Path, options: Options, progress: Progress) -> 
         medium=options.medium or "air",
         test_stats=options.test_stats,
     )
-    if options.medium is None:
-        notes += ("wavelengths taken to be in air, which a text file does not say: --medium vacuum if they are not",)
+    pixels = Path(options.wavelengths)
+    if options.medium is None and not is_hdf5(pixels):
+        notes += (f"{pixels}: wavelengths taken to be in air, which it does not say: --medium vacuum if they are not",)
     return notes
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from anna_onnx._version import __version__
 from anna_onnx.errors import GridError, SpectrumError
-from anna_onnx.files import replacing
+from anna_onnx.files import make_folder, replacing
 from anna_onnx.labels import nearest
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
@@ -37,6 +37,7 @@ FWHM = 0.6
 RV: Range = (-100.0, 100.0)
 VSINI: Range = (0.0, 40.0)
 
+MOST_PIXELS = 10**6  # of a spectrum
 _BLOCK = 250  # spectra drawn at once, from one seed: small enough for the processor's cache
 _WORTH_A_PROCESS = 2500  # spectra; to start a process costs half a second
 
@@ -150,14 +151,20 @@ def simulate(
     Raises
     ------
     GridError
-        If the grid does not reach as far as the ranges.
+        If the grid does not reach as far as the ranges, or `snr` or `seed` cannot be such.
+    ResultError
+        If a file cannot be written.
     """
+    if snr is not None and not 0 < snr < np.inf:
+        raise GridError(f"S/N {snr:g}: needed a number above zero")
+    if not 0 <= seed < 2**63:
+        raise GridError(f"seed {seed}: needed a whole number from 0 to 2**63 - 1")
     spectra = grid if isinstance(grid, SpectralGrid) else SpectralGrid.open(grid)
     recipe = Recipe(
         spectra=spectra,
         grid=wavelength,
         ranges=label_ranges(spectra, ranges or {}),
-        rv=_ascending("rv", rv),
+        rv=ascending("rv", rv),
         fwhm=FWHM if fwhm is None and resolution is None else fwhm,
         resolution=resolution,
         limb_darkening=limb_darkening,
@@ -189,7 +196,7 @@ def label_ranges(spectra: SpectralGrid, ranges: Mapping[str, Range]) -> dict[str
         if name not in (*limits, ROTATION):
             known = [*limits, ROTATION]
             raise GridError(f"{spectra.path}: no label '{name}', it has {', '.join(known)}{nearest(name, known)}")
-    complete = {name: _ascending(name, ranges.get(name, limit)) for name, limit in (limits | {ROTATION: VSINI}).items()}
+    complete = {name: ascending(name, ranges.get(name, limit)) for name, limit in (limits | {ROTATION: VSINI}).items()}
     for name, (low, high) in complete.items():
         lowest, highest = limits.get(name, (0.0, np.inf))
         if low < lowest or high > highest:
@@ -215,13 +222,18 @@ def wavelength_grid(text: str, medium: Literal["air", "vacuum"] = "air") -> Grid
         if path.is_file():
             return Grid(np.loadtxt(path, usecols=0), medium)
         first, last, step = (float(part) for part in text.split(":"))
+        if not (last > first and step > 0):
+            raise ValueError("last must be above first, and step above zero")
         n_pixel = round((last - first) / step) + 1
+        if n_pixel > MOST_PIXELS:
+            raise ValueError(f"{n_pixel} pixels, at most {MOST_PIXELS}")
         return Grid(first + step * np.arange(n_pixel, dtype=np.float64), medium)
-    except (ValueError, ZeroDivisionError, SpectrumError) as error:
+    except (OverflowError, ValueError, SpectrumError) as error:
         raise GridError(f"wavelengths '{text}': needed a file or first:last:step in Å ({error})") from None
 
 
-def _ascending(name: str, values: Range) -> Range:
+def ascending(name: str, values: Range) -> Range:
+    """Return a range as it is; GridError if it is none."""
     low, high = values
     if not -np.inf < low <= high < np.inf:
         raise GridError(f"{name}: {low:g} to {high:g} is no range")
@@ -330,7 +342,7 @@ def _also_fits(blocks: Iterable[Drawn], recipe: Recipe, folder: Path) -> Iterato
     step = (wavelength[-1] - wavelength[0]) / (wavelength.size - 1)
     if np.abs(np.diff(wavelength) - step).max() > 1e-3 * step:
         raise GridError("FITS files need equidistant wavelengths; write HDF5, or give --wavelength first:last:step")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     axis = {
         "CRPIX1": (1.0, "reference pixel"),
         "CRVAL1": (wavelength[0], "[Angstrom] wavelength there"),

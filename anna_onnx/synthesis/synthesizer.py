@@ -258,7 +258,7 @@ def _profile_width(wavelength: FloatArray, fwhm: float | None, resolution: float
             raise GridError(f"a resolving power of {resolution}, needed one above zero")
         return np.full(wavelength.size, 1 / (resolution * FWHM))
     if not 0 <= (fwhm or 0.0) < np.inf:
-        raise GridError(f"a FWHM of {fwhm} Å, needed one above zero")
+        raise GridError(f"a FWHM of {fwhm} Å, needed zero or above")
     return np.asarray((fwhm or 0.0) / (FWHM * wavelength))
 
 

@@ -17,7 +17,7 @@ from anna_onnx.assessment import Assessment, Statistics, bound_text, summary_tex
 from anna_onnx.bundle import Bundle, write
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.errors import GridError, TrainingError
-from anna_onnx.files import replacing
+from anna_onnx.files import make_folder, replacing
 from anna_onnx.labels import canonical, scale
 from anna_onnx.legacy import open_training_set
 from anna_onnx.limit import star_bounds
@@ -49,6 +49,14 @@ class BoundOptions:
     grid: str | None = None
     fwhm: float | None = None
     resolution: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.fwhm is not None and self.resolution is not None:
+            raise GridError("both --fwhm and --resolution: give one of them")
+        if not (self.fwhm or 0.0) >= 0:
+            raise GridError(f"a FWHM of {self.fwhm:g} Å, needed zero or above")
+        if self.resolution is not None and not self.resolution > 0:
+            raise GridError(f"a resolving power of {self.resolution:g}, needed one above zero")
 
 
 def evaluate_model(
@@ -83,7 +91,7 @@ def evaluate_model(
     Raises
     ------
     TrainingError
-        If the set is on another grid, or the model does not know how it was trained.
+        If the set is on another grid or empty, `snr` is no range, or the model does not know how it was trained.
     GridError
         If the grid that was asked for gives no bound.
     """
@@ -95,9 +103,15 @@ def evaluate_model(
             f"{data}: {spectra.grid.n_pixel} pixels, {spectra.grid}; "
             f"the model has {sidecar.grid.n_pixel}, {sidecar.grid}"
         )
+    if not len(spectra):
+        raise TrainingError(f"{data}: 0 spectra")
+    if snr is not None and not 0 < snr[0] <= snr[1] < np.inf:
+        raise TrainingError(f"S/N {snr[0]:g} to {snr[1]:g} is no range above zero")
     augmentation = _augmentation_of(bundle, snr) if augment else None
     rows, column = np.arange(len(spectra)), _velocity_column_of(bundle)
     examples = make_examples([spectra], rows, sidecar.labels, augmentation, seed, velocity_column=column)
+    if examples.flux.isnan().all():
+        raise TrainingError(f"{data}: the flux is NaN or masked in every pixel")
     inferred = infer_examples(bundle, examples, spectra.grid)
     found = Assessment(
         bundle=bundle,
@@ -259,7 +273,7 @@ def write_evaluation(found: Assessment, folder: Path, say: Callable[[str], None]
     Path
         Of the report.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _write_csv(folder / "test_stats.csv", *_star_table(found))
     header = [item.name for item in dataclasses.fields(Statistics)]
     _write_csv(folder / "summary.csv", header, [list(dataclasses.astuple(one)) for one in found.statistics])

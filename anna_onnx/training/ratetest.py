@@ -123,7 +123,7 @@ def find_rate(
             if stage.gradient_clip:
                 nn.utils.clip_grad_norm_(network.parameters(), stage.gradient_clip)
             optimizer.step()
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * float(cost)
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * float(cost.detach())
             smooth = mean / (1 - SMOOTHING ** (step + 1))
             if not math.isfinite(smooth) or (costs and smooth > costs[0] + (BLOWN_UP - 1) * abs(costs[0])):
                 break

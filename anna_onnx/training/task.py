@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anna_onnx import config
 from anna_onnx.errors import TrainingError
-from anna_onnx.labels import Label, canonical
+from anna_onnx.labels import KNOWN, Label, are_same_unit, canonical
 from anna_onnx.legacy import open_training_set
 from anna_onnx.resampling import Grid
 from anna_onnx.synthesis import SpectralGrid, continued, wavelength_grid
@@ -194,12 +194,13 @@ def open_grid(settings: config.Config, device: torch.device) -> tuple[GridSource
     spectra = SpectralGrid.open(grid_path(settings))
     source = _source_of(spectra, _ranges(spectra, asked.low, asked.high, asked.names), settings, device)
     ranges = {canonical(name): limits for name, limits in source.ranges.items()}
+    units = {canonical(axis.name): axis.unit for axis in spectra.axes}
     labels = []
     for i, name in enumerate(asked.names or source.label_names):
         if canonical(name) not in ranges:
             raise TrainingError(f"{spectra.path}: no label {name}; it has {', '.join(source.label_names)}")
         low, high = ranges[canonical(name)]
-        labels.append(Label(name, low, high, asked.units[i] if asked.units else None))
+        labels.append(Label(name, low, high, _unit_of(asked, i, name, units.get(canonical(name), ""), spectra.path)))
     return source, tuple(labels)
 
 
@@ -353,9 +354,21 @@ def resolve_labels(settings: config.Labels, sets: Sequence[TrainingSet]) -> tupl
     for i, name in enumerate(names):
         if low[i] >= high[i]:
             raise TrainingError(f"{sets[0].path}: {name} is {low[i]} in every spectrum, there is nothing to learn")
-        unit = settings.units[i] if settings.units else None
+        place = [canonical(other) for other in sets[0].label_names].index(canonical(name))
+        unit = _unit_of(settings, i, name, sets[0].label_units[place], sets[0].path)
         labels.append(Label(name, float(low[i]), float(high[i]), unit))
     return tuple(labels)
+
+
+def _unit_of(settings: config.Labels, i: int, name: str, stated: str, path: Path) -> str | None:
+    """Return the unit of a label: that of the parameters, which must be that of the file, else that of the file."""
+    if settings.units:
+        asked = settings.units[i]
+        if stated and not are_same_unit(asked, stated):
+            raise TrainingError(f"{path}: {name} is in '{stated}', labels.units says '{asked}'")
+        return asked
+    usual = KNOWN.get(canonical(name), ("", ""))[0]
+    return usual if usual and are_same_unit(usual, stated) else stated or None
 
 
 def make_examples(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Table = dict[str, Any]
 WAIT = 60  # seconds for other workers to be done with the file of the study
+SQLITE = b"SQLite format 3\0"  # how its files begin
 MOST_FAILURES = 3  # trials running that may fail: more are a fault of the parameters
 ALIVE = 60  # seconds between signs of life; a trial without them was killed, and is left out
 
@@ -127,20 +128,36 @@ def open_study(settings: config.Config) -> optuna.Study:
     import optuna
 
     path = settings.resolve(settings.tune.storage)
+    _require_sqlite(path)
     with warnings.catch_warnings(), _alone(path):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = optuna.storages.RDBStorage(
             f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": WAIT}}, heartbeat_interval=ALIVE
         )
-    return optuna.create_study(
-        study_name=settings.tune.study,
-        storage=storage,
-        # Workers draw apart.
-        sampler=optuna.samplers.TPESampler(seed=(settings.seed * 100_003 + os.getpid()) % 2**32),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=settings.steps // 4),
-        direction="minimize",
-        load_if_exists=True,
-    )
+    try:
+        return optuna.create_study(
+            study_name=settings.tune.study,
+            storage=storage,
+            # Workers draw apart.
+            sampler=optuna.samplers.TPESampler(seed=(settings.seed * 100_003 + os.getpid()) % 2**32),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=settings.steps // 4),
+            direction="minimize",
+            load_if_exists=True,
+        )
+    except optuna.exceptions.StorageInternalError as error:
+        raise TrainingError(f"{path}: the study cannot be kept there (the tables in it are not Optuna's)") from error
+
+
+def _require_sqlite(path: Path) -> None:
+    """Refuse a file that is there and is none of SQLite's; an empty one may become one."""
+    if not path.exists():
+        return
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(len(SQLITE))
+        if head in (b"", SQLITE):
+            return
+    raise TrainingError(f"{path}: the study cannot be kept there (not an SQLite file)")
 
 
 @contextmanager

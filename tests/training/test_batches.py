@@ -202,8 +202,6 @@ def test_stars_drawn_from_a_grid_do_not_come_again_in_a_long_run(pair):
     assert torch.equal(first, stream.draw(128 * pair[0], 5).scaled)
 
 
-
-
 @pytest.fixture
 def augmentation(tmp_path, make_set):
     settings = config.Augmentation(snr=(50, 100), radial_velocity=(-20, 20), vsini=(0, 20), missing_pixels=(0, 0.1))

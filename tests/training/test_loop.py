@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import math
+import warnings
 
 import h5py
 import numpy as np
@@ -591,6 +592,90 @@ def test_a_training_set_has_no_stars_beyond_those_it_has(toy):
             data={"train": "train.h5", "beyond": 0.2},
             labels={"names": ["teff"], "low": [1], "high": [2], "lowest": [0]},
         )
+
+
+def test_a_line_outside_the_spectrum_is_refused(toy):
+    for line in (1.0, 4900.0, 5100.0):
+        with pytest.raises(TrainingError, match=f"no line at {line:g} Å can be in spectra from 5000.0 to 5009.4"):
+            prepare_task(toy(augmentation={"species": [[5005.0, line]], "species_errors": [0.0, 0.2]}), CPU)
+
+
+def test_spectra_without_pixels_are_refused(toy):
+    with pytest.raises(TrainingError, match="mask and bad_columns leave none of the pixels"):
+        prepare_task(toy(augmentation={"mask": [[4000, 7000]]}), CPU)
+    for name, fractions in {"coverage": [0, 0], "gaps": [1, 1], "missing_pixels": [1, 1]}.items():
+        with pytest.raises(ConfigError, match=rf"augmentation.{name}: \[.*\] leaves no pixel"):
+            toy(augmentation={name: fractions})
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"labels": {"names": ["teff", "temperature"]}}, "labels.names: teff stands there more than once"),
+        ({"labels": {"names": ["teff"], "units": ["Kelvinx"]}}, "labels.units: 'Kelvinx' is no unit"),
+        ({"augmentation": {"snr": [10, float("inf")]}}, r"augmentation.snr: \[10, inf\] must be finite"),
+        (
+            {"augmentation": {"continuum_offset": [float("-inf"), 0]}},
+            "augmentation.continuum_offset: .* must be finite",
+        ),
+        ({"augmentation": {"resolution": [5000, 8000], "spectrum_resolution": 3000}}, "cannot be degraded to a higher"),
+        ({"tune": {"space": {"seed": {"low": 1, "high": float("inf")}}}}, "low < high, both finite"),
+        ({"tune": {"space": {"seed": {"low": 1, "high": 9, "step": 0}}}}, "low and high"),
+        ({"tune": {"space": {"seed": {"low": 1, "high": 9, "step": 2, "log": True}}}}, "and no step"),
+        ({"tune": {"space": {"seed": {"low": 0, "high": 9, "log": True}}}}, "both above 0"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_named(toy, change, problem):
+    with pytest.raises(ConfigError, match=problem):
+        toy(**change)
+
+
+def test_units_are_those_of_the_training_set(toy):
+    labels = prepare_task(toy(), CPU).labels
+    assert [label.unit for label in labels] == ["K", "dex(cm / s2)"]
+    labels = prepare_task(toy(labels={"names": ["teff", "logg"], "units": ["K", "dex"]}), CPU).labels
+    assert [label.unit for label in labels] == ["K", "dex"]
+    with pytest.raises(TrainingError, match=r"train\.h5: teff is in 'K', labels.units says 'km'"):
+        prepare_task(toy(labels={"names": ["teff"], "units": ["km"]}), CPU)
+    with pytest.raises(TrainingError, match=r"teff is in 'K', labels\.units says 'km'"):
+        prepare_task(toy(data=GRID_DATA, labels={"names": ["teff"], "units": ["km"]}), CPU)
+
+
+def test_residuals_lie_around_zero(toy):
+    settings = toy(augmentation={"residuals": "noise.h5"})
+    noise = 0.01 * np.random.default_rng(1).standard_normal((20, 48))
+    toy.write("noise.h5", n=20, flux=noise, labels=np.ones((20, 2)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepare_task(settings, CPU)
+    for flux, problem in ((1 + noise, "their median is 1: subtract"), (noise + np.inf, "must be finite")):
+        toy.write("noise.h5", flux=flux, labels=np.ones((20, 2)))
+        with pytest.raises(TrainingError, match=rf"noise\.h5: residuals .*{problem}"):
+            prepare_task(settings, CPU)
+
+
+@pytest.mark.parametrize("sizes", [{"kernel": 25}, {"kernel": 30}, {"pool": 100}])
+def test_a_network_that_leaves_no_pixel_is_refused_before_a_run_begins(toy, sizes):
+    settings = toy(network={"architecture": "starnet", "fc1": 16, "fc2": 16, **sizes})
+    with pytest.raises(TrainingError, match="leave nothing of 48 pixels"):
+        run(settings)
+    assert not (toy.folder / "runs").exists()
+
+
+def test_noise_from_the_file_needs_sigma(toy):
+    noisy = {"augmentation": {"file_noise": True}}
+    toy.write("train.h5", sigma=np.full((200, 48), 0.01))
+    with pytest.raises(TrainingError, match=r"valid\.h5: no sigma, which augmentation.file_noise needs"):
+        prepare_task(toy(**noisy), CPU)
+    prepare_task(toy(**noisy, validation={"augment": False}), CPU)
+    with pytest.raises(ConfigError, match="a grid has no sigma"):
+        toy(data=GRID_DATA, **noisy)
+
+
+@pytest.mark.parametrize("pixels", [[6825, 6625, 0.2], [6625, 6825, 0], [6625, 6825, 500]])
+def test_pixels_that_are_none_are_named(toy, pixels):
+    with pytest.raises(ConfigError, match=r"data.wavelength: .* first < last, and a step above zero"):
+        toy(data=GRID_DATA | {"wavelength": pixels})
 
 
 def test_an_element_without_lines_is_refused(toy):

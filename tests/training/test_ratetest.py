@@ -43,6 +43,12 @@ def test_the_gradient_is_clipped_as_in_the_training(toy):
     assert clipped > 1.1 * free
 
 
+def test_the_rate_is_not_measured_on_a_run(toy):
+    result = CliRunner().invoke(main, ["train", str(toy().path), "--find-lr", "--resume"])
+    assert "--find-lr tries a throw-away network: it goes without --resume" in result.output
+
+
+@pytest.mark.filterwarnings("error")
 def test_the_command_writes_curve_and_plot(toy, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(toy.folder)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -92,6 +94,19 @@ def test_two_workers_share_a_study(toy):
 def test_a_study_that_cannot_be_kept_is_said_so(toy):
     with pytest.raises(TrainingError, match=r"study\.db: the study cannot be kept there"):
         tune(toy(tune={"space": SPACE, "storage": "no_such_folder/study.db"}))
+
+
+def test_a_file_that_is_no_study_is_said_so(toy):
+    settings = toy(tune={"space": SPACE, "storage": "study.db"})
+    path = settings.resolve("study.db")
+    path.write_bytes(b"junk" * 100)
+    with pytest.raises(TrainingError, match=r"study\.db: .* \(not an SQLite file\)"):
+        tune(settings)
+    path.unlink()
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("CREATE TABLE studies (a INTEGER)")
+    with pytest.raises(TrainingError, match=r"study\.db: .* tables in it are not Optuna's"):
+        tune(settings)
 
 
 def test_the_command_says_what_it_found(toy):
