@@ -473,6 +473,7 @@ class Degrader:
         first, last = np.log(wavelength[[0, -1]])
         n_out = max(2, int((last - first) / (width / 4)) + 1)
         self.wavelength = np.exp(np.linspace(first, last, n_out))
+        self.wavelength[[0, -1]] = wavelength[[0, -1]]  # which rounding may put outside
         self._onto = resampler(wavelength, self.wavelength)
         self._reach = 16  # four standard deviations
         kernel = np.exp(-0.5 * (np.arange(-self._reach, self._reach + 1) / 4.0) ** 2)

@@ -54,12 +54,12 @@ export function fitContinuum(
 
 function fitPiece(wavelength: Float64Array, flux: Float64Array, use: Uint8Array, recipe: Normalization): Float64Array {
   const basis = basisFunctions(wavelength, recipe);
-  const pixels = indices(use);
   const enough = 2 * basis[0].length;
+  // Least squares must not lose the digits of a flux of 1e-17, nor meet damaged pixels of 1e29.
+  const unit = median(indices(use).map((i) => Math.abs(flux[i])));
+  const pixels = indices(use).filter((i) => Math.abs(flux[i]) < 1e6 * unit);
   if (pixels.length < enough) return new Float64Array(wavelength.length).fill(NaN);
-  // Least squares must not lose the digits of a flux of 1e-17.
-  const unit = median(pixels.map((i) => Math.abs(flux[i]))) || 1;
-  const scaled = flux.map((value, i) => (use[i] ? value / unit : 0));
+  const scaled = flux.map((value) => value / unit);
   let curve = firstGuess(basis, scaled, pixels);
   let kept: number[] = [];
   for (let round = 0; round < recipe.iterations; round++) {

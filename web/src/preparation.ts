@@ -91,8 +91,7 @@ function bringOntoGrid(model: Model, spectrum: Spectrum, options: PrepareOptions
   if (road === null) return notOnGrid(model, spectrum);
   const [start, stop] = road.columns;
   const wavelength = road.wavelength;
-  // float32, as the network's input will be.
-  let flux: Float64Array = spectrum.flux.slice(start, stop).map(Math.fround);
+  let flux: Float64Array = spectrum.flux.slice(start, stop);
   let sigma: Float64Array | null = spectrum.sigma && spectrum.sigma.slice(start, stop);
   let bad = badPixels(flux, sigma, spectrum.bad.subarray(start, stop));
   const snr = estimateSnr(flux, sigma, bad) * road.gain;

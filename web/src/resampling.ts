@@ -356,6 +356,7 @@ export class Degrader {
     const span = Math.log(reddest) - first;
     const n = Math.max(2, Math.floor(span / (width / 4)) + 1);
     this.wavelength = Float64Array.from({ length: n }, (_, i) => Math.exp(first + (i * span) / (n - 1)));
+    [this.wavelength[0], this.wavelength[n - 1]] = [bluest, reddest]; // which rounding may put outside
     this.onto = resampler(wavelength, this.wavelength);
     const reach = 16; // four standard deviations
     const kernel = Float64Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp(-0.5 * ((i - reach) / 4) ** 2));
