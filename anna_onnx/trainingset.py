@@ -240,6 +240,8 @@ class TrainingSetWriter:
     id_dtype : {'f8', 'str'}
     attrs : mapping
         Provenance, stored as root attributes.
+    label_attrs : mapping
+        Further attributes of the labels.
     """
 
     def __init__(
@@ -256,6 +258,7 @@ class TrainingSetWriter:
         aux: Mapping[str, Any] | None = None,
         id_dtype: Literal["f8", "str"] = "f8",
         attrs: Mapping[str, Any] | None = None,
+        label_attrs: Mapping[str, Any] | None = None,
         may_be_fewer: bool = False,
     ) -> None:
         import h5py
@@ -273,6 +276,7 @@ class TrainingSetWriter:
         try:
             self._file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **(attrs or {})})
             self._lay_out(grid, label_names, label_units, dtype, {"sigma": sigma, "mask": mask}, aux or {}, id_dtype)
+            self._columns["labels"].attrs.update(label_attrs or {})
         except BaseException:
             self.__exit__(*sys.exc_info())
             raise

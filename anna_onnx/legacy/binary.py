@@ -163,25 +163,24 @@ def binary_to_hdf5(
     training_set, layout, fits_f4 = _open(source, names, None, medium, first_pass)
     stored: Literal["f4", "f8"] = ("f4" if fits_f4 else "f8") if dtype == "auto" else dtype
     ranges = _check_ranges({"low": low, "high": high}, layout)
-    with replacing(target) as partial:
-        with TrainingSetWriter(
-            partial,
-            training_set.grid,
-            training_set.label_names,
-            training_set.label_units,
-            layout.n,
-            dtype=stored,
-            aux={dummy: "f8"},
-            attrs=training_set.attrs,
-        ) as writer:
-            for _, records in _read_blocks(layout, second_pass):
-                writer.append(
-                    records[:, layout.flux],
-                    records[:, layout.labels],
-                    records[:, 0],
-                    aux={dummy: records[:, layout.dummy]},
-                )
-        _set_ranges(partial, ranges)
+    with TrainingSetWriter(
+        target,
+        training_set.grid,
+        training_set.label_names,
+        training_set.label_units,
+        layout.n,
+        dtype=stored,
+        aux={dummy: "f8"},
+        attrs=training_set.attrs,
+        label_attrs=ranges,
+    ) as writer:
+        for _, records in _read_blocks(layout, second_pass):
+            writer.append(
+                records[:, layout.flux],
+                records[:, layout.labels],
+                records[:, 0],
+                aux={dummy: records[:, layout.dummy]},
+            )
     return TrainingSet.open(target)
 
 
@@ -444,13 +443,6 @@ def _check_ranges(ranges: Mapping[str, Sequence[float] | None], layout: _Layout)
         if values.shape != (layout.n_label,):
             raise LegacyError(f"{layout.path}: {layout.n_label} labels, but {values.size} values of '{name}'")
     return given
-
-
-def _set_ranges(path: Path, ranges: Mapping[str, FloatArray]) -> None:
-    import h5py
-
-    with h5py.File(path, "r+", locking=False) as file:
-        file["labels"].attrs.update(ranges)
 
 
 def _columns_for_binary(training_set: TrainingSet) -> tuple[FloatArray, FloatArray, tuple[str, ...]]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from anna_onnx.errors import LegacyError, TrainingSetError
+from anna_onnx.errors import LegacyError, ResultError, TrainingSetError
 from anna_onnx.legacy import binary_to_hdf5, hdf5_to_binary, is_training_set, open_binary, open_training_set
 from anna_onnx.trainingset import TrainingSet
 
@@ -123,6 +123,11 @@ def test_ranges_must_be_as_many_as_labels(small, tmp_path):
     with pytest.raises(LegacyError, match="2 labels, but 1 values of 'low'"):
         binary_to_hdf5(small, tmp_path / "new.h5", low=[1.0])
     assert not (tmp_path / "new.h5").exists()
+
+
+def test_a_place_where_no_file_can_be_is_named(small):
+    with pytest.raises(ResultError, match=r"new\.h5: cannot be written \("):
+        binary_to_hdf5(small, small / "new.h5")
 
 
 def test_progress_ends_at_the_total(small, tmp_path):
