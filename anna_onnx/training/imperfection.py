@@ -37,11 +37,15 @@ class Imperfections:
 
     def __init__(self, settings: config.Augmentation, grid: Grid, device: torch.device) -> None:
         self.settings = settings
+        wavelength = torch.as_tensor(grid.wavelength)
+        self.range = float((wavelength[-1] - wavelength[0]) / settings.line_width)  # line widths
+        if self.range < 1:
+            raise TrainingError(
+                f"augmentation.line_width: {settings.line_width:g} Å, more than the spectra have: {grid}"
+            )
         pixel = float(np.median(np.diff(grid.wavelength)))
         self.sigma = settings.line_width / (FWHM * pixel)  # pixels
         self.profile = _gaussian(self.sigma).to(device)  # its peak is 1
-        wavelength = torch.as_tensor(grid.wavelength)
-        self.range = float((wavelength[-1] - wavelength[0]) / settings.line_width)  # line widths
         self.species = _Species(settings, wavelength, device) if settings.species else None
         self.place = ((wavelength - wavelength[0]) / (wavelength[-1] - wavelength[0])).float().to(device)
 

@@ -600,6 +600,11 @@ def test_a_line_outside_the_spectrum_is_refused(toy):
             prepare_task(toy(augmentation={"species": [[5005.0, line]], "species_errors": [0.0, 0.2]}), CPU)
 
 
+def test_a_line_is_narrower_than_the_spectrum(toy):
+    with pytest.raises(TrainingError, match=r"augmentation.line_width: 20 Å, more than the spectra have: 5000\.0-"):
+        prepare_task(toy(augmentation={"line_width": 20, "line_errors": [0, 0.1]}), CPU)
+
+
 def test_spectra_without_pixels_are_refused(toy):
     with pytest.raises(TrainingError, match="mask and bad_columns leave none of the pixels"):
         prepare_task(toy(augmentation={"mask": [[4000, 7000]]}), CPU)
