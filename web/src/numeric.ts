@@ -2,6 +2,9 @@
 
 export type Numbers = ArrayLike<number>;
 
+/** Of rotations, each of all pairs of columns; six are usual. */
+const MOST_SWEEPS = 60;
+
 /** Return the index at which `value` would be inserted into ascending `values`. */
 export function searchSorted(values: Numbers, value: number, side: "left" | "right" = "left"): number {
   let low = 0;
@@ -87,7 +90,7 @@ export function legendre(x: number, coefficients: Numbers): number {
 }
 
 /**
- * Solve a linear least-squares problem by Householder reflections.
+ * Solve a linear least-squares problem by Householder reflections; of several solutions the smallest, as numpy.
  *
  * @param rows Matrix, shape (m, n), m >= n; overwritten.
  * @param target Right-hand side, shape (m,); overwritten.
@@ -118,13 +121,50 @@ export function leastSquares(rows: Float64Array[], target: Float64Array): Float6
       (i, value) => (target[i] = value),
     );
   }
-  const largest = Math.max(...Array.from({ length: n }, (_, k) => Math.abs(rows[k][k])));
-  const solution = new Float64Array(n);
-  for (let k = n - 1; k >= 0; k--) {
-    let rest = target[k];
-    for (let j = k + 1; j < n; j++) rest -= rows[k][j] * solution[j];
-    // A direction that no pixel constrains gets nothing.
-    solution[k] = Math.abs(rows[k][k]) > 1e-12 * largest ? rest / rows[k][k] : 0;
+  const triangle = Array.from({ length: n }, (_, j) => Float64Array.from(rows[0], (_, i) => (i <= j ? rows[i][j] : 0)));
+  return solveColumns(triangle, target.subarray(0, n), m * Number.EPSILON);
+}
+
+/**
+ * Solve a system with a square matrix; a direction that nothing constrains gets nothing.
+ *
+ * One-sided Jacobi rotations (Hestenes 1958, J. SIAM 6, 51) turn the columns until they are orthogonal, their lengths
+ * being the singular values.
+ *
+ * @param columns Of the matrix; overwritten.
+ * @param least Singular value, of the largest, that still counts.
+ */
+function solveColumns(columns: Float64Array[], target: Float64Array, least: number): Float64Array {
+  const axes = columns.map((_, j) => Float64Array.from(columns, (_, i) => (i === j ? 1 : 0)));
+  for (let sweep = 0, isDone = false; !isDone && sweep < MOST_SWEEPS; sweep++) {
+    isDone = true;
+    for (let q = 1; q < columns.length; q++)
+      for (let p = 0; p < q; p++) {
+        const [a, b] = [product(columns[p], columns[p]), product(columns[q], columns[q])];
+        const both = product(columns[p], columns[q]);
+        if (Math.abs(both) <= Number.EPSILON * Math.sqrt(a * b)) continue;
+        isDone = false;
+        const ratio = (b - a) / (2 * both);
+        const tangent = (ratio < 0 ? -1 : 1) / (Math.abs(ratio) + Math.hypot(1, ratio));
+        for (const vectors of [columns, axes]) turn(vectors[p], vectors[q], Math.atan(tangent));
+      }
   }
+  const square = columns.map((column) => product(column, column));
+  const limit = least ** 2 * Math.max(...square);
+  const solution = new Float64Array(columns.length);
+  axes.forEach((axis, j) => {
+    const amount = square[j] > limit ? product(columns[j], target) / square[j] : 0;
+    axis.forEach((value, i) => (solution[i] += amount * value));
+  });
   return solution;
+}
+
+/** Turn two vectors by an angle in the plane that they span. */
+function turn(one: Float64Array, other: Float64Array, angle: number): void {
+  const [sin, cos] = [Math.sin(angle), Math.cos(angle)];
+  one.forEach((value, i) => ([one[i], other[i]] = [cos * value - sin * other[i], sin * value + cos * other[i]]));
+}
+
+function product(one: Float64Array, other: Float64Array): number {
+  return one.reduce((total, value, i) => total + value * other[i], 0);
 }

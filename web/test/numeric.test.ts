@@ -38,3 +38,9 @@ test("least squares finds the line that points lie on", () => {
   );
   assert.ok(Math.abs(intercept - 3) < 1e-12 && Math.abs(slope + 2) < 1e-12);
 });
+
+test("of several solutions of least squares the smallest is taken", () => {
+  const rows = [1, 2, 3].map((value) => Float64Array.of(value, 2 * value, 0));
+  const found = leastSquares(rows, Float64Array.of(5, 10, 15)); // a + 2 b = 5, c is free
+  [1, 2, 0].forEach((value, i) => assert.ok(Math.abs(found[i] - value) < 1e-12));
+});
