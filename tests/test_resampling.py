@@ -244,6 +244,13 @@ def test_a_grid_refuses_what_is_none(wavelength: list[float]) -> None:
         Grid(wavelength)
 
 
+def test_the_ends_of_a_degraded_spectrum_are_not_lost_to_rounding() -> None:
+    for first in np.linspace(4000, 9000, 20):
+        wavelength = first + np.arange(0, 60, 0.7)
+        _, _, valid = Degrader(wavelength, 100000, 10000).apply(np.ones((1, wavelength.size)))
+        assert valid.all()
+
+
 def test_a_grid_is_in_air_or_in_vacuum() -> None:
     with pytest.raises(SpectrumError, match="needed air or vacuum"):
         Grid(FINE, "unknown")
