@@ -23,6 +23,7 @@ from anna_onnx.errors import ConfigError
 from anna_onnx.labels import canonical, is_unit, nearest
 from anna_onnx.medium import C_KMS
 
+MOST_TEMPLATES = 10_000  # of the network aligned
 Range = tuple[float, float]
 Check = Callable[[Any], str]  # what is wrong with a value; "" when nothing
 
@@ -113,6 +114,11 @@ def regions(value: tuple[Range, ...]) -> str:
 def wavelengths(value: tuple[tuple[float, ...], ...]) -> str:
     """Accept lists of numbers above zero, none of them empty."""
     return "" if all(len(row) and min(row) > 0 for row in value) else "must be lists of wavelengths"
+
+
+def halvings(value: int) -> str:
+    """Accept 1 to 16."""
+    return "" if 1 <= value <= 16 else "must lie between 1 and 16"
 
 
 def one_of(*names: str) -> Check:
@@ -207,7 +213,7 @@ class Compact:
     """A deep residual network whose size hardly grows with the number of pixels."""
 
     width: int = option(32, "channels of the first stage; doubled at every second stage", positive)
-    stages: int = option(5, "stages, each halving the number of pixels", positive)
+    stages: int = option(5, "stages, each halving the number of pixels", halvings)
     blocks: int = option(1, "residual blocks in a stage", positive)
     kernel: int = option(7, "pixels of a convolution", odd)
     pooled: int = option(8, "positions kept by the pooling before the dense layers", positive)
@@ -562,6 +568,11 @@ def _contradictions(config: Config) -> list[str]:
     if data.beyond and not (labels.low and labels.high):
         problems.append("data.beyond: needs labels.low and labels.high")
     problems += [*_about_labels(labels), *_about_augmentation(augmentation)]
+    sizes = config.network.sizes
+    if isinstance(sizes, Aligned):
+        n_template = (sizes.velocities[1] - sizes.velocities[0]) / sizes.velocity_step
+        if n_template > MOST_TEMPLATES:
+            problems.append(f"network.velocity_step: makes {n_template:.0f} templates, at most {MOST_TEMPLATES}")
     if config.network.covariance and not config.network.uncertainty:
         problems.append("network.covariance: needs uncertainty = true")
     for name, choices in (config.tune.space or {}).items():

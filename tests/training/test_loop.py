@@ -624,6 +624,8 @@ def test_spectra_without_pixels_are_refused(toy):
             "augmentation.continuum_offset: .* must be finite",
         ),
         ({"augmentation": {"resolution": [5000, 8000], "spectrum_resolution": 3000}}, "cannot be degraded to a higher"),
+        ({"network": {"architecture": "aligned", "velocity_step": 1e-4}}, "makes 2400000 templates, at most 10000"),
+        ({"network": {"architecture": "compact", "stages": 30}}, "stages: 30 must lie between 1 and 16"),
         ({"tune": {"space": {"seed": {"low": 1, "high": float("inf")}}}}, "low < high, both finite"),
         ({"tune": {"space": {"seed": {"low": 1, "high": 9, "step": 0}}}}, "low and high"),
         ({"tune": {"space": {"seed": {"low": 1, "high": 9, "step": 2, "log": True}}}}, "and no step"),
