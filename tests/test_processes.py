@@ -37,6 +37,10 @@ def workers(process: int) -> list[int]:
     return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
+def _heeds_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where a shell put the tests into the background
+
+
 class Run:
     """A run in two processes over the same file again and again, which would take minutes."""
 
@@ -49,8 +53,9 @@ class Run:
         command = [sys.executable, "-c", FEW_FILES_EACH, *words]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         self.process = subprocess.Popen(
-            command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-        )
+            command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+            preexec_fn=_heeds_ctrl_c,
+        )  # fmt: skip
 
     def begin(self) -> list[int]:
         """Wait for the first rows and return the processes that share the files."""
