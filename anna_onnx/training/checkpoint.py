@@ -175,7 +175,7 @@ class RunDirectory:
         try:
             text = kept.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise TrainingError(f"{kept}: cannot be read ({error})") from error
+            raise TrainingError(f"{kept}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
         try:
             return config.loads(text, path)
         except ConfigError as error:
@@ -240,7 +240,11 @@ class RunDirectory:
         path = self.path / name
         if path.exists():
             *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
-            self.write_text(name, "".join(f"{line}\n" for line in lines if wanted(line)))
+            try:
+                kept = [f"{line}\n" for line in lines if wanted(line)]
+            except ValueError as error:
+                raise TrainingError(f"{path}: damaged ({error}); without it the run goes on") from error
+            self.write_text(name, "".join(kept))
 
     def save_checkpoint(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, state: State, extra: Mapping[str, Tensor]

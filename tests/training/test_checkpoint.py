@@ -346,6 +346,13 @@ def test_a_history_that_a_power_cut_emptied_begins_again(tmp_path, left):
     assert directory.read_history() == [{"step": 30, "batch_cost": 0.5}]
 
 
+@pytest.mark.parametrize("name", ["history.csv", "advice.txt"])
+def test_lines_that_are_none_are_said_so(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\0\0\0\n\0")
+    with pytest.raises(TrainingError, match=rf"{name}: damaged \(.*without it the run goes on"):
+        RunDirectory(tmp_path).forget_after(20)
+
+
 def test_advice_that_will_come_again_is_forgotten(tmp_path):
     directory = RunDirectory(tmp_path)
     (tmp_path / "advice.txt").write_text("step 0: one\nstep 300: two: or three\nstep 350: four\nstep 40")
