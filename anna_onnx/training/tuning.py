@@ -216,13 +216,13 @@ def run_trial(
 
 
 def suggest(trial: optuna.Trial, name: str, choices: Any) -> Any:
-    """Draw a value: one of a list, or between low and high, whole where both are."""
+    """Draw a value: one of a list, or between low and high, whole where these and the step are."""
     if isinstance(choices, list):
         return trial.suggest_categorical(name, choices)
-    low, high, log = choices["low"], choices["high"], choices.get("log", False)
-    if isinstance(low, int) and isinstance(high, int):
-        return trial.suggest_int(name, low, high, log=log, step=choices.get("step", 1))
-    return trial.suggest_float(name, low, high, log=log, step=choices.get("step"))
+    low, high, log, step = choices["low"], choices["high"], choices.get("log", False), choices.get("step")
+    if all(isinstance(number, int) for number in (low, high, step or 1)):
+        return trial.suggest_int(name, low, high, log=log, step=step or 1)
+    return trial.suggest_float(name, low, high, log=log, step=step)
 
 
 def with_values(settings: config.Config, values: Mapping[str, Any]) -> config.Config:

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from anna_onnx import config
 from anna_onnx.errors import ConfigError, StoppedError, TrainingError
 from anna_onnx.training.loop import find_run
-from anna_onnx.training.tuning import open_study, tune, with_values
+from anna_onnx.training.tuning import open_study, suggest, tune, with_values
 from anna_onnx_cli.anna import main
 
 SPACE = {"stage.learning_rate": {"low": 1e-6, "high": 1e-2, "log": True}, "network.fc1": [4, 16]}
@@ -107,6 +107,13 @@ def test_a_file_that_is_no_study_is_said_so(toy):
         other.execute("CREATE TABLE studies (a INTEGER)")
     with pytest.raises(TrainingError, match=r"study\.db: .* tables in it are not Optuna's"):
         tune(settings)
+
+
+@pytest.mark.parametrize(("step", "kind"), [(None, int), (1, int), (0.5, float)])
+def test_values_are_whole_where_their_range_is(step, kind):
+    trial = optuna.create_study().ask()
+    choices = {"low": 1, "high": 3} | ({} if step is None else {"step": step})
+    assert type(suggest(trial, "x", choices)) is kind
 
 
 def test_the_command_says_what_it_found(toy):
