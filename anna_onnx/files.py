@@ -67,17 +67,15 @@ def check_folder(path: Path) -> None:
 
     Raises
     ------
-    AnnaError
+    ResultError
         If they cannot.
     """
     import tempfile
 
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
-    except OSError as error:
-        raise AnnaError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def open_alone(path: Path) -> TextIO | None:
