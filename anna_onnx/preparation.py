@@ -558,8 +558,8 @@ class Preparation:
                 if error is None
                 else f"no radial velocity could be measured{trained}"
             )
-        measured = "" if error is None else f" ± {error:.1f}, measured by cross-correlation,"
-        return f"radial velocity {rv:.1f}{measured} km/s removed{'' if self._tolerates(rv) else trained}"
+        removed = f"radial velocity {rv:.1f}" if error is None else f"measured radial velocity {rv:.1f} ± {error:.1f}"
+        return f"{removed} km/s removed{'' if self._tolerates(rv) else trained}"
 
     @property
     def _velocities(self) -> str:

@@ -111,7 +111,7 @@ def test_a_radial_velocity_is_measured_against_the_mean_spectrum() -> None:
     ready = MODEL.prepare(moving, PrepareOptions(rv="auto"), template=flux_at(GRID.wavelength))
     assert ready.rv == pytest.approx(-37.5, abs=0.3)
     assert ready.flags == 0
-    assert "measured by cross-correlation" in ready.notes[0]
+    assert "measured radial velocity" in ready.notes[0]
 
 
 def test_a_spectrum_at_rest_is_not_shifted_by_the_velocity_in_its_header() -> None:
@@ -415,7 +415,7 @@ def test_velocities_that_were_measured_otherwise_are_removed() -> None:
     )
     np.testing.assert_allclose(ready.flux[0], flux_at(GRID.wavelength), atol=0.01)
     assert ready.notes == [
-        ("radial velocity -37.5 ± 0.4, measured by cross-correlation, km/s removed",),
+        ("measured radial velocity -37.5 ± 0.4 km/s removed",),
         ("no radial velocity could be measured, the model was trained with -100 to 100",),
     ]
 
