@@ -114,14 +114,13 @@ def _from_arrays(wavelength: Any, flux: Any, sigma: Any = None, bad: Any = None)
         error = _like(rows, numbers.values, "sigma")
         masks.append(numbers.masked)
     unusable = [_like(rows, mask, "mask") for mask in masks if mask is not None]
-    marks = np.logical_or.reduce(unusable) if unusable else None
+    marks = np.logical_or.reduce([np.zeros(rows.shape, dtype=np.bool_), *unusable])
     order, notes = _order(axis)
     ascending: FloatArray = np.ascontiguousarray(axis.values[order])
     for row, one in enumerate(rows):
-        error_row, marks_row = (None if part is None else part[row][order] for part in (error, marks))
+        error_row = None if error is None else error[row][order]
         source = Source(row=row if len(rows) > 1 else None)
-        # None stands for no bad pixels.
-        yield Spectrum(ascending, one[order], error_row, marks_row, source=source, notes=notes)  # type: ignore[arg-type]
+        yield Spectrum(ascending, one[order], error_row, marks[row][order], source=source, notes=notes)
 
 
 def _order(axis: Numbers) -> tuple[Any, tuple[str, ...]]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from anna_onnx.errors import AnnaError
 from anna_onnx.readers import ReadOptions, read_each
-from anna_onnx.readers.assembly import are_measured, padding
+from anna_onnx.readers.assembly import are_measured, number_names, padding
 from anna_onnx.readers.series import Alike, Series
 from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Spectrum
 from anna_onnx.trial import HDF5_SIGNATURE
@@ -331,19 +331,17 @@ class _Stack(NamedTuple):
     def _from_hdf5(self, slices: Sequence[slice]) -> Iterator[Block]:
         import h5py
 
-        from anna_onnx.readers.hdf5 import radial_velocities
+        from anna_onnx.readers.hdf5 import radial_velocities, star_names
 
         with h5py.File(self.part.file, "r", locking=False) as file:
             flux, others = file["flux"], {name: file[name] for name in ("sigma", "mask") if name in file}
             if any(dataset.shape != flux.shape for dataset in others.values()):
                 raise AnnaError(f"{self.part.file}: sigma or mask differ from flux in shape")
-            ids = file.get("id")
             for rows in slices:
                 sigma = others["sigma"][rows] if "sigma" in others else None
                 bad = others["mask"][rows] != 0 if "mask" in others else None
                 velocity = radial_velocities(file, rows)
-                names = [""] * (rows.stop - rows.start) if ids is None else _names(ids, rows)
-                yield from self._made(rows, flux[rows], sigma, bad, velocity, names)
+                yield from self._made(rows, flux[rows], sigma, bad, velocity, star_names(file, rows))
 
     def _from_binary(self, slices: Sequence[slice], n_label: int) -> Iterator[Block]:
         n_pixel = self.setting.wavelength.size
@@ -352,7 +350,7 @@ class _Stack(NamedTuple):
             for rows in slices:
                 file.seek(_F8.itemsize * (2 + n_pixel + rows.start * width))
                 stars = np.fromfile(file, _F8, (rows.stop - rows.start) * width).reshape(-1, width)
-                names = _number_names(stars[:, 0])
+                names = number_names(stars[:, 0])
                 yield from self._made(rows, stars[:, n_label + 2 :], None, None, None, names)
 
     def _made(
@@ -495,17 +493,3 @@ def _made_stack(
 
 def _known(word: str) -> Any:
     return word if word in ("air", "vacuum", "topocentric", "barycentric", "rest") else "unknown"
-
-
-def _names(ids: Any, rows: slice) -> list[str]:
-    values = np.asarray(ids.asstr()[rows] if ids.dtype.kind == "O" else ids[rows])
-    return _number_names(values) if values.dtype.kind == "f" else [str(value) for value in values.tolist()]
-
-
-def _number_names(values: FloatArray) -> list[str]:
-    """Return numbers as the names of stars, whole ones without a decimal point."""
-    with np.errstate(invalid="ignore"):
-        whole = values.astype(np.int64)
-    if (whole == values).all():
-        return [str(value) for value in whole.tolist()]
-    return [f"{value:.0f}" if value.is_integer() else f"{value:g}" for value in values.tolist()]

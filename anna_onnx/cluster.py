@@ -8,14 +8,13 @@ The workers need anna-onnx, and see the files under the same absolute names.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from anna_onnx.ahead import in_order
 from anna_onnx.blocks import Part
 from anna_onnx.bundle import Bundle
 from anna_onnx.errors import AnnaError, MissingExtraError
@@ -91,22 +90,15 @@ def run_on_cluster(
         plugin = BundlePlugin(bundle, replace(options, threads=options.threads or 1))
         client.register_plugin(plugin)
         n_thread = sum(client.nthreads().values()) or 1
-        pending: deque[tuple[Future, dict[str, str]]] = deque()
-        shards = iter(shards)
 
-        def submit(n: int) -> None:
-            for shard in islice(shards, n):
-                names = {str(Path(part.file).absolute()): part.file for part in shard}
-                absolute = [replace(part, file=str(Path(part.file).absolute())) for part in shard]
-                future = client.submit(_infer_shard, plugin.name, absolute, retries=RETRIES, pure=False)
-                pending.append((future, names))
+        def submit(shard: list[Part]) -> tuple[Future, dict[str, str]]:
+            names = {str(Path(part.file).absolute()): part.file for part in shard}
+            absolute = [replace(part, file=str(Path(part.file).absolute())) for part in shard]
+            return client.submit(_infer_shard, plugin.name, absolute, retries=RETRIES, pure=False), names
 
-        submit(AHEAD * n_thread)
-        while pending:
-            future, names = pending.popleft()
+        for future, names in in_order(submit, shards, AHEAD * n_thread):
             rows = _result(future)
             yield replace(rows, file=[names[file] for file in rows.file])
-            submit(1)
 
 
 def _result(future: Future) -> Rows:

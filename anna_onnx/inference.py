@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.ahead import in_order
 from anna_onnx.blocks import Block, Failure, Part, as_blocks, read_blocks
 from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.calibration import ONE_SIGMA
@@ -171,17 +171,13 @@ class Inference:
         if len(first) < 2 or self.threads == 1:
             yield from map(self.rows, chain(first, blocks))
             return
-        from concurrent.futures import Future, ThreadPoolExecutor
+        from concurrent.futures import ThreadPoolExecutor
 
-        waiting: deque[Future[Rows]] = deque()
         with ThreadPoolExecutor(self.threads) as pool:
             try:
-                for block in chain(first, blocks):
-                    waiting.append(pool.submit(self.rows, block))
-                    if len(waiting) > 2 * self.threads:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
+                every, n = chain(first, blocks), 2 * self.threads + 1
+                for rows in in_order(lambda block: pool.submit(self.rows, block), every, n):
+                    yield rows.result()
             finally:
                 pool.shutdown(cancel_futures=True)
 

@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -259,12 +260,12 @@ def pack(
     if options is not None and options.rv == "auto":
         preparation.check_template(template)
     output = Path(output)
-    with writing(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.TemporaryFile(dir=output.parent)  # noqa: SIM115  # entered below
     matcher, found = _Matcher(table), Report()
     job = _Job(table, preparation, options or PrepareOptions(), rv_column, template, _fatal(keep))
-    with temporary as scratch:
+    with ExitStack() as held:
+        with writing(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            scratch = held.enter_context(tempfile.TemporaryFile(dir=output.parent))
         stars = _Stars(preparation.grid, scratch)
         for number, file in enumerate(files):
             found.lines.extend(_pack_file(file, job, matcher, stars, reading or ReadOptions()))

@@ -298,7 +298,8 @@ def _not_done(parts: Sequence[Part], done: Iterable[Done]) -> list[Part]:
     """
     names = [printable(part.file) for part in parts]  # as the table has them
     n_file = n_row = 0  # files begun, and rows of the last of them
-    name, first, ended = "", (-1, -1), False
+    name, ended = "", False
+    first: tuple[int | None, int | None] = (-1, -1)
     for row in done:
         place = (row.hdu, row.row)
         # The same file named twice begins anew with its first row, or when nothing more could come of it.
@@ -309,7 +310,7 @@ def _not_done(parts: Sequence[Part], done: Iterable[Done]) -> list[Part]:
                     f"the interrupted run went on with {row.file}: resume with the same files, in the same order"
                 )
             n_file, n_row = n_file + 1, 0
-            name, first = row.file, place  # type: ignore[assignment]  # None is a place too
+            name, first = row.file, place
         n_row += 1
         ended = row.ends_file
     left = list(parts[n_file:])

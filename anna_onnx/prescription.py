@@ -26,7 +26,6 @@ LARGEST_CONTINUUM = 0.1  # error that it makes sense to train for
 MASKED = 0.02  # of the continuum: a deviation as strong as this is worth a mask
 LARGEST_MASK = 0.15  # of the pixels
 LISTED = 8
-MANY_FLAGGED = 0.1
 # Bands of the Earth's atmosphere, Å in air: water, and oxygen at 6300, 6900 and 7600 Å.
 TELLURIC = (
     (5880, 6000), (6275, 6320), (6460, 6600), (6867, 6960), (7160, 7350), (7590, 7720), (8120, 8360), (8930, 9850),

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
+from anna_onnx.ahead import in_order
 from anna_onnx.blocks import Part
 from anna_onnx.bundle import Bundle
 from anna_onnx.errors import AnnaError
@@ -58,19 +57,15 @@ def run_in_processes(bundle: Bundle, options: InferOptions, shards: Iterator[lis
     alone = replace(options, threads=max(1, (options.threads or usable_cores()) // n))
     context = multiprocessing.get_context("spawn")
     theirs, ours = context.Pipe(duplex=False)
-    waiting: deque[Future[Rows]] = deque()
     with theirs, ours, ProcessPoolExecutor(n, context, initializer=_start, initargs=(bundle, alone, theirs)) as pool:
 
-        def submit(n_shard: int) -> None:
-            for shard in islice(shards, n_shard):
-                with _ctrl_c_held_back():  # here processes are started
-                    waiting.append(pool.submit(_infer_shard, shard))
+        def submit(shard: list[Part]) -> Future[Rows]:
+            with _ctrl_c_held_back():  # here processes are started
+                return pool.submit(_infer_shard, shard)
 
         try:
-            submit(2 * n)
-            while waiting:
-                yield waiting.popleft().result()
-                submit(1)
+            for rows in in_order(submit, shards, 2 * n):
+                yield rows.result()
         except BrokenExecutor as error:
             raise AnnaError("a process ended before its time (out of memory?)") from error
         finally:

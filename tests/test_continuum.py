@@ -88,7 +88,7 @@ def test_a_spectrum_without_continuum_is_refused(flux: Callable[[int], FloatArra
 )
 def test_a_recipe_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(AnnaError, match="continuum: "):
-        Normalization(**wrong)  # type: ignore[arg-type]
+        Normalization(**wrong)
 
 
 def test_a_recipe_survives_json() -> None:

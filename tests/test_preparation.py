@@ -41,7 +41,7 @@ def flux_at(wavelength: FloatArray, resolution: float = 11000) -> FloatArray:
 def star(noise: float = 1 / 150, seed: int = 0, **changes: object) -> Spectrum:
     noisy = flux_at(WIDE) + noise * np.random.default_rng(seed).standard_normal(WIDE.size)
     given = {"sigma": np.full(WIDE.size, noise), "medium": "air", "frame": "rest", "resolution": 11000.0}
-    return Spectrum(WIDE, noisy, **(given | changes))  # type: ignore[arg-type]
+    return Spectrum(WIDE, noisy, **(given | changes))
 
 
 def test_a_good_spectrum_has_no_flags_and_no_notes() -> None:
@@ -99,7 +99,7 @@ def test_an_unknown_medium_is_flagged() -> None:
 def test_a_given_radial_velocity_is_removed(rv: float) -> None:
     moving = replace(star(), wavelength=WIDE * doppler(rv), frame="barycentric", radial_velocity=rv)
     for option in (rv, "header"):
-        ready = MODEL.prepare(moving, PrepareOptions(rv=option))  # type: ignore[arg-type]
+        ready = MODEL.prepare(moving, PrepareOptions(rv=option))
         np.testing.assert_allclose(ready.flux, MODEL.prepare(star()).flux, atol=1e-4)
         assert ready.rv == rv
         assert ready.flags == 0
@@ -372,7 +372,7 @@ def test_a_preparation_survives_json() -> None:
 @pytest.mark.parametrize("wrong", [{"rv": "bary"}, {"rv": 1e6}, {"rv": np.nan}, {"resolution": 0.0}])
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(AnnaError):
-        PrepareOptions(**wrong)  # type: ignore[arg-type]
+        PrepareOptions(**wrong)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def read_each(path: str | os.PathLike[str], options: ReadOptions) -> Iterator[Sp
     Raises
     ------
     NoWavelengthError, ReadError, SpectrumError
-        If none, or no others, can be read.
+        If the file cannot be read, or not to its end.
     """
     from .registry import read
 

@@ -197,6 +197,15 @@ def _far_above(flux: NDArray[Any]) -> float:
     return FAR_ABOVE * float(np.median(level)) if level.size else 0.0
 
 
+def number_names(values: NDArray[Any]) -> list[str]:
+    """Return numbers as the names of stars, whole ones without a decimal point."""
+    with np.errstate(invalid="ignore"):
+        whole = values.astype(np.int64)
+    if (whole == values).all():
+        return [str(value) for value in whole.tolist()]
+    return [f"{value:.0f}" if float(value).is_integer() else str(value) for value in values.tolist()]
+
+
 def sigma_from_ivar(ivar: ArrayLike) -> FloatArray:
     """Return standard deviations from inverse variances; infinite where these are not positive."""
     ivar = np.asarray(ivar, dtype=np.float64)

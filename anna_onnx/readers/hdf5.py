@@ -17,7 +17,7 @@ from anna_onnx.guard import check_heaps
 from anna_onnx.spectrum import FloatArray, Frame, Source, Spectrum
 from anna_onnx.trial import Trial, state, trial_of
 
-from .assembly import assemble
+from .assembly import assemble, number_names
 from .facts import Facts, finite
 from .options import ReadOptions
 from .units import to_angstrom
@@ -141,7 +141,7 @@ def _rows(path: str, file: Any, options: ReadOptions) -> Iterator[Spectrum]:
         rows = slice(first, min(first + step, n))
         block = {name: dataset[rows] for name, dataset in others.items()}
         velocities = radial_velocities(file, rows)
-        for i, (values, name) in enumerate(zip(flux[rows], _names(file, rows, n), strict=True)):
+        for i, (values, name) in enumerate(zip(flux[rows], star_names(file, rows), strict=True)):
             sigma = block["sigma"][i] if "sigma" in block else None
             bad = block["mask"][i] != 0 if "mask" in block else None
             source = Source(path, row=first + i)
@@ -185,12 +185,16 @@ def radial_velocities(file: Any, rows: slice) -> FloatArray | None:
     return np.asarray(column[rows], dtype=np.float64)
 
 
-def _names(file: Any, rows: slice, n: int) -> list[str]:
-    if "id" not in file or file["id"].shape != (n,):
+def star_names(file: Any, rows: slice) -> list[str]:
+    """Return the names of stars of a training set, empty where it has none.
+
+    Parameters
+    ----------
+    file : h5py.File
+    rows : slice
+    """
+    ids = file.get("id")
+    if ids is None or ids.shape != file["flux"].shape[:1]:
         return [""] * (rows.stop - rows.start)
-    ids = file["id"]
-    values = ids.asstr()[rows] if ids.dtype.kind == "O" else ids[rows]
-    return [
-        f"{value:.0f}" if isinstance(value, np.floating) and value == np.floor(value) else str(value)
-        for value in values
-    ]
+    values = np.asarray(ids.asstr()[rows] if ids.dtype.kind == "O" else ids[rows])
+    return number_names(values) if values.dtype.kind == "f" else [str(value) for value in values.tolist()]

@@ -14,7 +14,7 @@ import numpy as np
 from anna_onnx.errors import ReadError
 from anna_onnx.spectrum import Source, Spectrum
 
-from .assembly import assemble
+from .assembly import assemble, number_names
 from .facts import Facts
 from .options import ReadOptions
 from .units import to_angstrom
@@ -59,5 +59,5 @@ def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
     facts = Facts(notes=("binary training file of the old ANNA: it does not state the medium", *notes))
     stars = np.frombuffer(data, kind, offset=16 + 8 * n_pixel).reshape(-1, n_pixel + n_label + 2)
     for row, star in enumerate(stars):
-        name = f"{star[0]:.0f}" if star[0] == np.floor(star[0]) else f"{star[0]:g}"
+        (name,) = number_names(star[:1])
         yield assemble(wavelength, star[n_label + 2 :], facts.known(id=name), Source(path, row=row), options)

@@ -18,7 +18,7 @@ from anna_onnx.spectrum import Spectrum
 from anna_onnx.trial import HDF5_SIGNATURE
 
 from . import wat
-from .assembly import Readings, Unread
+from .assembly import Readings
 from .fits import FitsFile, open_fits
 from .options import ReadOptions
 
@@ -64,14 +64,6 @@ def read(path: str, options: ReadOptions) -> Readings:
             item = next(spectra, None)
     if item is None:
         raise ReadError(f"{path}: no spectrum in it")
-    unread: list[Unread] = []
-    while isinstance(item, Unread):  # until there is one that can
-        unread.append(item)
-        with np.errstate(all="ignore"):
-            item = next(spectra, None)
-    if item is None:
-        raise unread[0].error
-    yield from unread
     while item is not None:
         yield item
         with np.errstate(all="ignore"):

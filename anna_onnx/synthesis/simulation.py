@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx._version import __version__
+from anna_onnx.ahead import in_order
 from anna_onnx.errors import GridError, SpectrumError
 from anna_onnx.files import make_folder, replacing
 from anna_onnx.labels import nearest
@@ -255,13 +255,10 @@ def draw(recipe: Recipe, n: int, *, processes: int | None = None) -> Iterator[Dr
         return
     context = get_context("spawn")  # a fork would inherit locks that another thread holds
     with _single_threaded_children(), ProcessPoolExecutor(processes, context, _start_worker, (recipe,)) as pool:
-        waiting: deque[Future[Drawn]] = deque()
-        for block in zip(starts, sizes, strict=True):
-            waiting.append(pool.submit(_draw_in_worker, *block))
-            if len(waiting) > 3 * processes:  # bounds the memory when the disk is slower than the drawing
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        blocks = zip(starts, sizes, strict=True)
+        # Bounded where the disk is slower than the drawing.
+        for drawn in in_order(lambda block: pool.submit(_draw_in_worker, *block), blocks, 3 * processes + 1):
+            yield drawn.result()
 
 
 def _draw_block(recipe: Recipe, synthesizer: Synthesizer, start: int, size: int) -> Drawn:
