@@ -51,7 +51,8 @@ MANY_BAD_PIXELS = 0.02
 
 LEAST_COVERAGE = 0.2
 """Fraction of the least coverage of the training below which nothing is inferred: the errors that networks state grow
-too slowly with what is missing. Of the released one they are 1.9 times too small there, with two pixels 11 times."""
+too slowly with what is missing. Those of the released model are 1.3 to 2.1 times too small there
+(``benchmarks/reference_task.py``)."""
 
 KNOWN_SNR_MARGIN, ESTIMATED_SNR_MARGIN = 0.9, 0.5
 """Fraction of the least S/N of the training below which `low_snr` is flagged: from errors, and from

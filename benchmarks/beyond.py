@@ -35,6 +35,11 @@ LIKE = {
     "HD 220009": {"teff": 4275, "logg": 1.47, "feh": -0.74, "vmic": 1.5, "vsini": 3},
     "HD 107328": {"teff": 4496, "logg": 2.09, "feh": -0.33, "vmic": 1.7, "vsini": 3},
     "mu Leo": {"teff": 4474, "logg": 2.51, "feh": 0.25, "vmic": 1.4, "vsini": 3},
+    "HD 122563": {"teff": 4608, "logg": 1.61, "feh": -2.64, "vmic": 1.9, "vsini": 5},
+    "HD 140283": {"teff": 5777, "logg": 3.67, "feh": -2.36, "vmic": 1.6, "vsini": 5},
+    "HD 84937": {"teff": 6356, "logg": 4.06, "feh": -2.03, "vmic": 1.4, "vsini": 5},
+    "alpha Tau": {"teff": 3927, "logg": 1.11, "feh": -0.37, "vmic": 1.6, "vsini": 5},
+    "alpha Cet": {"teff": 3796, "logg": 0.68, "feh": -0.45, "vmic": 1.8, "vsini": 3},
     "mu Ara": {"teff": 5902, "logg": 4.3, "feh": 0.35, "vmic": 1.2, "vsini": 3},
 }
 REDDEST = 6799.0  # Angstrom

@@ -5,7 +5,8 @@
 DATA holds the stars, valid_1000.bin or others, and sn.robo.template. The spectra get noise of S/N 175-250 times the
 template and a continuum offset within 1 %, nothing else. Printed are the RMS of each label, RMS / bound, the median of
 |error| / bound / 0.6745, and how often the 68, 90 and 95 % intervals hold the truth: for these spectra, at S/N 20, 50,
-100 and 200, and with three fifths of the wavelengths covered.
+100 and 200, and with three fifths of the wavelengths covered. Then the rms of error / stated error where still less
+is covered, and the velocities that `rv = "auto"` measures.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.inference import InferOptions, infer
 from anna_onnx.legacy import open_training_set
 from anna_onnx.limit import star_bounds
+from anna_onnx.preparation import PrepareOptions
 from anna_onnx.results import Rows, join
 from anna_onnx.snrtemplate import read_template
 from anna_onnx.spectrum import Spectrum
@@ -30,6 +33,7 @@ OFFSET = 0.01
 FWHM = 0.6  # Angstrom
 LEVELS = (0.68, 0.90, 0.95)
 SINGLE_SNR = (20.0, 50.0, 100.0, 200.0)
+LITTLE = (0.5, 0.2, 0.1)
 COVERED = {"blue 60 %": (0.0, 0.6), "middle 60 %": (0.2, 0.8), "red 60 %": (0.4, 1.0)}
 
 
@@ -58,6 +62,23 @@ class Task:
             for i, (row, known) in enumerate(zip(flux, np.isfinite(flux), strict=True))
         ]
         return join(list(infer(self.bundle, spectra, InferOptions(level=level))))
+
+    def pulls(self, flux: np.ndarray) -> np.ndarray:
+        """Return the rms of error / stated error of each label."""
+        rows = self.infer(flux, 0.9)
+        return np.sqrt(np.nanmean(np.square((rows.values - self.true) / rows.errors), axis=0))
+
+    def velocities(self, flux: np.ndarray) -> dict[str, float]:
+        """Return of how many spectra the velocity can be measured, and how far off it is, km/s."""
+        spectra = [Spectrum(self.grid.wavelength, row, medium=self.grid.medium) for row in flux]
+        rows = join(list(infer(self.bundle, spectra, InferOptions(prepare=PrepareOptions(rv="auto")))))
+        assert rows.rv is not None
+        off = (rows.rv - np.asarray(self.stars.aux["dummy"], dtype=np.float64))[np.isfinite(rows.rv)]
+        return {
+            "measured": off.size / len(flux),
+            "rms": float(np.sqrt(np.mean(off**2))),
+            "median": float(np.median(off)),
+        }
 
     def inside(self, flux: np.ndarray) -> np.ndarray:
         """Return which truths the intervals of `LEVELS` hold, shape (n_level, n, n_label)."""
@@ -99,25 +120,41 @@ def main() -> None:
         coverage |= {f"{name}, third {k + 1}": inside[:, third == k].mean(axis=1) for k in range(3)}
     for one in SINGLE_SNR:
         coverage[f"S/N {one:g}"] = task.inside(task.noisy(np.full(len(task.true), one))).mean(axis=1)
+    place = np.linspace(0, 1, flux.shape[1])
     for name, (first, last) in COVERED.items():
-        place = np.linspace(0, 1, flux.shape[1])
         coverage[name] = task.inside(np.where((place >= first) & (place <= last), flux, np.nan)).mean(axis=1)
-    show(task.accuracy(flux, snr), coverage, task.names, given.json)
+    pulls = {f"{part:.0%}": task.pulls(np.where(place <= part, flux, np.nan)) for part in LITTLE}
+    velocities = {f"S/N {one:g}": task.velocities(task.noisy(np.full(len(task.true), one))) for one in SINGLE_SNR}
+    show(Found(task.accuracy(flux, snr), coverage, pulls, velocities), task.names, given.json)
 
 
-def show(
-    accuracy: dict[str, dict[str, float]], coverage: dict[str, np.ndarray], names: list[str], as_json: bool
-) -> None:
+class Found(NamedTuple):
+    """What was measured, by the names of labels, of what was covered, or of the S/N."""
+
+    accuracy: dict[str, dict[str, float]]
+    coverage: dict[str, np.ndarray]
+    pulls: dict[str, np.ndarray]
+    velocities: dict[str, dict[str, float]]
+
+
+def show(found: Found, names: list[str], as_json: bool) -> None:
     """Print tables, or one JSON object."""
     if as_json:
-        print(json.dumps({"accuracy": accuracy, "coverage": {key: value.tolist() for key, value in coverage.items()}}))
+        print(json.dumps(found._asdict(), default=np.ndarray.tolist))
         return
+    accuracy, coverage, pulls, velocities = found
     print(f"{'':16}" + "".join(f"{name:>22}" for name in names))
     for key in ("rms", "over_bound", "median_ratio"):
         print(f"{key:16}" + "".join(f"{accuracy[name][key]:22.4g}" for name in names))
     print("truths inside the 68, 90 and 95 % intervals, per cent")
     for key, value in coverage.items():
         print(f"{key:16}" + "".join(f"{' '.join(f'{100 * x:5.1f}' for x in column):>22}" for column in value.T))
+    print("rms of error / stated error, so much of the wavelengths covered")
+    for key, value in pulls.items():
+        print(f"{key:16}" + "".join(f"{one:22.2f}" for one in value))
+    print("velocities that are measured")
+    for key, one in velocities.items():
+        print(f"{key:16}{one['measured']:7.1%}, off by {one['rms']:.2f} km/s rms, median {one['median']:.2f}")
 
 
 if __name__ == "__main__":
