@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -48,8 +49,9 @@ def test_a_study_goes_on_where_it_stopped(toy):
     assert tune(study_of(toy, trials=3), say=lambda text: None).trials == 3
 
 
-def test_bad_trials_are_given_up_early(toy):
+def test_bad_trials_are_given_up_early(toy, monkeypatch):
     said = []
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # with which the trials are drawn
     space = {"stage.learning_rate": [1e-2, 1e-2, 1e-9]}
     settings = toy(tune={"trials": 10, "space": space}, stage={"steps": 40})
     tune(settings, say=said.append)
