@@ -61,6 +61,7 @@ def test_labels_on_standard_output(model: str, stars: list[str]) -> None:
     assert "3 spectra" in result.stderr
 
 
+@pytest.mark.filterwarnings("ignore:'dex:astropy.units.UnitsWarning")  # the FITS standard lacks it, the field does not
 @pytest.mark.parametrize("suffix", [".csv", ".ecsv", ".fits", ".vot", ".h5", ".parquet"])
 def test_every_format_of_table(model: str, stars: list[str], tmp_path: Path, suffix: str) -> None:
     from astropy.table import Table
