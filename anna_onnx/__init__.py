@@ -18,6 +18,11 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _HOMES = {"Bundle": "bundle", "Spectrum": "spectrum", "read_spectra": "readers"}
 
 
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Import the public names when they are first used: a command that needs none starts at once."""
     if name not in _HOMES:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import AnnaError, SpectrumError
 from anna_onnx.quantity import Numbers, shown, unpack
 from anna_onnx.readers import ReadOptions, iter_spectra
 from anna_onnx.readers.by_specutils import standard_deviation
-from anna_onnx.spectrum import FloatArray, Source, Spectrum
+from anna_onnx.spectrum import Source, Spectrum
 
 _OF_FILES = ("hdu", "wave_unit", "columns", "merge_orders")
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from anna_onnx.bundle import Bundle
 from anna_onnx.calibration import ONE_SIGMA, Trends
 from anna_onnx.coverage import Coverage, measure_coverage
@@ -17,7 +18,6 @@ from anna_onnx.inference import half_width
 from anna_onnx.labels import Label, canonical, scale, unscale
 from anna_onnx.limit import UNCONSTRAINED
 
-FloatArray = NDArray[np.float64]
 COVERAGE_LEVELS = (0.5, ONE_SIGMA, 0.8, 0.9, 0.95)
 NORMAL_MEDIAN = 0.6745
 """Median of the absolute deviation of a normal variable, in standard deviations."""
@@ -85,13 +85,13 @@ class Assessment:
 
     bundle: Bundle
     id: NDArray[Any]
-    flux: NDArray[np.float32]
+    flux: Float32Array
     true: FloatArray
     values: FloatArray
     sigma: FloatArray
     snr: FloatArray
     measured_snr: FloatArray
-    flags: NDArray[np.int64]
+    flags: IntArray
     trends: Trends
     about: Mapping[str, str] = field(default_factory=dict)
     bound: FloatArray | None = None
@@ -164,7 +164,7 @@ class Assessment:
             median_over_bound=median_over_bound,
         )
 
-    def over_bound(self, i: int, rows: NDArray[np.bool_]) -> tuple[float, float]:
+    def over_bound(self, i: int, rows: BoolArray) -> tuple[float, float]:
         """Return rms / bound and the median ratio (see `Statistics`) of a label, of some of the stars."""
         if self.bound is None:
             return np.nan, np.nan
@@ -176,7 +176,7 @@ class Assessment:
         return rms(error[known]) / rms(least[known]), float(typical)
 
     @cached_property
-    def snr_thirds(self) -> list[tuple[str, NDArray[np.bool_]]]:
+    def snr_thirds(self) -> list[tuple[str, BoolArray]]:
         """The spectra in thirds of the S/N: what to call each, and its rows."""
         low, high = np.nanquantile(self.snr, [1 / 3, 2 / 3])
         return [

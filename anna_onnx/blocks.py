@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from anna_onnx.arrays import BoolArray, FloatArray, Floats
 from anna_onnx.errors import AnnaError
 from anna_onnx.readers import ReadOptions, read_each
 from anna_onnx.readers.assembly import are_measured, number_names, padding
 from anna_onnx.readers.series import Alike, Series
-from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Spectrum
+from anna_onnx.spectrum import Frame, Medium, Spectrum
 from anna_onnx.trial import HDF5_SIGNATURE
 
 ROWS = 128  # of spectra one by one; measured: 4096 pixels each, 64 to 1024 are within 15 %, this the best
@@ -79,8 +79,8 @@ class Block:
     """
 
     setting: Setting
-    flux: NDArray[np.floating[Any]]
-    sigma: NDArray[np.floating[Any]] | None
+    flux: Floats
+    sigma: Floats | None
     bad: BoolArray | None
     radial_velocity: FloatArray | None
     ids: Sequence[str]
@@ -356,8 +356,8 @@ class _Stack(NamedTuple):
     def _made(
         self,
         rows: slice,
-        flux: NDArray[np.floating[Any]],
-        sigma: NDArray[np.floating[Any]] | None,
+        flux: Floats,
+        sigma: Floats | None,
         bad: BoolArray | None,
         velocity: FloatArray | None,
         names: Sequence[str],
@@ -380,13 +380,13 @@ class _Stack(NamedTuple):
             yield whole
             return
         sigma = np.where(are_measured(sigma, flux), sigma, np.nan)
-        has_errors = np.isfinite(sigma).any(axis=1)
+        has_errors = np.asarray(np.isfinite(sigma).any(axis=1))
         edges = [0, *(np.flatnonzero(np.diff(has_errors)) + 1).tolist(), len(flux)]
         for first, last in pairwise(edges):
             yield _cut(whole, slice(first, last), sigma if has_errors[first] else None)
 
 
-def _cut(block: Block, rows: slice, sigma: NDArray[np.floating[Any]] | None) -> Block:
+def _cut(block: Block, rows: slice, sigma: Floats | None) -> Block:
     return replace(
         block,
         flux=block.flux[rows],
@@ -401,7 +401,7 @@ def _cut(block: Block, rows: slice, sigma: NDArray[np.floating[Any]] | None) -> 
     )
 
 
-def _padding(flux: NDArray[np.floating[Any]], bad: BoolArray | None) -> BoolArray | None:
+def _padding(flux: Floats, bad: BoolArray | None) -> BoolArray | None:
     """Add exact zeros at the ends and in runs, which stand for missing flux, to the bad pixels."""
     if flux.all():
         return bad
@@ -427,7 +427,7 @@ def _stack(part: Part, options: ReadOptions) -> _Stack | None:
 def _hdf5_stack(part: Part, options: ReadOptions) -> _Stack | None:
     import h5py
 
-    from anna_onnx.readers.hdf5 import check_chunks, check_training_set, stated_frame
+    from anna_onnx.readers.hdf5 import check_chunks, check_training_set, stated_frame, stated_medium
     from anna_onnx.readers.units import to_angstrom
 
     check_training_set(part.file)
@@ -440,7 +440,7 @@ def _hdf5_stack(part: Part, options: ReadOptions) -> _Stack | None:
         check_chunks(part.file, stored, flux, *(file[name] for name in ("sigma", "mask") if name in file))
         unit = str(stored.attrs.get("units", "Angstrom"))
         wavelength, notes = to_angstrom(stored[:].astype(np.float64), unit, options.wave_unit, part.file)
-        medium = str(stored.attrs.get("medium", "unknown"))
+        medium = stated_medium(stored)
         return _made_stack(part, options, flux.shape[0], wavelength, medium, stated_frame(file), notes, None)
 
 
@@ -474,8 +474,8 @@ def _made_stack(
     options: ReadOptions,
     n: int,
     wavelength: FloatArray,
-    medium: str,
-    frame: str,
+    medium: Medium,
+    frame: Frame,
     notes: tuple[str, ...],
     n_label: int | None,
 ) -> _Stack | None:
@@ -487,9 +487,5 @@ def _made_stack(
     for name, asked, stated in (("medium", options.medium, medium), ("frame", options.frame, frame)):
         if asked is not None:
             notes = (*notes, f"{name} {asked} as requested (file: {stated})")
-    setting = Setting(wavelength, options.medium or _known(medium), options.frame or _known(frame))
+    setting = Setting(wavelength, options.medium or medium, options.frame or frame)
     return _Stack(part, n, setting, notes, n_label)
-
-
-def _known(word: str) -> Any:
-    return word if word in ("air", "vacuum", "topocentric", "barycentric", "rest") else "unknown"

@@ -23,12 +23,13 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx import hdf5, wire
+from anna_onnx.arrays import Float32Array
 from anna_onnx.calibration import Calibration, Trends
 from anna_onnx.errors import AnnaError, BundleError, SidecarMismatchError, VersionError
 from anna_onnx.files import replacing
@@ -40,7 +41,6 @@ from anna_onnx.network import check_network, split_metadata
 from anna_onnx.novelty import Novelty
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
-from anna_onnx.spectrum import Frame
 from anna_onnx.trainingset import check_version
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ class SelfTest:
     labels, sigma : arrays of float32, shape (n, n_label)
     """
 
-    flux: NDArray[np.float32]
-    labels: NDArray[np.float32]
-    sigma: NDArray[np.float32]
+    flux: Float32Array
+    labels: Float32Array
+    sigma: Float32Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,7 +241,7 @@ def _read_sidecar(file: hdf5.Node, where: str) -> Sidecar:
     grid = Grid(wavelength, _attribute(file["wavelength"], "medium"))  # type: ignore[arg-type]  # Grid checks it
     return Sidecar(
         labels=labels,
-        preparation=_preparation(_json(file, "preparation"), grid),
+        preparation=Preparation.from_dict(_json(file, "preparation"), grid),
         provenance=_provenance(_json(file, "provenance")),
         sha256=_attribute(file, "sha256"),
         **{part: reader.part(part, kind) for part, kind in _PARTS.items() if part in file},
@@ -310,21 +310,6 @@ def _json(file: hdf5.Node, name: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BundleError(f"'{name}' is no table of names and values")
     return values
-
-
-def _preparation(values: Mapping[str, Any], grid: Grid) -> Preparation:
-    preparation = Preparation.from_dict(values, grid)
-    pairs = [pair for pair in (preparation.velocity_range, preparation.snr_range) if pair is not None]
-    numbers = [preparation.min_coverage, *(number for pair in pairs for number in pair)]
-    if preparation.resolution is not None:
-        numbers.append(preparation.resolution)
-    if not all(isinstance(number, (int, float)) and np.isfinite(number) for number in numbers):
-        raise BundleError("preparation: ranges must be finite numbers")
-    if preparation.frame not in get_args(Frame) or any(low > high for low, high in pairs):
-        raise BundleError(f"preparation: frame {preparation.frame!r}, ranges {pairs}")
-    if preparation.resolution is not None and not 1 < preparation.resolution < 1e7:
-        raise BundleError(f"preparation: resolving power {preparation.resolution}")
-    return preparation
 
 
 def _provenance(values: dict[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import BundleError
 
-FloatArray = NDArray[np.float64]
 ONE_SIGMA = 0.6827
 LEVELS = (0.1, 0.3, 0.5, ONE_SIGMA, 0.8, 0.9, 0.95, 0.99)
 LEAST_SNR = 1e-3  # a measured S/N may come out as zero or below

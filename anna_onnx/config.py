@@ -450,7 +450,7 @@ def dumps(table: Mapping[str, Any], where: str = "") -> str:
         elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
             tables += [f"\n[[{name}]]\n{dumps(item, name)}" for item in value]
         else:
-            plain.append(f"{_quote_key(key)} = {_value_text(value)}\n")
+            plain.append(f"{_quote_key(key)} = {value_text(value)}\n")
     return "".join(plain + tables)
 
 
@@ -458,11 +458,11 @@ def _quote_key(key: str) -> str:
     return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
 
 
-def _value_text(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_value_text, value))}]"
+def value_text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(value_text, value))}]"
     if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{_quote_key(key)} = {_value_text(item)}' for key, item in value.items())} }}"
+        return f"{{ {', '.join(f'{_quote_key(key)} = {value_text(item)}' for key, item in value.items())} }}"
     if isinstance(value, float):
         return repr(value)  # inf and nan are TOML's too
     return json.dumps(value, ensure_ascii=False)  # true, 1, "text" are the same in both
@@ -483,7 +483,7 @@ def _build(kind: type[Any], table: Mapping[str, Any], where: str, problems: list
             values[key] = _build(ARCHITECTURES.get(table.get("architecture", "anna"), Anna), value, where, problems)
             continue
         try:
-            converted = _convert(value, _hints(kind)[key], name, problems)
+            converted = _convert(value, typing.get_type_hints(kind)[key], name, problems)
         except TypeError as error:
             problems.append(f"{name}: {value!r} {error}")
             continue
@@ -537,10 +537,6 @@ def _convert_tuple(value: Any, arguments: tuple[Any, ...], name: str, problems: 
     if not isinstance(value, list) or len(value) != len(arguments):
         raise TypeError(f"must be a list of {len(arguments)}")
     return tuple(_convert(item, hint, name, problems) for item, hint in zip(value, arguments, strict=True))
-
-
-def _hints(kind: type[Any]) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
 
 
 def _contradictions(config: Config) -> list[str]:

@@ -9,9 +9,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from anna_onnx.arrays import BoolArray, FloatArray
 from anna_onnx.errors import AnnaError, SpectrumError
 from anna_onnx.resampling import find_gaps
-from anna_onnx.spectrum import BoolArray, FloatArray, Spectrum
+from anna_onnx.spectrum import Spectrum
 
 Curve = Literal["spline", "polynomial"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.calibration import ONE_SIGMA
 
-FloatArray = NDArray[np.float64]
 LEVELS = (ONE_SIGMA, 0.9, 0.95)
 TOLERANCE = 0.03
 """Deviation from what an interval promises that is still good."""

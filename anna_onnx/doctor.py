@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import Float32Array, FloatArray, IntArray
 from anna_onnx.blocks import Failure, Part, read_blocks
 from anna_onnx.bundle import Bundle
 from anna_onnx.errors import AnnaError, GridError
@@ -35,7 +36,6 @@ from anna_onnx.session import Session
 from anna_onnx.synthesis import SpectralGrid, Synthesizer
 from anna_onnx.velocity import measure_rv
 
-FloatArray = NDArray[np.float64]
 MOST = 200
 """Spectra of a sample that are looked at."""
 WIDTHS = np.geomspace(0.5, 4.0, 13)
@@ -87,10 +87,10 @@ class Sample:
         Usual width of the files' pixels, in that of the model's.
     """
 
-    flux: NDArray[np.float32]
-    sigma: NDArray[np.float32] | None
+    flux: Float32Array
+    sigma: Float32Array | None
     values: FloatArray
-    flags: NDArray[np.int64]
+    flags: IntArray
     failed: int
     coarseness: float
 
@@ -313,7 +313,7 @@ def _median(values: FloatArray, axis: int) -> FloatArray:
     return np.asarray(np.where(np.isfinite(found), found, np.nan))
 
 
-def _coverage(flux: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
+def _coverage(flux: Float32Array) -> tuple[FloatArray, FloatArray]:
     """Return the fraction of the grid between the first and last good pixel, and what lacks of it."""
     good = np.isfinite(flux)
     n_pixel = flux.shape[1]

@@ -11,14 +11,13 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from anna_onnx.arrays import BoolArray, Floats
 from anna_onnx.flags import names
 
 if TYPE_CHECKING:
     from anna_onnx.explanation import Explanation
 
-Floats = NDArray[np.floating[Any]]
 WIDTH, LEFT, RIGHT = 1000, 90, 20
 TOP, SPECTRUM, PANEL, GAP, BOTTOM = 74, 190, 110, 34, 50
 # Okabe & Ito's colours, which the colour-blind tell apart too.
@@ -76,7 +75,7 @@ class _Panel:
     def y(self, value: Any) -> Any:
         return self.top + self.height * (self.high - np.clip(value, self.low, self.high)) / (self.high - self.low)
 
-    def frame(self, missing: NDArray[np.bool_]) -> Iterator[str]:
+    def frame(self, missing: BoolArray) -> Iterator[str]:
         """Yield the frame, and a shade where pixels are missing."""
         edge = np.clip(self.x(_edges(self.wavelength)), LEFT, WIDTH - RIGHT)
         for first, last in _runs(missing):
@@ -208,7 +207,7 @@ def _edges(wavelength: Floats) -> Floats:
     return np.concatenate([wavelength[:1], middle, wavelength[-1:]])
 
 
-def _runs(marked: NDArray[np.bool_]) -> list[tuple[int, int]]:
+def _runs(marked: BoolArray) -> list[tuple[int, int]]:
     """Return where runs of True begin and end."""
     steps = np.flatnonzero(np.diff(np.pad(marked.astype(np.int8), 1)))
     return list(zip(steps[::2].tolist(), steps[1::2].tolist(), strict=True))

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from anna_onnx.adoption import as_spectra
+from anna_onnx.arrays import Float32Array, FloatArray
 from anna_onnx.blocks import Block, Failure, Part, as_blocks, read_blocks
 from anna_onnx.bundle import Bundle
 from anna_onnx.drawing import draw
@@ -35,7 +36,6 @@ from anna_onnx.results import Rows
 from anna_onnx.session import BATCH, Session
 from anna_onnx.trainingset import blocks
 
-FloatArray = NDArray[np.float64]
 MOST = 100
 """Spectra of a run that are explained unless more are asked for."""
 
@@ -74,7 +74,7 @@ class Explanation:
     title: str
     labels: tuple[Label, ...]
     grid: Grid
-    flux: NDArray[np.float32]
+    flux: Float32Array
     mean: FloatArray | None
     values: FloatArray
     errors: FloatArray
@@ -198,7 +198,7 @@ def explain_parts(
     return Explained(pictures, seen - pictures, next(spectra, None) is not None, directory)
 
 
-def differentiate(session: Session, flux: NDArray[np.float32], n_label: int) -> FloatArray:
+def differentiate(session: Session, flux: Float32Array, n_label: int) -> FloatArray:
     """Return the derivatives of the labels by the pixels, as central differences.
 
     Parameters

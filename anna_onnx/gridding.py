@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import BoolArray, Float32Array, FloatArray, Floats
 from anna_onnx.continuum import Normalization, fit_continuum
 from anna_onnx.medium import convert, doppler
 from anna_onnx.quality import estimate_snr, off_continuum
-from anna_onnx.resampling import FWHM, Degrader, Floats, Grid, Interpolation, Resampler, Way, resampler
-from anna_onnx.spectrum import BoolArray, FloatArray, Medium
+from anna_onnx.resampling import FWHM, Degrader, Grid, Interpolation, Resampler, Way, resampler
+from anna_onnx.spectrum import Medium
 
 LARGEST_FLUX = 1e30
 """What is not smaller is padding or damage; float32 ends at 3e38."""
@@ -87,8 +88,8 @@ class Gridded(NamedTuple):
         Pixels that training had.
     """
 
-    flux: NDArray[np.float32]
-    sigma: NDArray[np.float32] | None
+    flux: Float32Array
+    sigma: Float32Array | None
     n_good: NDArray[np.intp]
     n_covered: NDArray[np.intp]
     snr: FloatArray

@@ -8,9 +8,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import BoolArray, FloatArray
 from anna_onnx.errors import BundleError
-
-FloatArray = NDArray[np.float64]
 
 STARS_IN_CELL = 12
 """Training stars of a cell, were they spread evenly: then none is empty by chance."""
@@ -61,7 +60,7 @@ class Hull:
         pairs = np.array(list(partly), dtype=np.float64)[:MAX_PAIRS]
         return cls(pairs, np.array(list(partly.values()), dtype=np.float64)[:MAX_PAIRS])
 
-    def outside(self, scaled: FloatArray, errors: FloatArray) -> NDArray[np.bool_]:
+    def outside(self, scaled: FloatArray, errors: FloatArray) -> BoolArray:
         """Return whether stars lie where training has none, even within their errors.
 
         Parameters
@@ -88,7 +87,7 @@ class Hull:
         return outside
 
 
-def _filled(cells: NDArray[np.intp], n_cell: int) -> NDArray[np.bool_]:
+def _filled(cells: NDArray[np.intp], n_cell: int) -> BoolArray:
     """Return whether there are stars in a cell or next to it, shape (n_cell, n_cell)."""
     wide = np.zeros((n_cell + 2, n_cell + 2), dtype=bool)
     wide[cells[:, 0] + 1, cells[:, 1] + 1] = True

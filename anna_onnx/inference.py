@@ -9,9 +9,9 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anna_onnx.ahead import in_order
+from anna_onnx.arrays import BoolArray, FloatArray, IntArray
 from anna_onnx.blocks import Block, Failure, Part, as_blocks, read_blocks
 from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.calibration import ONE_SIGMA
@@ -31,7 +31,6 @@ from anna_onnx.velocity import Measured, fitted_rv
 if TYPE_CHECKING:
     from astropy.table import QTable
 
-FloatArray = NDArray[np.float64]
 SELFTEST_TOLERANCE = 1e-4  # of a label's range
 
 
@@ -116,7 +115,7 @@ class Findings(NamedTuple):
     prepared: PreparedBlock
     values: FloatArray
     sigma: FloatArray
-    flags: NDArray[np.int64]
+    flags: IntArray
     verdict: Verdict
     correlation: FloatArray | None = None
 
@@ -273,7 +272,7 @@ class Inference:
         novelty = self.bundle.sidecar.novelty
         return None if novelty is None else novelty.mean
 
-    def _at_rest(self, block: Block, prepared: PreparedBlock) -> NDArray[np.bool_]:
+    def _at_rest(self, block: Block, prepared: PreparedBlock) -> BoolArray:
         """Return whether the lines of spectra are said to be at rest, shape (n,)."""
         at_rest = np.full(len(block), block.setting.frame == "rest")
         # A measured velocity says nothing of whether the wavelengths are right.

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import AnnaError
-
-FloatArray = NDArray[np.float64]
 
 # name -> (unit in the spelling of astropy and VOUnit, UCD)
 KNOWN = {

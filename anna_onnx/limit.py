@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import AnnaError, GridError, MissingExtraError, ResultError
 from anna_onnx.files import replacing
 from anna_onnx.progress import Progress, silent
@@ -23,7 +24,6 @@ from anna_onnx.trainingset import blocks
 if TYPE_CHECKING:
     from astropy.table import Table
 
-FloatArray = NDArray[np.float64]
 
 NUISANCES = ("rv", "continuum_offset")
 """What has to be inferred with the labels though nobody asks for it."""

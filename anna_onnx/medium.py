@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-FloatArray = NDArray[np.float64]
+from anna_onnx.arrays import FloatArray
 
 C_KMS = 299792.458
 """Speed of light, km/s."""

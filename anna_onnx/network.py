@@ -11,6 +11,7 @@ https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, for the field numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -138,15 +139,15 @@ class _Graph:
         if node.operation in _KEEP_SHAPE:
             return shapes[0]
         if node.operation in _KEEP_SIZE:
-            return (_size(shapes[0]),)
+            return (math.prod(shapes[0]),)
         if node.operation == "Shape":
             return (len(shapes[0]),)
         try:
-            if node.operation in _BROADCAST and _size(found := np.broadcast_shapes(*shapes)) <= MAX_CONSTANT:
+            if node.operation in _BROADCAST and math.prod(found := np.broadcast_shapes(*shapes)) <= MAX_CONSTANT:
                 return found
         except ValueError:
             # Sizes were kept, shapes were not.
-            if (n := _size(tuple(map(_size, shapes)))) <= MAX_CONSTANT:
+            if (n := math.prod(map(math.prod, shapes))) <= MAX_CONSTANT:
                 return (n,)
         raise BundleError(
             f"{self.where}: {node.operation} on constants alone, which makes large tensors of small files"
@@ -183,16 +184,9 @@ class _Graph:
                 shape += [item.value] if isinstance(item.value, int) else list(varints(item.value, self.budget))
             elif item.number == _TENSOR_EXTERNAL or (item.number == _TENSOR_LOCATION and item.value):
                 raise BundleError(f"{self.where}: keeps weights in another file, which a model must not")
-        if _size(tuple(shape)) > MAX_CONSTANT:
+        if math.prod(tuple(shape)) > MAX_CONSTANT:
             raise BundleError(f"{self.where}: a tensor of shape {tuple(shape)}, larger than a network's")
         return name, tuple(shape)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
 
 
 def _text(message: memoryview) -> str:

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from anna_onnx.arrays import BoolArray, Float32Array, FloatArray, Floats
 from anna_onnx.errors import BundleError
 
-FloatArray = NDArray[np.float64]
 ORTHONORMAL = 1e-5
 ROUNDS, TINY = 4, 1e-30
 
@@ -56,7 +54,7 @@ class Novelty:
         if not (np.isfinite(self.mean).all() and np.isfinite(self.components).all()):
             raise BundleError("novelty: mean and components must be finite")
 
-    def score(self, flux: NDArray[np.float32]) -> FloatArray:
+    def score(self, flux: Float32Array) -> FloatArray:
         """Return remainder / threshold; above 1 a spectrum is unlike the training set.
 
         Parameters
@@ -66,7 +64,7 @@ class Novelty:
         """
         return self.remainder(flux) / np.interp(pixel_noise(flux), self.noise, self.threshold)
 
-    def remainder(self, flux: NDArray[np.float32]) -> FloatArray:
+    def remainder(self, flux: Float32Array) -> FloatArray:
         """Return the rms of what lies outside the subspace, shape (n,)."""
         mean, components = self._compact
         valid = np.isfinite(flux)
@@ -80,7 +78,7 @@ class Novelty:
         squares = sums_of_squares(np.where(valid, known - inside, np.float32(0)))
         return np.asarray(np.sqrt(squares / np.maximum(valid.sum(axis=1), 1)))
 
-    def _fit(self, known: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def _fit(self, known: Float32Array, valid: BoolArray) -> Float32Array:
         """Return the amounts of the components that fit the valid pixels best, shape (n, n_component).
 
         By conjugate gradients (Hestenes & Stiefel 1952), which end after one round for
@@ -101,7 +99,7 @@ class Novelty:
         return np.asarray(amounts)
 
     @cached_property
-    def _compact(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _compact(self) -> tuple[Float32Array, Float32Array]:
         """Mean and components as the spectra have them, in float32.
 
         Components stored with few bits are only nearly orthonormal, and Pythagoras wants it exactly.
@@ -113,12 +111,12 @@ class Novelty:
         return self.mean.astype(np.float32), components
 
 
-def sums_of_squares(rows: NDArray[np.floating[Any]]) -> FloatArray:
+def sums_of_squares(rows: Floats) -> FloatArray:
     """Return the sum of the squares of each row."""
     return np.asarray(np.einsum("ij,ij->i", rows, rows), dtype=np.float64)
 
 
-def pixel_noise(flux: NDArray[np.float32]) -> FloatArray:
+def pixel_noise(flux: Float32Array) -> FloatArray:
     """Estimate the noise of a pixel from second differences, shape (n,).
 
     The estimator of DER_SNR (Stoehr et al. 2008, ASP Conf. Ser. 394, 505);

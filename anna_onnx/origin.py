@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from anna_onnx import config
+from anna_onnx.arrays import FloatArray
 from anna_onnx.bundle import Bundle
 from anna_onnx.errors import AnnaError, GridError
 from anna_onnx.labels import canonical
-from anna_onnx.spectrum import FloatArray
 from anna_onnx.synthesis import SpectralGrid
 from anna_onnx.synthesis.synthesizer import ROTATION
 

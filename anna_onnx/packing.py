@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anna_onnx._version import __version__
+from anna_onnx.arrays import FloatArray
 from anna_onnx.continuum import Normalization
 from anna_onnx.errors import AnnaError, TrainingSetError
 from anna_onnx.files import expand, replacing, writing
@@ -33,8 +34,6 @@ from anna_onnx.readers import ReadOptions, read_each
 from anna_onnx.resampling import Grid
 from anna_onnx.spectrum import Frame, Source, Spectrum
 from anna_onnx.trainingset import TrainingSetWriter, blocks
-
-FloatArray = NDArray[np.float64]
 
 KEYS = ("id", "file", "filename", "file_name", "spectrum", "star", "name", "object", "source_id")
 """Columns that name a spectrum, in the order of preference."""

@@ -22,13 +22,13 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.bundle import Bundle, Sidecar
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.files import write_text
 
-FloatArray = NDArray[np.float64]
 SINGLE_FILE = (".html", ".htm")
 METRICS = ("bias", "robust_scatter", "rms", "coverage_68")
 

@@ -19,8 +19,9 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from anna_onnx.arrays import BoolArray, Float32Array, FloatArray, Floats, IntArray
 from anna_onnx.continuum import Normalization
 from anna_onnx.errors import AnnaError
 from anna_onnx.flags import Flag
@@ -28,14 +29,13 @@ from anna_onnx.gridding import Gridded, Gridder, Spectra, Treatment
 from anna_onnx.medium import C_KMS
 from anna_onnx.quality import continuum_level, off_continuum
 from anna_onnx.quantity import number, shown
-from anna_onnx.resampling import Floats, Grid, Way
-from anna_onnx.spectrum import BoolArray, FloatArray, Frame, Medium, Spectrum
+from anna_onnx.resampling import Grid, Way
+from anna_onnx.spectrum import Frame, Medium, Spectrum
 from anna_onnx.velocity import Measured, measure_rv
 
 ROW_FLAGS = Flag.no_coverage | Flag.partial_coverage | Flag.bad_pixels | Flag.low_snr | Flag.not_normalized
 """Flags that differ from row to row."""
 
-FloatImage = NDArray[np.float32]
 
 EARTH_MOTION = 30.0
 """Largest velocity between the topocentric and the barycentric frame, km/s."""
@@ -127,8 +127,8 @@ class Prepared:
         What was assumed and done, for a person to read.
     """
 
-    flux: FloatImage
-    sigma: FloatImage | None
+    flux: Float32Array
+    sigma: Float32Array | None
     coverage: float
     snr: float
     flags: Flag
@@ -152,11 +152,11 @@ class PreparedBlock:
     notes : list of tuple of str, length n
     """
 
-    flux: FloatImage
-    sigma: FloatImage | None
+    flux: Float32Array
+    sigma: Float32Array | None
     coverage: FloatArray
     snr: FloatArray
-    flags: NDArray[np.int64]
+    flags: IntArray
     rv: FloatArray | None
     notes: list[tuple[str, ...]]
 
@@ -242,8 +242,8 @@ class Preparation:
             raise AnnaError("preparation: no pixel is left that training had")
         for name in ("velocity_range", "snr_range"):
             limits = getattr(self, name)
-            if limits is not None and not limits[0] <= limits[1]:
-                raise AnnaError(f"preparation: {name} {limits}, needed low and high")
+            if limits is not None and not -np.inf < limits[0] <= limits[1] < np.inf:
+                raise AnnaError(f"preparation: {name} {limits}, needed low and high, both finite")
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the grid as JSON can hold it."""
@@ -464,7 +464,7 @@ class Preparation:
 
     def _flags(
         self, gridded: Gridded, medium: Medium, frame: Frame, resolution: float | None, rv: FloatArray | None
-    ) -> NDArray[np.int64]:
+    ) -> IntArray:
         common = 0
         if self._compare_resolution(resolution) < 0:
             common |= Flag.low_resolution
@@ -506,7 +506,7 @@ class Preparation:
     def _notes(
         self,
         gridded: Gridded,
-        flags: NDArray[np.int64],
+        flags: IntArray,
         common: tuple[str, ...],
         motion: tuple[str, ...],
         rv: FloatArray | None,

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anna_onnx import config
+from anna_onnx.arrays import FloatArray
 from anna_onnx.bundle import Bundle
+from anna_onnx.config import Range
 from anna_onnx.doctor import FEWEST, WIDTHS, Deviation, Measured, examine
 from anna_onnx.origin import instrument_of, settings_of, template_of
 from anna_onnx.pipeline import expand
 from anna_onnx.snrtemplate import write_template
 
-FloatArray = NDArray[np.float64]
-Range = tuple[float, float]
 TEMPLATE_TOLERANCE = 0.05  # rms of the ratio of two S/N templates
 RESOLUTION_TOLERANCE = 0.05
 CONTINUUM_TOLERANCE = 0.003  # as good as it is measured
@@ -93,12 +92,7 @@ class Prescription:
 
 
 def _line(name: str, value: Any) -> str:
-    return config.dumps({name: _plain(value)}).strip()
-
-
-def _plain(value: Any) -> Any:
-    """Return tuples as the lists of TOML."""
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+    return f"{name} = {config.value_text(value)}"
 
 
 def consult(bundle: Bundle, files: Sequence[str], template: str | None = None, **options: Any) -> Prescription:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from anna_onnx.resampling import Floats
-from anna_onnx.spectrum import BoolArray, FloatArray
+from anna_onnx.arrays import BoolArray, Float32Array, FloatArray, Floats
 
 CONTINUUM_TOLERANCE = 0.10
 """Deviation of the continuum from 1, and change of it along a spectrum, that are still normal."""
@@ -58,7 +57,7 @@ def _sampled_snr(flux: Floats, sigma: Floats | None, bad: BoolArray | None) -> t
         return np.full(len(flux), np.nan), np.zeros(len(flux), dtype=np.intp)
     step = -(-n_pixel // 512)
 
-    def sample(offset: int, end: int) -> NDArray[np.float32]:
+    def sample(offset: int, end: int) -> Float32Array:
         columns = slice(offset, end or None, step)
         values = flux[:, columns].astype(np.float32)
         return values if bad is None else np.where(bad[:, columns], np.float32(np.nan), values)

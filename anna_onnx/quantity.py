@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from anna_onnx.arrays import BoolArray
 from anna_onnx.errors import SpectrumError
 
 
@@ -30,7 +31,7 @@ class Numbers(NamedTuple):
 
     what: str
     values: NDArray[Any]
-    masked: NDArray[np.bool_] | None
+    masked: BoolArray | None
     unit: Any
 
     def to(self, unit: Any) -> Numbers:

@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from anna_onnx.arrays import BoolArray, Float32Array, FloatArray
 from anna_onnx.bundle import Sidecar
 from anna_onnx.fit import Fit
 from anna_onnx.labels import scale
 from anna_onnx.medium import C_KMS, refractive_index
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-Image = NDArray[np.float32]
 
 AT_REST = 10.0
 """Largest velocity of lines that are said to be at rest, km/s."""
@@ -52,7 +48,7 @@ class Recognizer:
         self._span = np.array([label.span for label in sidecar.labels])
 
     def judge(
-        self, flux: Image, values: FloatArray, errors: FloatArray, fit: Fit | None, at_rest: BoolArray
+        self, flux: Float32Array, values: FloatArray, errors: FloatArray, fit: Fit | None, at_rest: BoolArray
     ) -> Verdict:
         """Judge prepared spectra.
 
@@ -76,7 +72,7 @@ class Recognizer:
             unlike |= displaced
         return Verdict(self._outside(scaled, margin), unlike, reasons)
 
-    def _score(self, flux: Image, fit: Fit | None) -> FloatArray:
+    def _score(self, flux: Float32Array, fit: Fit | None) -> FloatArray:
         """Return how far spectra are from those of the training, shape (n,): above 1 further than clean ones are."""
         novelty, limits = self._sidecar.novelty, self._sidecar.fit_limits
         if fit is not None and limits is not None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx import charts
+from anna_onnx.arrays import FloatArray
 from anna_onnx.assessment import Assessment, Statistics, rms, share
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.coverage import TOLERANCE, percent
@@ -25,7 +26,6 @@ from anna_onnx.session import Session
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FloatArray = NDArray[np.float64]
 N_WORST = 10
 N_SENSITIVITY = 6
 """Spectra over which the sensitivity is averaged."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from anna_onnx.arrays import BoolArray, FloatArray, Floats
 from anna_onnx.errors import CoverageError, SpectrumError
-from anna_onnx.spectrum import BoolArray, FloatArray, Spectrum
-
-Floats = NDArray[np.floating[Any]]
+from anna_onnx.spectrum import Spectrum
 
 FWHM = float(2 * np.sqrt(2 * np.log(2)))
 """Full width at half maximum of a Gaussian of standard deviation 1."""
@@ -318,7 +317,8 @@ class Interpolation(Resampler):
         self._pixels = np.clip(left + np.arange(-1, 3)[:, None], 0, n - 1)  # (4, n_out)
         nothing = np.zeros_like(t)
         self._straight = np.stack([nothing, 1 - t, t, nothing])
-        self._weights = np.where(even, _lagrange(t, before, after), self._straight)
+        nodes = np.stack([-before, nothing, np.ones_like(t), 1 + after])
+        self._weights = np.where(even, lagrange_weights(nodes, t), self._straight)
         self._noise_weights = self._straight if smooth else self._weights**2
         self._straight_noise_weights = self._straight if smooth else self._straight**2
 
@@ -353,14 +353,17 @@ class Interpolation(Resampler):
         return np.asarray(sum(weight * values[:, pixel] for weight, pixel in near))
 
 
-def _lagrange(t: FloatArray, before: FloatArray, after: FloatArray) -> FloatArray:
-    """Return the weights of the cubic through four nodes at t, shape (4, n).
+def lagrange_weights(nodes: FloatArray, at: FloatArray) -> FloatArray:
+    """Return the weights of the polynomials through k nodes at points, shape (k, n).
 
-    The nodes, each of shape (n,), are -`before`, 0, 1 and 1 + `after`.
+    Parameters
+    ----------
+    nodes : array, shape (k, n)
+        Of each point its own.
+    at : array, shape (n,)
     """
-    nodes = np.stack([-before, np.zeros_like(t), np.ones_like(t), 1 + after])
-    others = [[k for k in range(4) if k != i] for i in range(4)]
-    factors = [[(t - nodes[k]) / (nodes[i] - nodes[k]) for k in row] for i, row in enumerate(others)]
+    others = [[k for k in range(len(nodes)) if k != i] for i in range(len(nodes))]
+    factors = [[(at - nodes[k]) / (nodes[i] - nodes[k]) for k in row] for i, row in enumerate(others)]
     return np.asarray(np.prod(factors, axis=1))
 
 

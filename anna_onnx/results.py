@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import FloatArray, Floats
 from anna_onnx.errors import ResultError
 from anna_onnx.files import open_alone
 from anna_onnx.flags import Flag, names
@@ -65,16 +66,16 @@ class Rows:
     hdu: Sequence[int | None]
     row: Sequence[int | None]
     id: Sequence[str]
-    values: NDArray[np.floating[Any]]
-    errors: NDArray[np.floating[Any]]
-    snr: NDArray[np.floating[Any]]
-    coverage: NDArray[np.floating[Any]]
+    values: Floats
+    errors: Floats
+    snr: Floats
+    coverage: Floats
     flags: NDArray[np.integer[Any]]
     messages: Sequence[str]
-    lo: NDArray[np.floating[Any]] | None = None
-    hi: NDArray[np.floating[Any]] | None = None
-    rv: NDArray[np.floating[Any]] | None = None
-    correlations: NDArray[np.floating[Any]] | None = None
+    lo: Floats | None = None
+    hi: Floats | None = None
+    rv: Floats | None = None
+    correlations: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.file)
@@ -311,7 +312,7 @@ def join(blocks: Sequence[Rows]) -> Rows:
     )
 
 
-def of_pairs(correlation: NDArray[np.float64]) -> NDArray[np.float64]:
+def of_pairs(correlation: FloatArray) -> FloatArray:
     """Return what matrices, shape (n, n_label, n_label), hold above the diagonal, row by row: shape (n, n_pair)."""
     first, second = np.triu_indices(correlation.shape[-1], 1)
     return correlation[:, first, second]

@@ -6,15 +6,14 @@ import os
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from anna_onnx.arrays import Float32Array, FloatArray
 from anna_onnx.bundle import Bundle
 from anna_onnx.errors import BundleError
 from anna_onnx.fit import COLUMNS, Fit
 from anna_onnx.guard import bounded_memory
 from anna_onnx.trainingset import blocks
 
-FloatArray = NDArray[np.float64]
 BATCH = 256  # spectra in one call of the network: larger ones only take memory
 PROBE_SECONDS = 1.0
 PROVIDERS = {
@@ -82,7 +81,7 @@ class Session:
         self._check_shapes()
         self._probe(ort, len(bundle.network))
 
-    def run(self, flux: NDArray[np.float32]) -> Answers:
+    def run(self, flux: Float32Array) -> Answers:
         """Ask the network.
 
         Parameters
@@ -97,9 +96,9 @@ class Session:
         fit = Fit.of(answers["fit"]) if "fit" in answers else None
         return Answers(answers["labels"], answers["sigma"], fit, answers.get("correlation"))
 
-    def run_whole(self, flux: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def run_whole(self, flux: Float32Array) -> list[Float32Array]:
         """Return labels, sigma and, where the network gives them, fit and correlation, all in one call."""
-        answers: list[NDArray[np.float32]] = self._session.run(list(self._shapes), {"flux": flux})
+        answers: list[Float32Array] = self._session.run(list(self._shapes), {"flux": flux})
         return answers
 
     @property

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import AnnaError
 from anna_onnx.files import write_text
 from anna_onnx.resampling import Grid
-from anna_onnx.spectrum import FloatArray
 
 
 def read_template(path: str | os.PathLike[str], grid: Grid) -> FloatArray:

@@ -8,11 +8,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import BoolArray, FloatArray
 from anna_onnx.errors import SpectrumError
 from anna_onnx.quantity import Numbers, number, shown, unpack
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 Medium = Literal["air", "vacuum", "unknown"]
 Frame = Literal["topocentric", "barycentric", "rest", "unknown"]
 

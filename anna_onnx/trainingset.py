@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from anna_onnx.arrays import Float32Array, FloatArray, Floats, IntArray
 from anna_onnx.errors import TrainingSetError, VersionError
 from anna_onnx.files import writing
 from anna_onnx.resampling import Grid
@@ -64,12 +65,12 @@ class TrainingSet:
 
     path: Path
     grid: Grid
-    flux: NDArray[np.floating[Any]]
-    labels: NDArray[np.float64]
+    flux: Floats
+    labels: FloatArray
     label_names: tuple[str, ...]
     label_units: tuple[str, ...]
     id: NDArray[Any]
-    sigma: NDArray[np.floating[Any]] | None = None
+    sigma: Floats | None = None
     mask: NDArray[np.uint8] | None = None
     aux: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     attrs: Mapping[str, Any] = field(default_factory=dict)
@@ -80,7 +81,7 @@ class TrainingSet:
     def __repr__(self) -> str:
         return f"<TrainingSet {self.path}: {len(self)} spectra, {self.grid}, labels {', '.join(self.label_names)}>"
 
-    def radial_velocity(self, column: str | None = None) -> NDArray[np.float64] | None:
+    def radial_velocity(self, column: str | None = None) -> FloatArray | None:
         """Return the radial velocities that are in the spectra, km/s, shape (n,).
 
         Parameters
@@ -98,7 +99,7 @@ class TrainingSet:
             return None
         return np.where(np.isfinite(found), found, np.nan).astype(np.float64)
 
-    def read_flux(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def read_flux(self, rows: IntArray) -> Float32Array:
         """Return the flux of some spectra, shape (n, n_pixel), NaN where the set masks it."""
         flux = np.asarray(self.flux[rows], dtype=np.float32)
         if self.mask is not None:

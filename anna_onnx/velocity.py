@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from anna_onnx.arrays import Float32Array, FloatArray
 from anna_onnx.fit import Fit, FitLimits
 from anna_onnx.medium import C_KMS
 from anna_onnx.resampling import Grid
-from anna_onnx.spectrum import FloatArray
 
 MOST_NOISE, LEAST_LINES = 3.0, 0.5
 """What a velocity is told by: at most this times the rms of the lines that a network expects is the noise of a pixel,
@@ -30,7 +30,7 @@ class Measured(NamedTuple):
     error: FloatArray
 
 
-def fitted_rv(fit: Fit, limits: FitLimits, flux: NDArray[np.float32], fwhm: float) -> Measured:
+def fitted_rv(fit: Fit, limits: FitLimits, flux: Float32Array, fwhm: float) -> Measured:
     """Return the velocities at which spectra fit what a network expects of them.
 
     None is told of a spectrum that is unlike those of the training, or whose lines drown in its noise or are

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.continuum import Normalization, fit_continuum, normalize
 from anna_onnx.errors import AnnaError, SpectrumError
-from anna_onnx.spectrum import FloatArray, Spectrum
+from anna_onnx.spectrum import Spectrum
 
 WAVELENGTH = np.arange(6600.0, 6850.0, 0.1)
 X = (WAVELENGTH - 6725) / 125

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.continuum import Normalization
 from anna_onnx.errors import AnnaError
 from anna_onnx.fit import Fit
@@ -20,7 +21,7 @@ from anna_onnx.preparation import Preparation, PrepareOptions
 from anna_onnx.quality import estimate_snr, off_continuum
 from anna_onnx.readers import read_spectra
 from anna_onnx.resampling import Grid
-from anna_onnx.spectrum import FloatArray, Spectrum
+from anna_onnx.spectrum import Spectrum
 from anna_onnx.velocity import Measured, fitted_rv, measure_rv
 from tests.test_fit import LIMITS
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import CoverageError, SpectrumError
 from anna_onnx.medium import C_KMS
 from anna_onnx.resampling import FWHM, Degrader, Grid, Interpolation, find_gaps, resample, resampler
-from anna_onnx.spectrum import FloatArray, Spectrum
+from anna_onnx.spectrum import Spectrum
 
 FINE = np.arange(4990.0, 5010.0, 0.02)
 COARSE = Grid(np.arange(4992.0, 5008.0, 0.3))

@@ -21,12 +21,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import LegacyError
 from anna_onnx.files import replacing
 from anna_onnx.labels import KNOWN, canonical
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
-from anna_onnx.spectrum import FloatArray
 from anna_onnx.trainingset import FORMAT, TrainingSet, TrainingSetWriter, blocks
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"

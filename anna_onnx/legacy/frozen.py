@@ -20,12 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from anna_onnx import wire
+from anna_onnx.arrays import Float32Array
 from anna_onnx.errors import LegacyError
-
-FloatArray32 = NDArray[np.float32]
 
 INPUT, OUTPUT = "MASTER_QUEUE/px", "FC3_LAYER/fc_output"
 # A real file has about 90 nodes of at most 10 fields, and the larger ones 100 MB of weights.
@@ -51,13 +50,13 @@ class FrozenNetwork:
     fc3_weight : array of float32, shape (n_fc2, n_label)
     """
 
-    conv_weight: FloatArray32
-    conv_bias: FloatArray32
-    fc1_weight: FloatArray32
-    fc1_bias: FloatArray32
-    fc2_weight: FloatArray32
-    fc2_bias: FloatArray32
-    fc3_weight: FloatArray32
+    conv_weight: Float32Array
+    conv_bias: Float32Array
+    fc1_weight: Float32Array
+    fc1_bias: Float32Array
+    fc2_weight: Float32Array
+    fc2_bias: Float32Array
+    fc3_weight: Float32Array
 
     @property
     def kernel(self) -> int:
@@ -79,7 +78,7 @@ class FrozenNetwork:
         """Number of labels."""
         return int(self.fc3_weight.shape[1])
 
-    def infer(self, flux: ArrayLike) -> FloatArray32:
+    def infer(self, flux: ArrayLike) -> Float32Array:
         """Apply the network, without anything but NumPy: what the converted one is checked against.
 
         Parameters
@@ -252,7 +251,7 @@ def _expect(graph: Mapping[str, _Node], name: str, *ops: str) -> _Node:
     return node
 
 
-def _dense(graph: Mapping[str, _Node], name: str) -> tuple[str, FloatArray32]:
+def _dense(graph: Mapping[str, _Node], name: str) -> tuple[str, Float32Array]:
     """Return what a dense layer takes, and its weights, shape (n_in, n_out)."""
     node = _expect(graph, name, "MatMul")
     for attr in ("transpose_a", "transpose_b"):
@@ -264,7 +263,7 @@ def _dense(graph: Mapping[str, _Node], name: str) -> tuple[str, FloatArray32]:
     return node.inputs[0], weight
 
 
-def _biased_relu(graph: Mapping[str, _Node], name: str) -> tuple[str, FloatArray32]:
+def _biased_relu(graph: Mapping[str, _Node], name: str) -> tuple[str, Float32Array]:
     """Return what goes into ``relu(x + bias)``, and the bias."""
     relu = _plain(graph, name)
     if relu.op != "Relu" or len(relu.inputs) != 1:
@@ -381,7 +380,7 @@ def _integers(message: memoryview, number: int) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _constant(graph: Mapping[str, _Node], name: str) -> FloatArray32:
+def _constant(graph: Mapping[str, _Node], name: str) -> Float32Array:
     """Return the float32 tensor of a constant."""
     node = _plain(graph, name)
     tensor = next((_message(f) for f in _fields(node.attrs.get("value", b"")) if f.number == 8), None)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anna_onnx import bundle
 from anna_onnx._version import __version__
+from anna_onnx.arrays import Float32Array
 from anna_onnx.card import write_card
 from anna_onnx.errors import LegacyError, SpectrumError
 from anna_onnx.labels import Label, scale
@@ -30,9 +30,6 @@ from anna_onnx.snrtemplate import of_median_pixel
 
 AGREEMENT = 1e-5
 """Largest deviation from NumPy's answers, in ranges of the labels, that a converted network may have."""
-
-
-FloatArray32 = NDArray[np.float32]
 
 
 def convert_frozen(
@@ -129,7 +126,7 @@ def _labels(network: FrozenNetwork, old: Parameters, names: Sequence[str]) -> tu
 
 def _read_wavelengths(
     path: Path, network: FrozenNetwork, medium: Literal["air", "vacuum"]
-) -> tuple[Grid, FloatArray32 | None]:
+) -> tuple[Grid, Float32Array | None]:
     """Return the pixels, and a spectrum on them when the file has one."""
     try:
         with path.open("rb") as file:
@@ -149,7 +146,7 @@ def _read_wavelengths(
 
 
 def _check(
-    content: bytes, network: FrozenNetwork, labels: Sequence[Label], flux: FloatArray32 | None
+    content: bytes, network: FrozenNetwork, labels: Sequence[Label], flux: Float32Array | None
 ) -> tuple[bundle.SelfTest, float]:
     """Compare the ONNX network with NumPy on a few spectra, which become the self-test.
 
@@ -158,7 +155,6 @@ def _check(
     LegacyError
         If they disagree.
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     noise = np.random.default_rng(1).normal(1, 0.05, (4, network.n_pixel)).astype(np.float32)

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.calibration import LEVELS, ONE_SIGMA, Calibration, conformal_quantiles
 from anna_onnx.errors import LegacyError
 from anna_onnx.labels import Label
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

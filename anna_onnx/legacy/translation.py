@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,7 +132,7 @@ class _Row:
     on: bool = True
 
     def __str__(self) -> str:
-        line = f"{'' if self.on else '# '}{self.name} = {_toml(self.value)}"
+        line = f"{'' if self.on else '# '}{self.name} = {config.value_text(self.value)}"
         return f"{line:44}  # {self.origin}"
 
 
@@ -244,10 +243,3 @@ class _Translation:
             *self.row("tensorboard", "TBOARD_OUTPUT"),
             *self.row("trace", "TIMELINE_OUTPUT"),
         ]
-
-
-def _toml(value: Any) -> str:
-    """Return a value in TOML; its strings are written as JSON writes them."""
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value, ensure_ascii=False)

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from anna_onnx.arrays import BoolArray
 from anna_onnx.errors import ReadError
-from anna_onnx.spectrum import BoolArray, Source
+from anna_onnx.spectrum import Source
 
 from .assembly import Readings, assemble
 from .facts import Facts

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from anna_onnx.arrays import BoolArray, FloatArray
 from anna_onnx.errors import AnnaError, NoWavelengthError
-from anna_onnx.spectrum import BoolArray, FloatArray, Source, Spectrum
+from anna_onnx.spectrum import Source, Spectrum
 
 from .facts import Facts
 from .options import ReadOptions

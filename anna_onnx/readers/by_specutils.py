@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import AnnaError, ReadError, UnknownLayoutError
 from anna_onnx.quantity import Numbers, unpack
-from anna_onnx.spectrum import FloatArray, Source, Spectrum
+from anna_onnx.spectrum import Source, Spectrum
 
 from .assembly import assemble, sigma_from_ivar, sigma_from_variance
 from .facts import Facts

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import ReadError
-from anna_onnx.spectrum import FloatArray, Source, Spectrum
+from anna_onnx.spectrum import Source, Spectrum
 
 from .assembly import assemble, sigma_from_ivar
 from .facts import Facts

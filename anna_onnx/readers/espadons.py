@@ -15,9 +15,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-from anna_onnx.spectrum import FloatArray, Source
+from anna_onnx.arrays import FloatArray
+from anna_onnx.spectrum import Source
 
 from .assembly import Readings, assemble
 from .facts import Facts, from_headers
@@ -96,7 +96,7 @@ def orders(
     whole = [slice(None)]
     pieces = [slice(a, b) for a, b in pairwise(cuts) if b - a > 1] if options.merge_orders else whole
 
-    def cut(values: NDArray[np.float64] | None, piece: slice) -> NDArray[np.float64] | None:
+    def cut(values: FloatArray | None, piece: slice) -> FloatArray | None:
         return None if values is None else values[piece]
 
     spectra = (assemble(wavelength[p], flux[p], facts, source, options, sigma=cut(sigma, p)) for p in pieces)

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple, Protocol
 
-from anna_onnx.spectrum import FloatArray, Frame, Medium
+from anna_onnx.arrays import FloatArray
+from anna_onnx.spectrum import Frame, Medium
 
 
 class Keywords(Protocol):

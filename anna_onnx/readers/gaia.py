@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import ReadError
-from anna_onnx.spectrum import FloatArray, Source, Spectrum
+from anna_onnx.spectrum import Source, Spectrum
 
 from .assembly import assemble
 from .columns import Column, values_of

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import NoWavelengthError, ReadError
-from anna_onnx.spectrum import FloatArray, Source
+from anna_onnx.spectrum import Source
 
 from .assembly import Readings, assemble
 from .facts import Facts, from_headers

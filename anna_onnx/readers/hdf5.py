@@ -12,9 +12,10 @@ from typing import Any, get_args
 
 import numpy as np
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import ReadError
 from anna_onnx.guard import check_heaps
-from anna_onnx.spectrum import FloatArray, Frame, Source, Spectrum
+from anna_onnx.spectrum import Frame, Medium, Source, Spectrum
 from anna_onnx.trial import Trial, state, trial_of
 
 from .assembly import assemble, number_names
@@ -133,7 +134,7 @@ def _rows(path: str, file: Any, options: ReadOptions) -> Iterator[Spectrum]:
     wavelength, notes = to_angstrom(
         stored[:].astype(np.float64), str(stored.attrs.get("units", "Angstrom")), options.wave_unit, path
     )
-    facts = _facts(stored, file).noted(*notes)
+    facts = Facts(stated_medium(stored), stated_frame(file)).noted(*notes)
     if any(dataset.shape != flux.shape for dataset in others.values()):
         raise ReadError(f"{path}: sigma or mask differ from flux in shape")
     n, step = flux.shape[0], max(1, _BLOCK // max(1, flux.shape[1]))
@@ -149,12 +150,15 @@ def _rows(path: str, file: Any, options: ReadOptions) -> Iterator[Spectrum]:
             yield assemble(wavelength, values, known, source, options, sigma=sigma, bad=bad)
 
 
-def _facts(wavelength: Any, file: Any) -> Facts:
+def stated_medium(wavelength: Any) -> Medium:
+    """Return the medium that the wavelengths of a training set state.
+
+    Parameters
+    ----------
+    wavelength : h5py.Dataset
+    """
     medium = str(wavelength.attrs.get("medium", "unknown"))
-    return Facts(
-        medium if medium in ("air", "vacuum") else "unknown",  # type: ignore[arg-type]  # one of the literals
-        stated_frame(file),
-    )
+    return medium if medium in ("air", "vacuum") else "unknown"  # type: ignore[return-value]  # one of the literals
 
 
 def stated_frame(file: Any) -> Frame:

@@ -21,8 +21,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.medium import C_KMS, air_to_vacuum
-from anna_onnx.spectrum import FloatArray, Medium, Spectrum
+from anna_onnx.spectrum import Medium, Spectrum
 
 SDSS_STEP = 1e-4  # of log10(wavelength)
 _OFF_GRID = 0.02  # of a step; wavelengths with two decimals are off by up to 0.006

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import NoWavelengthError, ReadError, UnknownLayoutError
-from anna_onnx.spectrum import FloatArray, Source, Spectrum
+from anna_onnx.spectrum import Source, Spectrum
 
 from . import wat
 from .assembly import assemble

@@ -16,8 +16,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import BoolArray, FloatArray
 from anna_onnx.errors import NoWavelengthError, ReadError
-from anna_onnx.spectrum import BoolArray, FloatArray, Source, Spectrum
+from anna_onnx.spectrum import Source, Spectrum
 
 from . import wat
 from .assembly import Readings, assemble, attempt

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anna_onnx.spectrum import BoolArray, FloatArray, Spectrum
+from anna_onnx.arrays import BoolArray, FloatArray
+from anna_onnx.spectrum import Spectrum
 
 from .assembly import Readings, Unread
 from .options import ReadOptions

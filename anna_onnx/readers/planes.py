@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anna_onnx.spectrum import FloatArray, Source
+from anna_onnx.arrays import FloatArray
+from anna_onnx.spectrum import Source
 
 from .assembly import Readings, assemble, sigma_from_ivar, sigma_from_variance
 from .facts import Facts, from_headers, medium_in

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from anna_onnx.arrays import BoolArray, FloatArray
 from anna_onnx.errors import ReadError
 from anna_onnx.medium import C_KMS
-from anna_onnx.spectrum import BoolArray, FloatArray, Source
+from anna_onnx.spectrum import Source
 
 from . import apogee
 from .assembly import Readings, assemble, sigma_from_ivar

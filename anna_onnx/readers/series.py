@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import Floats
 from anna_onnx.spectrum import Source, Spectrum
 
 from .assembly import padding
@@ -59,7 +60,7 @@ class Alike:
     first: Spectrum
     files: list[str]
     ids: list[str]
-    flux: NDArray[np.floating[Any]]
+    flux: Floats
 
     def __len__(self) -> int:
         return len(self.files)

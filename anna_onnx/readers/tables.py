@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import BoolArray, FloatArray
 from anna_onnx.errors import ReadError
-from anna_onnx.spectrum import BoolArray, FloatArray, Source, Spectrum
+from anna_onnx.spectrum import Source, Spectrum
 
 from . import gaia
 from .assembly import Readings, assemble, attempt, sigma_from_ivar, sigma_from_variance

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import NoWavelengthError, ReadError
 from anna_onnx.spectrum import Source, Spectrum
 
@@ -305,7 +306,7 @@ def _flux_beside_wavelengths(
     return renamed, (f"column {flux.name} taken as flux{left_out}",)
 
 
-def _is_monotonic(values: NDArray[np.float64]) -> bool:
+def _is_monotonic(values: FloatArray) -> bool:
     step = np.diff(values)
     return bool((step > 0).all() or (step < 0).all())
 
@@ -350,7 +351,7 @@ def _by_position(
     return _named(names, [unit, *[""] * (layout.n_column - 1)], numbers), notes
 
 
-def _may_be_error(values: NDArray[np.float64], flux: NDArray[np.float64]) -> bool:
+def _may_be_error(values: FloatArray, flux: FloatArray) -> bool:
     """Return whether numbers beside a flux may be its error: not negative, no flags or counts, of a likely size."""
     known, seen = values[np.isfinite(values)], np.abs(flux[np.isfinite(flux)])
     if not known.size or not seen.size or known.min() < 0 or np.array_equal(known, np.rint(known)):

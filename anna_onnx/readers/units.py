@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import NoWavelengthError, ReadError
-from anna_onnx.spectrum import FloatArray
 
 # Spelling, lower case and without blanks, dots and trailing s -> Angstrom.
 _ANGSTROM = {

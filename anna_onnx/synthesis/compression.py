@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import GridError
 from anna_onnx.files import replacing
 from anna_onnx.resampling import Grid
 
 from .grid import FORMAT, FORMAT_VERSION, SpectralGrid
 from .synthesizer import Synthesizer
-
-FloatArray = NDArray[np.float64]
 
 
 def compress(

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from anna_onnx.arrays import Float32Array, FloatArray, Floats
 from anna_onnx.errors import GridError
 from anna_onnx.trainingset import blocks
 
-from .grid import Axis, FloatArray, SpectralGrid
+from .grid import Axis, SpectralGrid
 
 _FAINTEST, _DEEPEST = 1e-6, 7.0
 """Optical depths between which a line is continued."""
@@ -33,7 +32,7 @@ class _Continued(SpectralGrid):
 
     original: SpectralGrid
 
-    def read(self, pixels: slice = slice(None)) -> NDArray[np.float32]:
+    def read(self, pixels: slice = slice(None)) -> Float32Array:
         return _continue(self.original.read(pixels), self.original.axes, self.axes)
 
 
@@ -89,7 +88,7 @@ def _lengthened(spectra: SpectralGrid, axis: Axis, low: float, high: float) -> A
     return replace(axis, values=np.concatenate(longer))
 
 
-def _continue(flux: NDArray[np.floating[Any]], old: tuple[Axis, ...], new: tuple[Axis, ...]) -> NDArray[np.float32]:
+def _continue(flux: Floats, old: tuple[Axis, ...], new: tuple[Axis, ...]) -> Float32Array:
     """Return the spectra of all nodes of the new axes, shape (n_node, n_pixel), from those of the old ones."""
     depth = -np.log(np.clip(flux, np.exp(-_DEEPEST), None))
     size = np.log(np.maximum(depth, _FAINTEST)).reshape(*[axis.values.size for axis in old], -1)

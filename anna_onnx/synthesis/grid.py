@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from anna_onnx.arrays import Float32Array, FloatArray
 from anna_onnx.errors import GridError
 from anna_onnx.labels import KNOWN
 from anna_onnx.trainingset import check_version
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 FORMAT = "anna-grid"
 FORMAT_VERSION = "1.1"
 EMBEDDED = "fgk_6619_6831.h5"
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +126,7 @@ class SpectralGrid:
     axes: tuple[Axis, ...]
     wavelength: FloatArray
     medium: Literal["air", "vacuum"]
-    coefficients: NDArray[np.float32] | None = None
+    coefficients: Float32Array | None = None
     attrs: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -170,7 +168,7 @@ class SpectralGrid:
         except (OSError, KeyError) as error:
             raise GridError(f"{path}: not a readable grid of spectra ({error})") from error
 
-    def read(self, pixels: slice = slice(None)) -> NDArray[np.float32]:
+    def read(self, pixels: slice = slice(None)) -> Float32Array:
         """Read what the spectra are made of, for a range of pixels.
 
         Returns

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anna_onnx._version import __version__
 from anna_onnx.ahead import in_order
+from anna_onnx.arrays import Float32Array, FloatArray
 from anna_onnx.errors import GridError, SpectrumError
 from anna_onnx.files import make_folder, replacing
 from anna_onnx.labels import nearest
@@ -27,7 +27,6 @@ from anna_onnx.trainingset import TrainingSet, TrainingSetWriter
 from .grid import SpectralGrid
 from .synthesizer import ROTATION, Synthesizer
 
-FloatArray = NDArray[np.float64]
 Range = tuple[float, float]
 
 WAVELENGTH = Grid(np.linspace(6625.0, 6825.0, 1001, dtype=np.float64), "air")
@@ -92,7 +91,7 @@ class Recipe:
 class Drawn:
     """A block of spectra: flux (n, n_pixel), labels (n, n_label), rv (n,) in km/s, id (n,) counted from 1."""
 
-    flux: NDArray[np.float32]
+    flux: Float32Array
     labels: FloatArray
     rv: FloatArray
     id: FloatArray

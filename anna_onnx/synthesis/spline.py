@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from anna_onnx.arrays import FloatArray
 
 
 def cardinal_splines(knots: FloatArray) -> FloatArray:

@@ -26,15 +26,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import Float32Array, FloatArray
 from anna_onnx.errors import GridError
 from anna_onnx.labels import KNOWN
 from anna_onnx.medium import C_KMS, convert
-from anna_onnx.resampling import FWHM, Grid
+from anna_onnx.resampling import FWHM, Grid, lagrange_weights
 
 from .grid import Axis, SpectralGrid
 from .spline import cardinal_splines, node_weights
-
-FloatArray = NDArray[np.float64]
 
 ROTATION = "vsini"
 """Name of the label that is no axis of the grid."""
@@ -301,7 +300,7 @@ def _transform(spectra: SpectralGrid, x0: float, x1: float, highest: float) -> t
     n = _fast_length(1.02 * n_data + 32)
     fade = np.linspace(0, 1, n - n_data + 2)[1:-1]
     fade = fade**2 * (3 - 2 * fade)
-    neighbours, weights = _lagrange(native, np.minimum(x0 + step * np.arange(n_data), native[-1]))
+    neighbours, weights = _neighbours(native, np.minimum(x0 + step * np.arange(n_data), native[-1]))
     n_frequency = min(int(highest * n * step / (2 * np.pi)) + 1, n // 2 + 1)
     components = spectra.read(pixels)
     transforms = np.empty((len(components), n_frequency), dtype=np.complex128)
@@ -313,7 +312,7 @@ def _transform(spectra: SpectralGrid, x0: float, x1: float, highest: float) -> t
     return transforms, n * step
 
 
-def _lagrange(known: FloatArray, wanted: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
+def _neighbours(known: FloatArray, wanted: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
     """Return the six neighbours of each point and the weights of the polynomial through them.
 
     Six points keep the interpolation error of the grid's own sampling far
@@ -321,13 +320,7 @@ def _lagrange(known: FloatArray, wanted: FloatArray) -> tuple[NDArray[np.intp], 
     """
     first = np.clip(np.searchsorted(known, wanted) - 3, 0, known.size - 6)
     neighbours = first[:, None] + np.arange(6)
-    node = known[neighbours]
-    weights = np.ones_like(node)
-    for i in range(6):
-        for j in range(6):
-            if i != j:
-                weights[:, i] *= (wanted - node[:, j]) / (node[:, i] - node[:, j])
-    return neighbours, weights
+    return neighbours, lagrange_weights(known[neighbours].T, wanted).T
 
 
 def _fast_length(at_least: float) -> int:
@@ -343,7 +336,7 @@ def _fast_length(at_least: float) -> int:
         n += 2
 
 
-def _with_mean(coefficients: NDArray[np.float32] | None, dtype: type[Any]) -> NDArray[Any] | None:
+def _with_mean(coefficients: Float32Array | None, dtype: type[Any]) -> NDArray[Any] | None:
     """Put a one before the coefficients, for the mean spectrum: the weights of the nodes sum to one."""
     if coefficients is None:
         return None

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from anna_onnx import config
+from anna_onnx.arrays import FloatArray, IntArray
 from anna_onnx.errors import TrainingError
 from anna_onnx.labels import Label, canonical, scale
 from anna_onnx.training.augmentation import Augmentation, Augmented, Pixels
@@ -154,7 +155,7 @@ class FileSource:
     def __init__(
         self,
         sets: Sequence[TrainingSet],
-        rows: NDArray[np.int64],
+        rows: IntArray,
         labels: Sequence[Label],
         seed: int,
         memory: float = 4e9,
@@ -226,7 +227,7 @@ class FileSource:
         pixels = Pixels(torch.as_tensor(self._wavelength), flux.device, float(velocity.abs().max()))
         return pixels.shift(flux, -velocity)
 
-    def _read_flux(self, rows: NDArray[np.int64]) -> Tensor:
+    def _read_flux(self, rows: IntArray) -> Tensor:
         """Read the flux of rows, NaN where the training set masks it."""
         flux = self._gather(self._images, rows)
         if any(mask is not None for mask in self._masks):
@@ -235,7 +236,7 @@ class FileSource:
             self._require_tame(flux[first : first + 4096], rows[first : first + 4096])
         return flux
 
-    def _require_tame(self, flux: Tensor, rows: NDArray[np.int64]) -> None:
+    def _require_tame(self, flux: Tensor, rows: IntArray) -> None:
         """Refuse infinite flux, and flux that stands for none: a single such pixel would spoil every weight."""
         wild = flux.abs() > WILD
         if wild.any():
@@ -246,7 +247,7 @@ class FileSource:
                 "a pixel that is not known must be NaN"
             )
 
-    def _gather(self, images: Sequence[NDArray[Any] | None], rows: NDArray[np.int64]) -> Tensor:
+    def _gather(self, images: Sequence[NDArray[Any] | None], rows: IntArray) -> Tensor:
         """Read rows, counted through all sets, as float32; zeros where a set has no such image."""
         result = np.zeros((len(rows), self._images[0].shape[1]), dtype=np.float32)
         part = np.searchsorted(self._first, rows, side="right") - 1
@@ -422,12 +423,12 @@ def _ignore_interrupt(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def evenly(n: int, most: int) -> NDArray[np.int64]:
+def evenly(n: int, most: int) -> IntArray:
     """Return rows, `most` at the most, spread over n that may be sorted."""
     return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
 
 
-def pick_labels(training_set: TrainingSet, labels: Sequence[Label]) -> NDArray[np.float64]:
+def pick_labels(training_set: TrainingSet, labels: Sequence[Label]) -> FloatArray:
     """Return the columns of some labels, shape (n, n_label).
 
     Raises
@@ -444,7 +445,7 @@ def pick_labels(training_set: TrainingSet, labels: Sequence[Label]) -> NDArray[n
     return training_set.labels[:, [names.index(canonical(label.name)) for label in labels]]
 
 
-def pick_errors(training_set: TrainingSet, labels: Sequence[Label]) -> NDArray[np.float64]:
+def pick_errors(training_set: TrainingSet, labels: Sequence[Label]) -> FloatArray:
     """Return the standard deviations of some labels, shape (n, n_label), from the columns ``aux/e_<label>``.
 
     Raises
@@ -461,7 +462,7 @@ def pick_errors(training_set: TrainingSet, labels: Sequence[Label]) -> NDArray[n
     return np.stack([np.asarray(columns[canonical(label.name)], dtype=np.float64) for label in labels], axis=1)
 
 
-def weigh(error: NDArray[np.float64]) -> NDArray[np.float64]:
+def weigh(error: FloatArray) -> FloatArray:
     """Return the weights of labels with errors of shape (n, n_label).
 
     One over the variance, to which the median variance is added: labels far better than most
@@ -469,13 +470,11 @@ def weigh(error: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     variance = error**2
     weight = 1 / (variance + np.maximum(np.nanmedian(variance, axis=0), np.finfo(np.float64).tiny))
-    result: NDArray[np.float64] = np.nan_to_num(weight / np.nanmean(weight, axis=0), nan=1.0)
+    result: FloatArray = np.nan_to_num(weight / np.nanmean(weight, axis=0), nan=1.0)
     return result
 
 
-def split_by_star(
-    ids: NDArray[np.generic], n_validation: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_by_star(ids: NDArray[np.generic], n_validation: int, seed: int) -> tuple[IntArray, IntArray]:
     """Split rows into training and validation so that no star is in both.
 
     Parameters
@@ -500,7 +499,7 @@ def split_by_star(
     return np.flatnonzero(~validates), np.flatnonzero(validates)
 
 
-def _velocities(sets: Sequence[TrainingSet], column: str | None) -> NDArray[np.float64] | None:
+def _velocities(sets: Sequence[TrainingSet], column: str | None) -> FloatArray | None:
     """Return the radial velocities of all spectra, km/s, 0 where one is not known; None where there are none."""
     stated = [(part, part.radial_velocity(column)) for part in sets]
     known = [velocity for _, velocity in stated if velocity is not None]
@@ -515,7 +514,7 @@ def _velocities(sets: Sequence[TrainingSet], column: str | None) -> NDArray[np.f
     )
 
 
-def _even_weights(scaled: NDArray[np.float64], labels: Sequence[Label], name: str | None) -> Tensor | None:
+def _even_weights(scaled: FloatArray, labels: Sequence[Label], name: str | None) -> Tensor | None:
     """Weigh each spectrum by one over the number of spectra in its twentieth of the label's range."""
     if name is None:
         return None

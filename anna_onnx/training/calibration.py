@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.calibration import LEVELS, ONE_SIGMA, Calibration, Trends, conformal_quantiles
 from anna_onnx.fit import COLUMNS
 
-FloatArray = NDArray[np.float64]
 HIDDEN = 16
 STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 2000, 1024, 5e-3, 0.01
 MANY_STARS = 6000

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.coverage import LEVELS, Coverage, measure_coverage
 from anna_onnx.training.calibration import fit_calibration
 
-FloatArray = NDArray[np.float64]
 N_FOLD = 5
 
 

@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.resampling import Grid
 from anna_onnx.training.augmentation import Pixels
 from anna_onnx.training.comparison import Emulator
 
-FloatArray = NDArray[np.float64]
 MAX_COMPONENTS, HIDDEN = 40, 64
 STEPS, BATCH, LEARNING_RATE = 4000, 256, 6e-3
 FILLS = 4

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.assessment import Assessment, Statistics, bound_text, summary_text
 from anna_onnx.bundle import Bundle, write
 from anna_onnx.calibration import ONE_SIGMA
@@ -30,8 +30,6 @@ from anna_onnx.training.checkpoint import hash_file
 from anna_onnx.training.export import infer_examples, known_snr
 from anna_onnx.training.task import Examples, make_examples
 from anna_onnx.trainingset import TrainingSet
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

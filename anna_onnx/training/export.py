@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anna_onnx import __version__, config
+from anna_onnx.arrays import Float32Array, FloatArray, IntArray
 from anna_onnx.blocks import Block, Setting
 from anna_onnx.bundle import Bundle, SelfTest, Sidecar, write
 from anna_onnx.calibration import ONE_SIGMA, Calibration
@@ -51,8 +51,6 @@ from anna_onnx.training.task import (
 )
 from anna_onnx.trainingset import TrainingSet
 
-FloatArray = NDArray[np.float64]
-Rows = NDArray[np.int64]
 # What onnxruntime reads since 2023: its version 1.15 is the first for Python 3.11.
 OPSET, IR_VERSION = 18, 8
 PARITY = 1e-5  # of a label's range
@@ -341,7 +339,7 @@ def calibrating(settings: config.Config) -> config.Config:
     return dataclasses.replace(settings, augmentation=dataclasses.replace(settings.augmentation, imperfect=imperfect))
 
 
-def share_out(n_spectrum: int, most: int) -> tuple[Rows, Rows]:
+def share_out(n_spectrum: int, most: int) -> tuple[IntArray, IntArray]:
     """Return the rows that sigma is adjusted on, and those that it is calibrated on: the same where there are few."""
     rows = np.arange(n_spectrum)
     half = n_spectrum // 2
@@ -358,7 +356,7 @@ def more_incomplete(settings: config.Config) -> config.Config:
 def draw_examples(
     settings: config.Config,
     spectra: TrainingSet,
-    rows: Rows,
+    rows: IntArray,
     labels: tuple[Label, ...],
     augmentation: Augmentation,
     draw: int = 0,
@@ -462,12 +460,12 @@ class Inferred:
         Of the errors, if the network infers it.
     """
 
-    flux: NDArray[np.float32]
+    flux: Float32Array
     values: FloatArray
     sigma: FloatArray
     true: FloatArray
     snr: FloatArray
-    flags: NDArray[np.int64]
+    flags: IntArray
     correlation: FloatArray | None
 
     @property

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from anna_onnx import config
+from anna_onnx.arrays import Float32Array, FloatArray
 from anna_onnx.bundle import Bundle
 from anna_onnx.fit import Fit, FitLimits
 from anna_onnx.hull import Hull
@@ -27,14 +27,12 @@ from anna_onnx.training.emulation import fit_emulator
 from anna_onnx.training.task import open_grid
 from anna_onnx.trainingset import TrainingSet
 
-FloatArray = NDArray[np.float64]
-Image = NDArray[np.float32]
 Infer = Callable[[Tensor], tuple[Tensor, Tensor]]
-Compare = Callable[[Image], Fit]
-Draw = Callable[[float | None], Image]
+Compare = Callable[[Float32Array], Fit]
+Draw = Callable[[float | None], Float32Array]
 """Gives clean spectra at an S/N; None: without noise."""
 Kinds = Mapping[str, Draw]
-Tests = Callable[[Image], list[tuple[FloatArray, FloatArray]]]
+Tests = Callable[[Float32Array], list[tuple[FloatArray, FloatArray]]]
 """Gives the noise of spectra, and the value that a threshold is for, of each test."""
 
 FALSE_ALARM = 0.01  # of clean spectra
@@ -117,7 +115,7 @@ def learn_comparison(
 
 
 @torch.no_grad()
-def usual_blur(comparison: Comparison, flux: Image, infer: Infer) -> float:
+def usual_blur(comparison: Comparison, flux: Float32Array, infer: Infer) -> float:
     """Return by how much the broadening of spectra without noise differs from their emulation, square pixels."""
     parts = [comparison.fit(part, *infer(part)).widening for part in torch.from_numpy(flux).split(PART)]
     low, high = np.quantile(np.concatenate(parts), [0.16, 0.84])
@@ -158,7 +156,7 @@ def learn_familiar(
     limits = None if comparison is None else usual_limits(comparison)
     session = Session(bundle)
 
-    def compare(flux: Image) -> Fit:
+    def compare(flux: Float32Array) -> Fit:
         fit = session.run(flux).fit
         assert fit is not None, "the network holds a comparison"
         return fit

@@ -12,13 +12,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from anna_onnx.arrays import Float32Array
 from anna_onnx.errors import TrainingError
 from anna_onnx.novelty import Novelty
 
-FloatArray = NDArray[np.float32]
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 LARGE = 1024  # numbers in a weight that is worth storing small
@@ -67,7 +66,7 @@ def store(network: bytes, precision: Precision) -> bytes:
     return content
 
 
-def _halve(weight: FloatArray, name: str) -> tuple[list[Any], Any]:
+def _halve(weight: Float32Array, name: str) -> tuple[list[Any], Any]:
     """Return a weight in float16, and the node that widens it."""
     largest = np.abs(weight).max()
     if largest > np.finfo(np.float16).max:
@@ -76,7 +75,7 @@ def _halve(weight: FloatArray, name: str) -> tuple[list[Any], Any]:
     return [stored], helper.make_node("Cast", [stored.name], [name], to=TensorProto.FLOAT)
 
 
-def _quantize(weight: FloatArray, name: str, axis: int) -> tuple[list[Any], Any]:
+def _quantize(weight: Float32Array, name: str, axis: int) -> tuple[list[Any], Any]:
     """Return a weight in int8 with the step of each row, and the node that widens it."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(axis=others, keepdims=True)

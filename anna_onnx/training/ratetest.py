@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from anna_onnx import config
+from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import MissingExtraError, TrainingError
 from anna_onnx.files import replacing
 from anna_onnx.progress import Progress, silent
@@ -26,7 +26,6 @@ from anna_onnx.training.optimization import cost_of, make_optimizer
 from anna_onnx.training.process import joined
 from anna_onnx.training.task import prepare_task
 
-FloatArray = NDArray[np.float64]
 LOWEST, HIGHEST = 1e-7, 1.0
 SMOOTHING = 0.9
 BLOWN_UP = 3.0  # times the first cost: the rate is too large by far
