@@ -21,7 +21,7 @@ from .facts import Facts
 from .fits import FitsFile, Header
 from .keyword_axis import axis
 from .options import ReadOptions
-from .orders import as_asked
+from .orders import merged_if_asked
 
 # BADPIX CRPIX SATPIX UNFIXABLE BADDARK BADFLAT BADERR NOSKY, SIG_SKYLINE, NOT_ENOUGH_PSF
 _BAD_BITS = 0xFF | 1 << 12 | 1 << 14
@@ -55,7 +55,7 @@ def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read an APOGEE file: the chips of a visit, or the combined spectrum of a star."""
     if _is_visit(fits):
         chips = _read_visit(fits, options)
-        return as_asked(chips, options)
+        return merged_if_asked(chips, options)
     return _read_star(fits, options)
 
 

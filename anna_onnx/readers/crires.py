@@ -17,7 +17,7 @@ from .assembly import Readings, assemble
 from .facts import from_headers
 from .fits import FitsFile, Hdu
 from .options import ReadOptions
-from .orders import as_asked
+from .orders import merged_if_asked
 from .units import to_angstrom
 
 _SPECTRUM = re.compile(r"^(\d+_\d+)_SPEC$")
@@ -36,7 +36,7 @@ def _orders(hdu: Hdu) -> list[str]:
 def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read the orders of all detectors, or merge them."""
     spectra = (spectrum for hdu in fits.hdus for spectrum in _read_detector(fits, hdu, options))
-    return as_asked(spectra, options)
+    return merged_if_asked(spectra, options)
 
 
 def _read_detector(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:

@@ -23,7 +23,7 @@ from .assembly import Readings, assemble
 from .facts import Facts, from_headers
 from .fits import FitsFile, Header
 from .options import ReadOptions
-from .orders import as_asked
+from .orders import merged_if_asked
 from .units import to_angstrom
 
 _INTENSITY = ("intensity", "star", "stokesi")
@@ -100,4 +100,4 @@ def orders(
         return None if values is None else values[piece]
 
     spectra = (assemble(wavelength[p], flux[p], facts, source, options, sigma=cut(sigma, p)) for p in pieces)
-    return as_asked(spectra, options)
+    return merged_if_asked(spectra, options)

@@ -18,7 +18,7 @@ from .assembly import Readings, assemble
 from .facts import Facts, from_headers
 from .fits import FitsFile, Header
 from .options import ReadOptions
-from .orders import as_asked
+from .orders import merged_if_asked
 from .units import to_angstrom
 
 _OBSERVATORIES = ("ESO", "TNG", "OHP", "HIERARCH ESO")
@@ -38,7 +38,7 @@ def _prefix(header: Header) -> str | None:
 def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read the orders, or merge them."""
     orders = _read_orders(fits, options)
-    return as_asked(orders, options)
+    return merged_if_asked(orders, options)
 
 
 def _read_orders(fits: FitsFile, options: ReadOptions) -> Readings:

@@ -20,7 +20,7 @@ from .facts import Facts
 from .fits import FitsFile, Hdu, Header
 from .keyword_axis import axis
 from .options import ReadOptions
-from .orders import as_asked
+from .orders import merged_if_asked
 from .tables import read_columns
 
 _R_LOW, _R_MEDIUM = 1800.0, 7500.0
@@ -39,7 +39,7 @@ def read(fits: FitsFile, options: ReadOptions) -> Readings:
     if len(fits.primary.shape) == 2:
         return _read_image(fits, options)
     spectra = _read_tables(fits, options)
-    return as_asked(spectra, options)
+    return merged_if_asked(spectra, options)
 
 
 def _facts(header: Header, resolution: float) -> Facts:

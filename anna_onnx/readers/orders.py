@@ -27,7 +27,7 @@ class _Pixels(NamedTuple):
     weight: FloatArray
 
 
-def as_asked(spectra: Readings, options: ReadOptions) -> Readings:
+def merged_if_asked(spectra: Readings, options: ReadOptions) -> Readings:
     """Return the spectra of one star as they come, or merged when the user asks for that.
 
     Raises
@@ -38,7 +38,7 @@ def as_asked(spectra: Readings, options: ReadOptions) -> Readings:
     return _merged(spectra) if options.merge_orders else spectra
 
 
-def as_asked_if_pieces(spectra: Readings, options: ReadOptions, *, are_stars: bool = False) -> Readings:
+def merged_if_pieces(spectra: Readings, options: ReadOptions, *, are_stars: bool = False) -> Readings:
     """Return spectra of which the file does not say what they are, merged when asked for and where they can be pieces.
 
     Pieces of one star bear one name, are in one medium and frame, and follow

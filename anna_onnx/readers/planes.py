@@ -26,7 +26,7 @@ from .facts import Facts, from_headers, medium_in
 from .fits import FitsFile, Hdu
 from .keyword_axis import axis
 from .options import ReadOptions
-from .orders import as_asked
+from .orders import merged_if_asked
 from .units import to_angstrom
 
 _IN_NM = ("SPIROU", "NIRPS")  # which do not say so
@@ -107,7 +107,7 @@ def _of_version(found: Sequence[Hdu], flux: Hdu) -> Hdu | None:
 def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """Read one spectrum a row, or merge the rows."""
     rows = (spectrum for images in _find(fits) for spectrum in _read_rows(fits, images, options))
-    return as_asked(rows, options)
+    return merged_if_asked(rows, options)
 
 
 def _read_rows(fits: FitsFile, images: _Images, options: ReadOptions) -> Readings:

@@ -18,7 +18,7 @@ from .assembly import Readings, assemble
 from .facts import from_headers
 from .fits import FitsFile, Hdu
 from .options import ReadOptions
-from .orders import as_asked
+from .orders import merged_if_asked
 from .units import to_angstrom
 
 FEWEST = 16  # pixels of a row that is seen to ascend
@@ -66,7 +66,7 @@ def read(fits: FitsFile, options: ReadOptions) -> Readings:
 def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:
     """Read one spectrum a plane, or merge the planes."""
     planes = _read_planes(fits, hdu, options)
-    return as_asked(planes, options)
+    return merged_if_asked(planes, options)
 
 
 def _read_planes(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:

@@ -23,7 +23,7 @@ from .columns import Column, Roles, medium_of, understand, unit_of, values_of
 from .facts import Facts, from_headers
 from .fits import FitsFile, Hdu, Header
 from .options import ReadOptions
-from .orders import as_asked, as_asked_if_pieces
+from .orders import merged_if_asked, merged_if_pieces
 from .units import to_angstrom
 
 _ID = ("object", "target", "targetid", "source_id", "sdss_id", "obsid", "id", "name", "star", "sobject_id", "uid")
@@ -55,7 +55,7 @@ def read(fits: FitsFile, options: ReadOptions) -> Readings:
     after = [hdu for hdu in fits.hdus[first.index + 1 :] if hdu.is_table and not _NO_STAR.search(hdu.name)]
     tables = [first, *(hdu for hdu in after if [column.name for column in hdu.columns] == names)]
     spectra = chain.from_iterable(read_hdu(fits, hdu, options) for hdu in tables)
-    return as_asked_if_pieces(spectra, options, are_stars="PYP_SPEC" in fits.primary.header)
+    return merged_if_pieces(spectra, options, are_stars="PYP_SPEC" in fits.primary.header)
 
 
 def lacking(fits: FitsFile) -> str:
@@ -138,7 +138,7 @@ def read_columns(
         facts = facts.known(medium="vacuum").noted("medium vacuum: UCD em.wl, which ESO's Phase 3 standard means so")
     spectra = _spectra(columns, roles, facts, Source(path, hdu), options, headers)
     has_orders = any(column.key in _ORDER for column in columns)
-    return as_asked(spectra, options) if has_orders else as_asked_if_pieces(spectra, options)
+    return merged_if_asked(spectra, options) if has_orders else merged_if_pieces(spectra, options)
 
 
 def _with_numeric_mask(roles: Roles, where: str) -> Roles:
