@@ -9,7 +9,7 @@ import click
 
 from anna_onnx import __version__
 
-from .group import Group, printable, progress_bar
+from .group import Group, printable, progress_bar, reading_options, several
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,6 +63,19 @@ def _regions(
     return tuple(_range(_context, _option, text) for text in texts)
 
 
+grid_options = several(
+    click.option("--seed", type=click.IntRange(0), default=1, show_default=True),
+    click.option("--wavelength", default="6625:6825:0.2", show_default=True, help="first:last:step in Å, or a file."),
+    click.option("--medium", type=click.Choice(["air", "vacuum"]), default="air", show_default=True),
+    click.option("--range", "ranges", multiple=True, callback=_ranges, help="name=low:high; default: the whole axis."),
+    click.option("--rv", default="-100:100", show_default=True, callback=_range, help="Radial velocities, km/s."),
+    click.option("--fwhm", type=float, help="Of the instrument's profile, Å.  [default: 0.6]"),
+    click.option("--resolution", type=float, help="Resolving power instead of --fwhm."),
+    click.option("--limb-darkening", type=click.FloatRange(0, 1), default=0.6, show_default=True),
+)
+"""They say which spectra are made of a grid of synthetic ones."""
+
+
 @main.command()
 @click.argument("params", type=click.Path(dir_okay=False), default="params.toml")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of training, in place of the recipe's.")
@@ -80,14 +93,7 @@ def init(params: str, steps: int | None, force: bool) -> None:
 @click.option("-n", "n", type=click.IntRange(1), default=5000, show_default=True, help="Number of spectra.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Training set (.h5) to write.")
 @click.option("--fits", type=click.Path(file_okay=False), help="Folder for one FITS file a spectrum.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
-@click.option("--wavelength", default="6625:6825:0.2", show_default=True, help="first:last:step in Å, or a file.")
-@click.option("--medium", type=click.Choice(["air", "vacuum"]), default="air", show_default=True)
-@click.option("--range", "ranges", multiple=True, callback=_ranges, help="name=low:high; default: the whole axis.")
-@click.option("--rv", default="-100:100", show_default=True, callback=_range, help="Radial velocities, km/s.")
-@click.option("--fwhm", type=float, help="Of the instrument's profile, Å.  [default: 0.6]")
-@click.option("--resolution", type=float, help="Resolving power instead of --fwhm.")
-@click.option("--limb-darkening", type=click.FloatRange(0, 1), default=0.6, show_default=True)
+@grid_options
 @click.option("--snr", type=click.FloatRange(0, min_open=True), help="Add white noise; default: none.")
 @click.option("--processes", type=click.IntRange(1), help="Default: as many as cores, for large sets.")
 def simulate(
@@ -118,14 +124,7 @@ def simulate(
 @click.option("--template", type=click.Path(exists=True, dir_okay=False), help="S/N of each pixel relative to --snr.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Table to write: .csv or .ecsv.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Plot to write: .png, .pdf, ...")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
-@click.option("--wavelength", default="6625:6825:0.2", show_default=True, help="first:last:step in Å, or a file.")
-@click.option("--medium", type=click.Choice(["air", "vacuum"]), default="air", show_default=True)
-@click.option("--range", "ranges", multiple=True, callback=_ranges, help="name=low:high; default: the whole axis.")
-@click.option("--rv", default="-100:100", show_default=True, callback=_range, help="Radial velocities, km/s.")
-@click.option("--fwhm", type=float, help="Of the instrument's profile, Å.  [default: 0.6]")
-@click.option("--resolution", type=float, help="Resolving power instead of --fwhm.")
-@click.option("--limb-darkening", type=click.FloatRange(0, 1), default=0.6, show_default=True)
+@grid_options
 def limit(
     grid: str | None,
     wavelength: str,
@@ -175,12 +174,7 @@ def limit(
 @click.option("--min-coverage", type=click.FloatRange(0, 1), help="Of the wavelengths.  [default: 0.99]")
 @click.option("--keep", multiple=True, help="Flag that is no reason to leave a spectrum out, such as not_normalized.")
 @click.option("--report", type=click.Path(dir_okay=False), help="What became of each spectrum.  [default: OUTPUT.csv]")
-@click.option("--medium", type=click.Choice(["air", "vacuum"]), help="Medium of the spectra.")
-@click.option("--frame", type=click.Choice(["topocentric", "barycentric", "rest"]), help="Frame of the spectra.")
-@click.option("--hdu", help="FITS extension to read, by number or name.")
-@click.option("--wave-unit", help="Unit of the wavelengths, such as nm.")
-@click.option("--columns", help="Columns of wavelength, flux and error, such as wave,flux,err.")
-@click.option("--merge-orders", is_flag=True, help="Merge echelle orders into one spectrum.")
+@reading_options
 def pack(labels: str, files: tuple[str, ...], output: str, report: str | None, **options: Any) -> None:
     """Build a training set from FILES of spectra and LABELS, a table (CSV, ECSV, FITS, VOTable).
 
@@ -353,12 +347,7 @@ def test(
 @click.option("--grid", help="Grid to compare with: a file, or 'default'.  [default: the model's]")
 @click.option("--most", type=click.IntRange(1), default=200, show_default=True, help="Spectra to look at.")
 @click.option("--resolution", type=click.FloatRange(1, min_open=True), help="Resolving power of the spectra.")
-@click.option("--medium", type=click.Choice(["air", "vacuum"]), help="Medium of the wavelengths.")
-@click.option("--frame", type=click.Choice(["topocentric", "barycentric", "rest"]), help="Frame of the wavelengths.")
-@click.option("--hdu", help="FITS extension to read, by number or name.")
-@click.option("--wave-unit", help="Unit of the wavelengths, such as nm.")
-@click.option("--columns", help="Columns of wavelength, flux and error, such as wave,flux,err.")
-@click.option("--merge-orders", is_flag=True, help="Merge echelle orders into one spectrum.")
+@reading_options
 def doctor(model: str, files: tuple[str, ...], **options: Any) -> None:
     """Say whether the spectra in FILES are like those that MODEL was trained on, and what would have to change.
 

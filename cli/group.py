@@ -1,4 +1,4 @@
-"""What the two commands share: errors without a traceback, and progress on a terminal or in a log."""
+"""What the two commands share: options, errors without a traceback, and progress on a terminal or in a log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,31 @@ from anna_onnx.errors import AnnaError
 from anna_onnx.progress import Progress, silent
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def several(*options: Decorator) -> Decorator:
+    """Return a decorator that adds several options, in this order."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+reading_options = several(
+    click.option("--medium", type=click.Choice(["air", "vacuum"]), help="Medium of the wavelengths."),
+    click.option(
+        "--frame", type=click.Choice(["topocentric", "barycentric", "rest"]), help="Frame of the wavelengths."
+    ),
+    click.option("--hdu", help="FITS extension to read, by number (the primary is 0) or name."),
+    click.option("--wave-unit", help="Unit of the wavelengths, such as nm."),
+    click.option("--columns", help="Columns of wavelength, flux and error, such as wave,flux,err or 1,2,3."),
+    click.option("--merge-orders", is_flag=True, help="Merge echelle orders into one spectrum."),
+)
+"""They say what a file does not say itself."""
 
 
 class Group(click.Group):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from anna_onnx import __version__
 
-from .group import Group, interruptible, printable, progress_bar
+from .group import Group, interruptible, printable, progress_bar, reading_options
 
 # Every block of spectra has a thread of its own; numpy's must not compete. To be said before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -27,23 +26,6 @@ DEVICE = click.option(
     show_default=True,
     help="Where to run the network; never another place than this.",
 )
-
-
-def reading_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say what a file does not say itself."""
-    options = (
-        click.option("--medium", type=click.Choice(["air", "vacuum"]), help="Medium of the wavelengths."),
-        click.option(
-            "--frame", type=click.Choice(["topocentric", "barycentric", "rest"]), help="Frame of the wavelengths."
-        ),
-        click.option("--hdu", help="FITS extension to read, by number (the primary is 0) or name."),
-        click.option("--wave-unit", help="Unit of the wavelengths, such as nm."),
-        click.option("--columns", help="Columns of wavelength, flux and error, such as wave,flux,err or 1,2,3."),
-        click.option("--merge-orders", is_flag=True, help="Merge echelle orders into one spectrum."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def run() -> None:
