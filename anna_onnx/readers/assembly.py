@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,7 @@ HUGE_ERROR = 1e10  # APOGEE and others write this for "no measurement", unless f
 FAR_ABOVE = 10.0  # median fluxes
 GAP_OF_ZEROS = 5
 
-
+ErrorKind = Literal["sigma", "ivar", "variance"]
 _T = TypeVar("_T")
 
 
@@ -207,14 +207,12 @@ def number_names(values: NDArray[Any]) -> list[str]:
     return [f"{value:.0f}" if float(value).is_integer() else str(value) for value in values.tolist()]
 
 
-def sigma_from_ivar(ivar: ArrayLike) -> FloatArray:
-    """Return standard deviations from inverse variances; infinite where these are not positive."""
-    ivar = np.asarray(ivar, dtype=np.float64)
+def as_sigma(errors: ArrayLike, kind: ErrorKind) -> FloatArray:
+    """Return standard deviations: infinite where an inverse variance is not positive, NaN where a variance is not."""
+    errors = np.asarray(errors, dtype=np.float64)
+    if kind == "sigma":
+        return errors
+    if kind == "variance":
+        return np.sqrt(np.where(errors > 0, errors, np.nan))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(ivar > 0, 1 / np.sqrt(ivar), np.inf)
-
-
-def sigma_from_variance(variance: ArrayLike) -> FloatArray:
-    """Return standard deviations from variances; NaN where these are not positive."""
-    variance = np.asarray(variance, dtype=np.float64)
-    return np.sqrt(np.where(variance > 0, variance, np.nan))
+        return np.where(errors > 0, 1 / np.sqrt(errors), np.inf)

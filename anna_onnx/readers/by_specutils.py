@@ -8,7 +8,7 @@ seconds to import, and is not imported before it is needed.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,13 +19,18 @@ from anna_onnx.errors import AnnaError, ReadError, UnknownLayoutError
 from anna_onnx.quantity import Numbers, unpack
 from anna_onnx.spectrum import Source, Spectrum
 
-from .assembly import assemble, sigma_from_ivar, sigma_from_variance
+from .assembly import ErrorKind, as_sigma, assemble
 from .facts import Facts
 from .options import ReadOptions
 
 _GUESSING = frozenset({"wcs1d-fits", "tabular-fits", "iraf", "ASCII", "ECSV", "IPAC"})
 _NO_STAR = frozenset({"sky", "unreduced"})  # what its loaders of several surveys call further spectra of a file
-_POWER = {"std": 1, "var": 2, "ivar": -2}  # of the flux in the unit of its uncertainty
+# What an uncertainty holds, and the power of the flux in its unit.
+_UNCERTAINTIES: Mapping[str, tuple[ErrorKind, int]] = {
+    "std": ("sigma", 1),
+    "var": ("variance", 2),
+    "ivar": ("ivar", -2),
+}
 
 
 def read(path: str, options: ReadOptions, refusal: UnknownLayoutError) -> Iterator[Spectrum]:
@@ -122,11 +127,10 @@ def standard_deviation(uncertainty: Any, unit: Any) -> FloatArray | None:
     """
     if uncertainty is None:
         return None
-    kind, values = uncertainty.uncertainty_type, np.asarray(uncertainty.array, dtype=np.float64)
-    if kind not in _POWER:
-        raise ReadError(f"uncertainties of type '{kind}': needed std, var or ivar")
+    stated, values = uncertainty.uncertainty_type, np.asarray(uncertainty.array, dtype=np.float64)
+    if stated not in _UNCERTAINTIES:
+        raise ReadError(f"uncertainties of type '{stated}': needed std, var or ivar")
+    kind, power = _UNCERTAINTIES[stated]
     if uncertainty.unit is not None:
-        values = Numbers("uncertainty", values, None, uncertainty.unit).to(unit ** _POWER[kind]).values
-    if kind == "std":
-        return values
-    return sigma_from_variance(values) if kind == "var" else sigma_from_ivar(values)
+        values = Numbers("uncertainty", values, None, uncertainty.unit).to(unit**power).values
+    return as_sigma(values, kind)

@@ -11,10 +11,10 @@ import numpy as np
 
 from anna_onnx.errors import NoWavelengthError, ReadError
 
+from .assembly import ErrorKind
 from .facts import medium_in
 from .units import UNSTATED, split_log
 
-ErrorKind = Literal["sigma", "ivar", "variance"]
 _IN_WORDS = {"ivar": "inverse variances", "variance": "variances"}
 
 

@@ -17,7 +17,7 @@ from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import ReadError
 from anna_onnx.spectrum import Source, Spectrum
 
-from .assembly import assemble, sigma_from_ivar
+from .assembly import as_sigma, assemble
 from .facts import Facts
 from .fits import FitsFile, Hdu
 from .options import ReadOptions
@@ -58,7 +58,7 @@ def read(fits: FitsFile, options: ReadOptions) -> Iterator[Spectrum]:
                 facts,
                 Source(fits.path, arm.flux.index, row),
                 options,
-                sigma=sigma_from_ivar(ivar[row]),
+                sigma=as_sigma(ivar[row], "ivar"),
                 bad=None if mask is None else mask[row] != 0,
             )
             for arm, (flux, ivar, mask) in zip(arms, images, strict=True)

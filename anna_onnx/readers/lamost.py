@@ -15,7 +15,7 @@ from anna_onnx.errors import ReadError
 from anna_onnx.medium import C_KMS
 from anna_onnx.spectrum import Source
 
-from .assembly import Readings, assemble, sigma_from_ivar
+from .assembly import Readings, as_sigma, assemble
 from .facts import Facts
 from .fits import FitsFile, Hdu, Header
 from .keyword_axis import axis
@@ -70,7 +70,7 @@ def _read_image(fits: FitsFile, options: ReadOptions) -> Readings:
     wavelength, _ = axis(hdu.header, hdu.shape[1], options, fits.path)
     bad = np.asarray(image[3] != 0) if hdu.shape[0] > 3 else None
     facts = _facts(hdu.header, _R_LOW)
-    sigma = sigma_from_ivar(image[1])
+    sigma = as_sigma(image[1], "ivar")
     yield assemble(wavelength, image[0], facts, Source(fits.path, 0), options, sigma=sigma, bad=bad)
 
 

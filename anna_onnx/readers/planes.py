@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from anna_onnx.arrays import FloatArray
 from anna_onnx.spectrum import Source
 
-from .assembly import Readings, assemble, sigma_from_ivar, sigma_from_variance
+from .assembly import ErrorKind, Readings, as_sigma, assemble
 from .facts import Facts, from_headers, medium_in
 from .fits import FitsFile, Hdu
 from .keyword_axis import axis
@@ -113,7 +113,7 @@ def read(fits: FitsFile, options: ReadOptions) -> Readings:
 def _read_rows(fits: FitsFile, images: _Images, options: ReadOptions) -> Readings:
     flux = np.atleast_2d(images.flux.image())
     wavelength, facts = _wavelengths(fits, images, options)
-    sigma = _sigma(images.error)
+    sigma = None if images.error is None else as_sigma(np.atleast_2d(images.error.image()), _kind(images.error.name))
     mask = None if images.mask is None else np.atleast_2d(images.mask.image()) != 0
     for row in range(len(flux)):
         if not (wavelength[row] > 0).any():
@@ -152,10 +152,8 @@ def _wavelengths(fits: FitsFile, images: _Images, options: ReadOptions) -> tuple
     return np.broadcast_to(values, (images.flux.size // values.shape[-1], values.shape[-1])), facts
 
 
-def _sigma(hdu: Hdu | None) -> Any:
-    if hdu is None:
-        return None
-    values = np.atleast_2d(hdu.image())
-    if hdu.name in _IVAR or _INVERSE.search(hdu.name):
-        return sigma_from_ivar(values)
-    return sigma_from_variance(values) if hdu.name in _VARIANCE or _SQUARED.search(hdu.name) else values
+def _kind(name: str) -> ErrorKind:
+    """Return what an image of errors holds, by its name."""
+    if name in _IVAR or _INVERSE.search(name):
+        return "ivar"
+    return "variance" if name in _VARIANCE or _SQUARED.search(name) else "sigma"

@@ -21,7 +21,7 @@ from anna_onnx.medium import C_KMS
 from anna_onnx.spectrum import Source
 
 from . import apogee
-from .assembly import Readings, assemble, sigma_from_ivar
+from .assembly import Readings, as_sigma, assemble
 from .columns import Column, values_of
 from .facts import Facts
 from .fits import FitsFile, Hdu, Header
@@ -128,7 +128,7 @@ def _read_plate(fits: FitsFile, options: ReadOptions) -> Readings:
             facts.known(id=f"{facts.id}-{row + 1}", radial_velocity=None),
             Source(fits.path, 0, row),
             options,
-            sigma=None if ivar is None else sigma_from_ivar(ivar[row]),
+            sigma=None if ivar is None else as_sigma(ivar[row], "ivar"),
             bad=None if mask is None else pixel_bits(mask[row]),
         )
 

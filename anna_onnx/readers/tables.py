@@ -18,7 +18,7 @@ from anna_onnx.errors import ReadError
 from anna_onnx.spectrum import Source, Spectrum
 
 from . import gaia
-from .assembly import Readings, assemble, attempt, sigma_from_ivar, sigma_from_variance
+from .assembly import Readings, as_sigma, assemble, attempt
 from .columns import Column, Roles, medium_of, understand, unit_of, values_of
 from .facts import Facts, from_headers
 from .fits import FitsFile, Hdu, Header
@@ -172,7 +172,8 @@ def _spectra(
         known = gaia.recognize(wavelength, facts.noted(*notes))
         if source.row is not None and source.row < len(names):
             known = known.known(id=names[source.row])
-        sigma, bad = _sigma(error, roles), None if mask is None else _bad(mask, roles.mask, headers)
+        sigma = None if error is None else as_sigma(error, roles.kind)
+        bad = None if mask is None else _bad(mask, roles.mask, headers)
         return assemble(wavelength, flux, known, source, options, sigma=sigma, bad=bad)
 
     for row, arrays in _rows(roles, str(source)):
@@ -202,14 +203,6 @@ def _wavelength(
         values = base**values
     wavelength, notes = to_angstrom(values, unit_of(roles.wavelength), options.wave_unit, where, default="Angstrom")
     return wavelength, notes if base == roles.log else (*notes, "natural logarithms, from their size")
-
-
-def _sigma(error: NDArray[Any] | None, roles: Roles) -> FloatArray | None:
-    if error is None:
-        return None
-    if roles.kind == "ivar":
-        return sigma_from_ivar(error)
-    return sigma_from_variance(error) if roles.kind == "variance" else np.asarray(error, dtype=np.float64)
 
 
 def _bad(mask: NDArray[Any], column: Column | None, headers: Sequence[Header]) -> BoolArray:
