@@ -24,20 +24,21 @@ class Column:
 
     Attributes
     ----------
-    name, unit, ucd, utype : str
-        Empty when not stated.
+    name : str
     n_row : int
     load : callable
         Returns the values, shape (n_row,) or (n_row, n_pixel), or a list
         of arrays when the cells differ in length.
+    unit, ucd, utype : str
+        Empty when not stated.
     """
 
     name: str
-    unit: str
-    ucd: str
-    utype: str
     n_row: int
     load: Callable[[], Any]
+    unit: str = ""
+    ucd: str = ""
+    utype: str = ""
 
     @property
     def key(self) -> str:

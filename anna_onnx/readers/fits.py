@@ -434,7 +434,7 @@ def _named_column(header: Header, i: int, n_row: int, load: Callable[[], Any]) -
     from .columns import Column  # images have none
 
     name = header.text(f"TTYPE{i}") or f"col{i}"
-    return Column(name, header.text(f"TUNIT{i}"), header.text(f"TUCD{i}"), header.text(f"TUTYP{i}"), n_row, load)
+    return Column(name, n_row, load, header.text(f"TUNIT{i}"), header.text(f"TUCD{i}"), header.text(f"TUTYP{i}"))
 
 
 def _ascii_table(index: int, header: Header, data: Any, start: int, path: str) -> Hdu:

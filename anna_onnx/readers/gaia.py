@@ -48,7 +48,7 @@ def with_wavelength(columns: Sequence[Column], where: str) -> Sequence[Column]:
     if len(cells) == 0 or np.shape(cells[0]) != (N_PIXEL,):
         return columns
     tiled = np.broadcast_to(grid(), (flux.n_row, N_PIXEL))
-    return [*columns, Column("wavelength", "nm", "em.wl", "", flux.n_row, lambda: tiled)]
+    return [*columns, Column("wavelength", flux.n_row, lambda: tiled, "nm", "em.wl")]
 
 
 def recognize(wavelength: FloatArray, facts: Facts) -> Facts:

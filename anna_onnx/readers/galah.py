@@ -81,4 +81,4 @@ def _read_fit(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:
 
 def _inverted(used: Column) -> Column:
     """Return the mask of the pixels that the fit left out."""
-    return Column("mask", "", "", "", used.n_row, lambda: np.asarray(used.load()) == 0)
+    return Column("mask", used.n_row, lambda: np.asarray(used.load()) == 0)

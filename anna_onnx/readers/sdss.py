@@ -165,4 +165,4 @@ def _logarithmic(hdu: Hdu, flux: Column, where: str) -> Column:
         raise ReadError(f"{where}: neither a wavelength column nor CRVAL, CDELT and NPIXELS")
     wavelength = 10 ** (first + step * np.arange(int(n_pixel)))
     tiled = np.broadcast_to(wavelength, (flux.n_row, wavelength.size))
-    return Column("wavelength", "Angstrom", "", "", flux.n_row, lambda: tiled)
+    return Column("wavelength", flux.n_row, lambda: tiled, "Angstrom")

@@ -333,7 +333,7 @@ def _numbered(layout: _Layout) -> list[tuple[list[str], list[str]]]:
 
 def _named(names: Sequence[str], units: Sequence[str], numbers: Sequence[NDArray[Any]]) -> list[Column]:
     return [
-        Column(name, unit, "", "", values.size, partial(np.asarray, values))
+        Column(name, values.size, partial(np.asarray, values), unit)
         for name, unit, values in zip(names, units or [""] * len(names), numbers, strict=True)
     ]
 

@@ -68,7 +68,7 @@ def read_ecsv(path: str, text: str, options: ReadOptions) -> Readings:
 def _column(field: Any, array: Any) -> Column:
     values = _plain(array[field.name if field.name in array.dtype.names else field.ID])
     unit = "" if field.unit is None else str(field.unit)
-    return Column(field.name, unit, field.ucd or "", field.utype or "", len(values), lambda: values)
+    return Column(field.name, len(values), lambda: values, unit, field.ucd or "", field.utype or "")
 
 
 def _ecsv_column(column: Any) -> Column:
@@ -76,11 +76,11 @@ def _ecsv_column(column: Any) -> Column:
     unit = "" if column.unit is None else str(column.unit)
     return Column(
         column.name,
+        len(values),
+        lambda: values,
         unit,
         str(column.meta.get("ucd", "")),
         str(column.meta.get("utype", "")),
-        len(values),
-        lambda: values,
     )
 
 
