@@ -152,7 +152,7 @@ class Assessment:
         )
         return Statistics(
             name=label.name,
-            unit=label.unit or "",
+            unit=label.unit,
             bias=float(bias),
             scatter=float(scatter),
             robust_scatter=float(robust_scatter),

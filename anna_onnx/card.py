@@ -31,7 +31,7 @@ def model_card(bundle: Bundle, notes: str = "") -> str:
         "",
         "| label | unit | range | bias | scatter | robust scatter | rms | inside the 68 % interval |",
         "|---|---|---|---|---|---|---|---|",
-        *(_label_row(label.name, label.unit or "", label.low, label.high, about) for label in sidecar.labels),
+        *(_label_row(label.name, label.unit, label.low, label.high, about) for label in sidecar.labels),
         "",
         f"Measured on the {about.get('calibrated_on', 'validation set')} with the augmentation of the training.",
         "",

@@ -180,7 +180,7 @@ def _summary(found: Explanation) -> str:
     return escape(f"S/N {snr} · covers {found.coverage:.0%} · flags: {names(found.flags) or 'none'}")
 
 
-def _unit(unit: str | None) -> str:
+def _unit(unit: str) -> str:
     """Return the unit of a difference, with a space before it: of logarithms it is plain dex."""
     return "" if not unit else " dex" if unit.startswith("dex(") else f" {unit.replace(' ', '')}"
 

@@ -60,8 +60,8 @@ class Label:
     name: str
     low: float
     high: float
-    unit: str | None = None
-    ucd: str | None = None
+    unit: str = None  # type: ignore[assignment]  # always a string after __post_init__
+    ucd: str = None  # type: ignore[assignment]  # as well
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -70,7 +70,7 @@ class Label:
             raise AnnaError(f"label {self.name}: low {self.low} and high {self.high} do not make a range")
         object.__setattr__(self, "low", float(self.low))
         object.__setattr__(self, "high", float(self.high))
-        unit, ucd = KNOWN.get(canonical(self.name), ("", ""))
+        unit, ucd = _usual(self.name)
         if self.unit is None:
             object.__setattr__(self, "unit", unit)
         if self.ucd is None:
@@ -85,6 +85,15 @@ class Label:
 def canonical(name: str) -> str:
     """Return the field's standard name of a label: ``temperature`` -> ``teff``."""
     return ALIASES.get(name.lower(), name.lower())
+
+
+def unit_of(name: str) -> str:
+    """Return the usual unit of a well-known label, in astropy's spelling, or nothing."""
+    return _usual(name)[0]
+
+
+def _usual(name: str) -> tuple[str, str]:
+    return KNOWN.get(canonical(name), ("", ""))
 
 
 def is_unit(text: str) -> bool:

@@ -27,7 +27,7 @@ from anna_onnx.continuum import Normalization
 from anna_onnx.errors import AnnaError, TrainingSetError
 from anna_onnx.files import expand, replacing, writing
 from anna_onnx.flags import Flag, names
-from anna_onnx.labels import KNOWN, Label, canonical, nearest
+from anna_onnx.labels import KNOWN, canonical, nearest, unit_of
 from anna_onnx.preparation import Preparation, Prepared, PrepareOptions
 from anna_onnx.progress import Progress, silent
 from anna_onnx.readers import ReadOptions, read_each
@@ -623,6 +623,4 @@ def _likely_labels(names: Iterable[str], skip: set[str]) -> list[str]:
 
 def _unit(column: Any, name: str) -> str:
     """Return the unit that the table states, else that of a well-known label."""
-    if column.unit is not None:
-        return str(column.unit)
-    return Label(name, 0, 1).unit or ""
+    return unit_of(name) if column.unit is None else str(column.unit)

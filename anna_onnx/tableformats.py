@@ -371,7 +371,7 @@ def _votable_cells(column: Column, values: Sequence[str]) -> Sequence[str]:
 
 
 def _value_and_error(label: Label) -> tuple[Column, Column]:
-    unit, ucd = label.unit or "", label.ucd or ""
+    unit, ucd = label.unit, label.ucd
     return (
         Column(label.name, "number", f"{label.name}, inferred", unit, ucd),
         Column(f"e_{label.name}", "number", f"68 % error of {label.name}", _difference(unit), _ucd("stat.error", ucd)),
@@ -379,7 +379,7 @@ def _value_and_error(label: Label) -> tuple[Column, Column]:
 
 
 def _interval(label: Label, what: str) -> tuple[Column, Column]:
-    unit, ucd = label.unit or "", label.ucd or ""
+    unit, ucd = label.unit, label.ucd
     return (
         Column(f"{label.name}_lo", "number", f"lower end of the {what} of {label.name}", unit, _ucd("stat.min", ucd)),
         Column(f"{label.name}_hi", "number", f"upper end of the {what} of {label.name}", unit, _ucd("stat.max", ucd)),
@@ -388,7 +388,7 @@ def _interval(label: Label, what: str) -> tuple[Column, Column]:
 
 def _correlation(first: Label, second: Label) -> Column:
     name, meaning = f"corr_{first.name}_{second.name}", f"correlation of the errors of {first.name} and {second.name}"
-    return Column(name, "number", meaning, ucd=_ucd("stat.correlation", _ucd(first.ucd or "", second.ucd or "")))
+    return Column(name, "number", meaning, ucd=_ucd("stat.correlation", _ucd(first.ucd, second.ucd)))
 
 
 def _difference(unit: str) -> str:

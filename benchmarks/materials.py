@@ -127,7 +127,7 @@ def write_training_set(path: Path, n: int, grid: Grid = GRID) -> None:
     """Write n spectra on the grid of a model."""
     random = np.random.default_rng(4)
     base = spectra(1000, random, grid.wavelength)
-    names, units = [label.name for label in LABELS], [label.unit or "" for label in LABELS]
+    names, units = [label.name for label in LABELS], [label.unit for label in LABELS]
     with TrainingSetWriter(path, grid, names, units, n) as writer:
         for first in range(0, n, 1000):
             rows = min(1000, n - first)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import LegacyError
 from anna_onnx.files import replacing
-from anna_onnx.labels import KNOWN, canonical
+from anna_onnx.labels import unit_of
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
 from anna_onnx.trainingset import FORMAT, TrainingSet, TrainingSetWriter, blocks
@@ -316,11 +316,6 @@ def _open(
         attrs={"source": path.name, "source_format": "ANNA binary"},
     )
     return training_set, layout, fits_f4
-
-
-def unit_of(name: str) -> str:
-    """Return the usual unit of a well-known label, in astropy's spelling, or nothing."""
-    return KNOWN.get(canonical(name), ("", ""))[0]
 
 
 def _read_layout(path: Path) -> _Layout:

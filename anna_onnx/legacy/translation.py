@@ -11,7 +11,7 @@ from typing import Any
 from anna_onnx import config
 from anna_onnx.errors import LegacyError
 from anna_onnx.files import replacing
-from anna_onnx.legacy.binary import unit_of
+from anna_onnx.labels import unit_of
 from anna_onnx.legacy.parameters import (
     KEYS_BY_NAME,
     Parameters,

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from anna_onnx.arrays import Float32Array, FloatArray
 from anna_onnx.errors import GridError
-from anna_onnx.labels import KNOWN
+from anna_onnx.labels import unit_of
 from anna_onnx.medium import C_KMS, convert
 from anna_onnx.resampling import FWHM, Grid, lagrange_weights
 
@@ -158,7 +158,7 @@ class Synthesizer:
             grid=grid,
             axes=spectra.axes,
             label_names=(*spectra.axis_names, ROTATION),
-            label_units=(*[axis.unit for axis in spectra.axes], KNOWN[ROTATION][0]),
+            label_units=(*[axis.unit for axis in spectra.axes], unit_of(ROTATION)),
             max_rv=max_rv,
             max_vsini=max_vsini,
             knots=tuple(axis.coordinate(axis.values) for axis in spectra.axes),

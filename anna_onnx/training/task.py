@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anna_onnx import config
 from anna_onnx.errors import TrainingError
-from anna_onnx.labels import KNOWN, Label, are_same_unit, canonical
+from anna_onnx.labels import Label, are_same_unit, canonical, unit_of
 from anna_onnx.legacy import open_training_set
 from anna_onnx.resampling import Grid
 from anna_onnx.synthesis import SpectralGrid, continued, wavelength_grid
@@ -249,7 +249,7 @@ def training_set_from_grid(settings: config.Config, n: int) -> TrainingSet:
         flux=flux.numpy(),
         labels=values.numpy()[:, stars.columns(labels)],
         label_names=tuple(label.name for label in labels),
-        label_units=tuple(label.unit or "" for label in labels),
+        label_units=tuple(label.unit for label in labels),
         id=np.arange(n),
         aux={"rv": rv.numpy()},
     )
@@ -360,15 +360,15 @@ def resolve_labels(settings: config.Labels, sets: Sequence[TrainingSet]) -> tupl
     return tuple(labels)
 
 
-def _unit_of(settings: config.Labels, i: int, name: str, stated: str, path: Path) -> str | None:
+def _unit_of(settings: config.Labels, i: int, name: str, stated: str, path: Path) -> str:
     """Return the unit of a label: that of the parameters, which must be that of the file, else that of the file."""
     if settings.units:
         asked = settings.units[i]
         if stated and not are_same_unit(asked, stated):
             raise TrainingError(f"{path}: {name} is in '{stated}', labels.units says '{asked}'")
         return asked
-    usual = KNOWN.get(canonical(name), ("", ""))[0]
-    return usual if usual and are_same_unit(usual, stated) else stated or None
+    usual = unit_of(name)
+    return usual if not stated or (usual and are_same_unit(usual, stated)) else stated
 
 
 def make_examples(

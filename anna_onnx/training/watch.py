@@ -203,5 +203,5 @@ class Note:
         return " | ".join(parts)
 
 
-def _short(unit: str | None) -> str:
-    return "" if unit is None or unit.startswith("dex") else unit.replace(" ", "")
+def _short(unit: str) -> str:
+    return "" if unit.startswith("dex") else unit.replace(" ", "")
