@@ -32,7 +32,7 @@ from anna_onnx import hdf5, wire
 from anna_onnx.arrays import Float32Array
 from anna_onnx.calibration import Calibration, Trends
 from anna_onnx.errors import AnnaError, BundleError, SidecarMismatchError, VersionError
-from anna_onnx.files import replacing
+from anna_onnx.files import Content, replacing
 from anna_onnx.fit import FitLimits
 from anna_onnx.guard import check_heaps
 from anna_onnx.hull import Hull
@@ -502,7 +502,7 @@ def _refuse_to_replace(sidecar: Path) -> None:
         raise BundleError(f"{sidecar}: is not the sidecar of a model and would be lost; give the model another name")
 
 
-def _split(content: bytes | mmap.mmap, where: str) -> tuple[bytes, bytes | None]:
+def _split(content: Content, where: str) -> tuple[bytes, bytes | None]:
     """Part a network file into the network and the sidecar it carries, if any."""
     try:
         network, value = split_metadata(memoryview(content), METADATA_KEY)
@@ -515,7 +515,7 @@ def _split(content: bytes | mmap.mmap, where: str) -> tuple[bytes, bytes | None]
         raise BundleError(f"{where}: not a whole ONNX file ({error})") from error
 
 
-def _load(path: Path, largest: int) -> bytes | mmap.mmap:
+def _load(path: Path, largest: int) -> Content:
     """Return the bytes of a file, which stay on the disk until they are needed.
 
     Raises

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import mmap
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from typing import TextIO
 
 from anna_onnx.errors import AnnaError, ResultError
 
+Content = bytes | mmap.mmap  # of a file: read, or mapped into the memory
 BEYOND = 0x7FFF0000  # bytes: a place that no file of ours reaches
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any
+
+from anna_onnx.files import Content
 
 SPARE = 300 << 20  # bytes
 STACK = 10 << 20  # bytes, of a thread of onnxruntime
@@ -48,7 +49,7 @@ def _data_size(page: int) -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5]) * page
 
 
-def check_heaps(data: Any, before: int | None = None) -> None:
+def check_heaps(data: Content, before: int | None = None) -> None:
     """Refuse a damaged global heap (HDF5 File Format Specification III.E), over which libhdf5 never ends.
 
     Every collection must end inside the file, and be filled exactly by its pieces. What

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx.errors import ReadError
+from anna_onnx.files import Content
 
 from .facts import finite
 
@@ -272,7 +273,7 @@ def _describe(hdu: Hdu) -> str:
     return f"HDU {hdu.index}{name}: no data"
 
 
-def open_fits(path: str, data: Any) -> FitsFile:
+def open_fits(path: str, data: Content) -> FitsFile:
     """Return the HDUs of a FITS file.
 
     Parameters
@@ -290,7 +291,7 @@ def open_fits(path: str, data: Any) -> FitsFile:
     return FitsFile(path, list(_scan(data, path)))
 
 
-def _scan(data: Any, path: str) -> Iterator[Hdu]:
+def _scan(data: Content, path: str) -> Iterator[Hdu]:
     position = 0
     for index in range(MAX_HDUS):
         if index and data[position : position + 8] != b"XTENSION":
@@ -316,7 +317,7 @@ def _scan(data: Any, path: str) -> Iterator[Hdu]:
             return
 
 
-def _hdu(index: int, header: Header, shape: tuple[int, ...], data: Any, start: int, path: str) -> Hdu:
+def _hdu(index: int, header: Header, shape: tuple[int, ...], data: Content, start: int, path: str) -> Hdu:
     kind = header.text("XTENSION") if index else "IMAGE"
     if kind == "BINTABLE" and header.get("ZIMAGE") is True:
         return _compressed_image(index, header, data, path)
@@ -329,7 +330,7 @@ def _hdu(index: int, header: Header, shape: tuple[int, ...], data: Any, start: i
     return Hdu(index, header, (), (), lambda: np.empty(0))
 
 
-def _header(data: Any, start: int, where: str) -> tuple[Header, int]:
+def _header(data: Content, start: int, where: str) -> tuple[Header, int]:
     """Return the header at `start`, and where its data begin."""
     end = start - 1
     while (end := data.find(_END, end + 1, start + MAX_HEADER)) >= 0:
@@ -351,7 +352,7 @@ def _shape(header: Header, where: str) -> tuple[int, ...]:
     return axes  # type: ignore[return-value]  # none of them is None
 
 
-def _image(index: int, header: Header, shape: tuple[int, ...], data: Any, start: int) -> Hdu:
+def _image(index: int, header: Header, shape: tuple[int, ...], data: Content, start: int) -> Hdu:
     def load() -> NDArray[Any]:
         kind = _PIXEL[header.integer("BITPIX") or 0]
         return _scale(header, np.frombuffer(data, kind, math.prod(shape), start).reshape(shape))
@@ -377,7 +378,7 @@ def _scaled(stored: NDArray[Any], scale: float | None, zero: float | None, blank
     return scaled if blank is None else np.where(stored == blank, np.nan, scaled)
 
 
-def _compressed_image(index: int, header: Header, data: Any, path: str) -> Hdu:
+def _compressed_image(index: int, header: Header, data: Content, path: str) -> Hdu:
     """Return a tile-compressed image, which astropy unpacks when it is asked for."""
     naxis = header.integer("ZNAXIS")
     axes = [header.integer(f"ZNAXIS{i}") for i in range(naxis or 0, 0, -1)] if 0 < (naxis or 0) < 10 else []
@@ -413,7 +414,7 @@ def _table_size(header: Header, where: str) -> tuple[int, int, int]:
     return width, n_row, n_field
 
 
-def _table(index: int, header: Header, data: Any, start: int, path: str) -> Hdu:
+def _table(index: int, header: Header, data: Content, start: int, path: str) -> Hdu:
     where = f"{path}[{index}]"
     width, n_row, n_field = _table_size(header, where)
     columns, offset = [], 0
@@ -437,7 +438,7 @@ def _named_column(header: Header, i: int, n_row: int, load: Callable[[], Any]) -
     return Column(name, n_row, load, header.text(f"TUNIT{i}"), header.text(f"TUCD{i}"), header.text(f"TUTYP{i}"))
 
 
-def _ascii_table(index: int, header: Header, data: Any, start: int, path: str) -> Hdu:
+def _ascii_table(index: int, header: Header, data: Content, start: int, path: str) -> Hdu:
     """Return a table whose rows are text."""
     where = f"{path}[{index}]"
     width, n_row, n_field = _table_size(header, where)
@@ -452,7 +453,7 @@ def _ascii_table(index: int, header: Header, data: Any, start: int, path: str) -
 
 
 def _ascii_loader(
-    header: Header, i: int, data: Any, start: int, layout: tuple[int, int, int, int, str], where: str
+    header: Header, i: int, data: Content, start: int, layout: tuple[int, int, int, int, str], where: str
 ) -> Callable[[], Any]:
     n_row, width, offset, size, code = layout
 
@@ -481,7 +482,7 @@ def _is_number(cell: bytes) -> bool:
 
 
 def _column_loader(
-    header: Header, i: int, data: Any, start: int, layout: tuple[int, int, int, int, str], where: str
+    header: Header, i: int, data: Content, start: int, layout: tuple[int, int, int, int, str], where: str
 ) -> Callable[[], Any]:
     n_row, width, offset, repeat, code = layout
 
@@ -500,7 +501,9 @@ def _column_loader(
     return load
 
 
-def _strided(data: Any, at: int, shape: tuple[int, ...], kind: np.dtype[Any], strides: tuple[int, ...]) -> NDArray[Any]:
+def _strided(
+    data: Content, at: int, shape: tuple[int, ...], kind: np.dtype[Any], strides: tuple[int, ...]
+) -> NDArray[Any]:
     """Return a column of the rows that begin at `at`; a table without rows may begin behind the end of the file."""
     return np.ndarray(shape, kind, data, at, strides) if math.prod(shape) else np.empty(shape, kind)
 
@@ -514,7 +517,7 @@ def _scale_column(header: Header, i: int, code: str, cells: NDArray[Any]) -> NDA
 
 
 def _variable_cells(
-    header: Header, i: int, data: Any, start: int, layout: tuple[int, int, int, int, str], where: str
+    header: Header, i: int, data: Content, start: int, layout: tuple[int, int, int, int, str], where: str
 ) -> list[NDArray[Any]]:
     """Return the arrays of a variable-length column, from the heap."""
     n_row, width, offset, repeat, code = layout

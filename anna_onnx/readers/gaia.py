@@ -14,12 +14,12 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import ReadError
+from anna_onnx.files import Content
 from anna_onnx.spectrum import Source, Spectrum
 
 from .assembly import assemble
@@ -61,7 +61,7 @@ def recognize(wavelength: FloatArray, facts: Facts) -> Facts:
     return known.noted("Gaia RVS mean spectrum: vacuum, rest frame, R = 11500")
 
 
-def is_bulk(data: Any) -> bool:
+def is_bulk(data: Content) -> bool:
     """Return whether a text is a table of stars whose fluxes stand in brackets."""
     lines = bytes(data[:_HEAD]).decode("latin-1").splitlines()
     table = [line for line in lines if line.strip() and not line.startswith("#")][:2]
@@ -71,7 +71,7 @@ def is_bulk(data: Any) -> bool:
     return {"source_id", "flux", "flux_error"} <= set(names) and any(mark in table[1] for mark in "[({")
 
 
-def read_bulk(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
+def read_bulk(path: str, data: Content, options: ReadOptions) -> Iterator[Spectrum]:
     """Read the stars of a bulk file, one after the other.
 
     Raises

@@ -14,6 +14,7 @@ import numpy as np
 
 from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import ReadError
+from anna_onnx.files import Content
 from anna_onnx.guard import check_heaps
 from anna_onnx.spectrum import Frame, Medium, Source, Spectrum
 from anna_onnx.trial import Trial, state, trial_of
@@ -29,7 +30,7 @@ _MAX_CHUNK = 256 << 20  # bytes, unpacked as a whole however little of it is ask
 _BLOCK = 1 << 20  # pixels read at a time
 
 
-def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
+def read(path: str, data: Content, options: ReadOptions) -> Iterator[Spectrum]:
     """Read the rows of a training set.
 
     Parameters
@@ -61,7 +62,7 @@ def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
         raise ReadError(f"{path}: damaged HDF5 ({reason})") from error
 
 
-def check(path: str, data: Any) -> None:
+def check(path: str, data: Content) -> None:
     """Refuse a damaged file that libhdf5 would crash on, never end with, or take the memory for.
 
     Parameters
@@ -94,7 +95,7 @@ def _check_once(path: str, size: int, changed: int) -> None:
     trial_of(path, size, changed).check()
 
 
-def _check_structure(path: str, data: Any) -> None:
+def _check_structure(path: str, data: Content) -> None:
     """Refuse damaged heaps, and a file that is shorter than its superblock says (HDF5 File Format Spec. II.A)."""
     version = data[8] if len(data) > 64 else None
     if version in (0, 1):

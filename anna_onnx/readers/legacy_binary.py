@@ -7,11 +7,11 @@ Native float64: ``n_pixel, n_label, wavelength[n_pixel]``, then for each star
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from anna_onnx.errors import ReadError
+from anna_onnx.files import Content
 from anna_onnx.spectrum import Source, Spectrum
 
 from .assembly import assemble, number_names
@@ -22,12 +22,12 @@ from .units import to_angstrom
 _MAX_LABEL = 10_000
 
 
-def matches(data: Any) -> bool:
+def matches(data: Content) -> bool:
     """Return whether the numbers at the beginning fit the length of the file."""
     return _byte_order(data) is not None
 
 
-def _byte_order(data: Any) -> str | None:
+def _byte_order(data: Content) -> str | None:
     if len(data) < 64 or len(data) % 8:
         return None
     for order in "<>":
@@ -42,7 +42,7 @@ def _byte_order(data: Any) -> str | None:
     return None
 
 
-def read(path: str, data: Any, options: ReadOptions) -> Iterator[Spectrum]:
+def read(path: str, data: Content, options: ReadOptions) -> Iterator[Spectrum]:
     """Read the spectra one after the other.
 
     Raises

@@ -9,11 +9,12 @@ import stat
 import zlib
 from importlib import import_module
 from types import ModuleType
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from anna_onnx.errors import ReadError, UnknownLayoutError
+from anna_onnx.files import Content
 from anna_onnx.spectrum import Spectrum
 from anna_onnx.trial import HDF5_SIGNATURE
 
@@ -90,7 +91,7 @@ def _judged(spectra: Readings, options: ReadOptions) -> Readings:
         yield _module("judged_medium").judge(item) if unknown else item
 
 
-def load(path: str) -> Any:
+def load(path: str) -> Content:
     """Return the bytes of a file, unpacked when it is gzip, bzip2, or a zip archive of one file.
 
     Returns
@@ -108,7 +109,7 @@ def load(path: str) -> Any:
             if not stat.S_ISREG(status.st_mode):
                 raise ReadError(f"{path}: not a regular file")
             mapped = status.st_size > MAPPED
-            data: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if mapped else file.readall()
+            data: Content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if mapped else file.readall()
     except (OSError, ValueError) as error:
         raise ReadError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if not data:
@@ -117,7 +118,7 @@ def load(path: str) -> Any:
     return data if kind is None else _unpack(path, data, kind)
 
 
-def _unpack(path: str, data: Any, kind: str) -> bytes:
+def _unpack(path: str, data: Content, kind: str) -> bytes:
     """Unpack a compressed file, but no bomb."""
     import lzma
     import zipfile

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import NoWavelengthError, ReadError
+from anna_onnx.files import Content
 from anna_onnx.spectrum import Source, Spectrum
 
 from . import espadons, gaia
@@ -71,7 +72,7 @@ class _Layout:
     words: frozenset[int] = frozenset()
 
 
-def read(path: str, data: Any, options: ReadOptions) -> Readings:
+def read(path: str, data: Content, options: ReadOptions) -> Readings:
     """Read a text file.
 
     Raises
@@ -109,7 +110,7 @@ def _iraf(spectrum: Spectrum) -> Spectrum:
     return replace(spectrum, medium=known.medium, notes=known.notes)
 
 
-def _decode(path: str, data: Any) -> str:
+def _decode(path: str, data: Content) -> str:
     if b"\0" in data[:65536]:
         raise ReadError(f"{path}: not a format that is read; begins with {bytes(data[:12])!r}")
     if len(data) > MAX_TEXT:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from anna_onnx.errors import ReadError
+from anna_onnx.files import Content
 
 from .assembly import Readings
 from .columns import Column
@@ -19,7 +20,7 @@ from .tables import read_columns
 MAX_SIZE = 16 << 20  # astropy takes 20 times as much memory
 
 
-def read(path: str, data: Any, options: ReadOptions) -> Readings:
+def read(path: str, data: Content, options: ReadOptions) -> Readings:
     """Read the first table of a VOTable.
 
     Raises
