@@ -17,10 +17,9 @@ from anna_onnx.coverage import Coverage, measure_coverage
 from anna_onnx.inference import half_width
 from anna_onnx.labels import Label, canonical, scale, unscale
 from anna_onnx.limit import UNCONSTRAINED
+from anna_onnx.scatter import MAD, describe, rms, thirds
 
 COVERAGE_LEVELS = (0.5, ONE_SIGMA, 0.8, 0.9, 0.95)
-NORMAL_MEDIAN = 0.6745
-"""Median of the absolute deviation of a normal variable, in standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -143,20 +142,11 @@ class Assessment:
         return tuple(self._statistics_of(i, label) for i, label in enumerate(self.labels))
 
     def _statistics_of(self, i: int, label: Label) -> Statistics:
-        error = self.error[np.isfinite(self.error[:, i]), i]
         over_bound, median_over_bound = self.over_bound(i, np.ones(len(self), dtype=np.bool_))
-        bias, scatter, robust_scatter = (
-            (error.mean(), error.std(), 1.4826 * np.median(np.abs(error - np.median(error))))
-            if error.size
-            else (np.nan, np.nan, np.nan)
-        )
         return Statistics(
             name=label.name,
             unit=label.unit,
-            bias=float(bias),
-            scatter=float(scatter),
-            robust_scatter=float(robust_scatter),
-            rms=rms(error),
+            **describe(self.error[:, i]),
             rms_corrected=rms(self.corrected[:, i]),
             coverage=float(self.coverage.overall[i, COVERAGE_LEVELS.index(ONE_SIGMA)]),
             bound=np.nan if self.bound is None else rms(self.bound[:, i]),
@@ -172,18 +162,13 @@ class Assessment:
         known = np.isfinite(error) & np.isfinite(least)
         if not known.any():
             return np.nan, np.nan
-        typical = np.median(np.abs(error[known]) / least[known]) / NORMAL_MEDIAN
+        typical = MAD * np.median(np.abs(error[known]) / least[known])
         return rms(error[known]) / rms(least[known]), float(typical)
 
     @cached_property
     def snr_thirds(self) -> list[tuple[str, BoolArray]]:
         """The spectra in thirds of the S/N: what to call each, and its rows."""
-        low, high = np.nanquantile(self.snr, [1 / 3, 2 / 3])
-        return [
-            (f"S/N below {low:.0f}", self.snr <= low),
-            (f"{low:.0f} to {high:.0f}", (self.snr > low) & (self.snr <= high)),
-            (f"above {high:.0f}", self.snr > high),
-        ]
+        return named_thirds("S/N", self.snr, ".0f")
 
     def unconstrained(self) -> list[str]:
         """Return a line for each label that the spectra hardly constrain, and where that is so."""
@@ -209,10 +194,11 @@ class Assessment:
         return [f"near zero the local bound of {' and '.join(even)} is no limit, and the ratio may come out below 1"]
 
 
-def rms(values: FloatArray) -> float:
-    """Return the root mean square over what is known; NaN where nothing is."""
-    known = values[np.isfinite(values)]
-    return float(np.sqrt(np.mean(known**2))) if known.size else np.nan
+def named_thirds(name: str, values: FloatArray, form: str) -> list[tuple[str, BoolArray]]:
+    """Return what to call the thirds of a quantity, with its numbers in a format, and the rows of each."""
+    (low, high), rows = thirds(values)
+    names = f"{name} below {low:{form}}", f"{low:{form}} to {high:{form}}", f"above {high:{form}}"
+    return list(zip(names, rows, strict=True))
 
 
 def share(value: float) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from anna_onnx.arrays import FloatArray
 from anna_onnx.calibration import ONE_SIGMA
+from anna_onnx.scatter import thirds
 
 LEVELS = (ONE_SIGMA, 0.9, 0.95)
 TOLERANCE = 0.03
@@ -119,11 +120,8 @@ def measure_coverage(
     """
     unknown = np.isnan(error) | np.isnan(half_widths)
     inside = np.where(unknown, np.nan, np.abs(error) <= half_widths)  # (level, spectrum, label)
-    edges = np.array([_edges(values) for values in groups.values()])
-    thirds = [
-        [_mean(inside[:, (values > low) & (values <= high)]) for low, high in ((-np.inf, a), (a, b), (b, np.inf))]
-        for values, (a, b) in zip(groups.values(), edges, strict=True)
-    ]  # (group, third, level, label)
+    edges, members = (np.stack(part) for part in zip(*map(thirds, groups.values()), strict=True))
+    by_third = [[_mean(inside[:, rows]) for rows in group] for group in members]  # (group, third, level, label)
     return Coverage(
         len(error),
         np.unique(star).size,
@@ -132,7 +130,7 @@ def measure_coverage(
         tuple(groups),
         edges,
         _mean(inside).T,
-        np.array(thirds).transpose(3, 0, 1, 2),
+        np.array(by_third).transpose(3, 0, 1, 2),
     )
 
 
@@ -141,11 +139,6 @@ def _for_json(values: FloatArray) -> Any:
     nested = np.round(values, 5).astype(object)
     nested[np.isnan(values)] = None
     return nested.tolist()
-
-
-def _edges(values: FloatArray) -> FloatArray:
-    known = values[~np.isnan(values)]
-    return np.quantile(known, [1 / 3, 2 / 3]) if known.size else np.full(2, np.nan)
 
 
 def _mean(inside: FloatArray) -> FloatArray:

@@ -32,6 +32,7 @@ from anna_onnx.preparation import PrepareOptions
 from anna_onnx.progress import Progress, silent
 from anna_onnx.readers import ReadOptions
 from anna_onnx.resampling import FWHM, pixel_width
+from anna_onnx.scatter import MAD
 from anna_onnx.session import Session
 from anna_onnx.synthesis import SpectralGrid, Synthesizer
 from anna_onnx.velocity import measure_rv
@@ -45,7 +46,6 @@ N_BIN, PER_BIN = 40, 3000
 their median is good to 3 %."""
 SIGNIFICANT, NOTABLE = 5.0, 0.01
 """A deviation that many spectra share must exceed so many standard errors, and so much of the continuum."""
-_MAD = 1.4826  # standard deviation of a normal variable over its median absolute deviation
 _REACH = 7  # widths of the trained profile that the grid needs beside the pixels
 FEWEST = 5
 """Spectra that must show a deviation before it is taken for more than one star's."""
@@ -290,9 +290,9 @@ def measure_noise(left: FloatArray, directions: FloatArray, coarseness: float = 
     center = np.array([pixel[part].mean() for part in bins])
     template = np.ones(n_pixel)
     for _ in range(3):
-        snr = 1 / (_MAD * _median(difference * template[reach:-reach], axis=1))
+        snr = 1 / (MAD * _median(difference * template[reach:-reach], axis=1))
         scaled = difference * snr[:, None]
-        noise = np.array([_MAD * _median(scaled[:, part].ravel(), axis=0) for part in bins])
+        noise = np.array([MAD * _median(scaled[:, part].ravel(), axis=0) for part in bins])
         known = np.isfinite(noise) & (noise > 0)
         template = np.interp(np.arange(n_pixel), center[known], 1 / noise[known]) if known.any() else template
         template /= np.median(template)

@@ -15,6 +15,7 @@ import numpy as np
 
 from anna_onnx.arrays import BoolArray, Float32Array, FloatArray, Floats
 from anna_onnx.errors import BundleError
+from anna_onnx.scatter import MAD
 
 ORTHONORMAL = 1e-5
 ROUNDS, TINY = 4, 1e-30
@@ -133,4 +134,4 @@ def pixel_noise(flux: Float32Array) -> FloatArray:
     median = (
         ordered[rows, np.maximum(count - 1, 0) // 2] + ordered[rows, np.minimum(count, len(ordered.T) - 1) // 2]
     ) / 2
-    return np.asarray(1.482602 / np.sqrt(6.0) * np.where(count > 0, median, 0), dtype=np.float64)
+    return np.asarray(MAD / np.sqrt(6.0) * np.where(count > 0, median, 0), dtype=np.float64)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx.arrays import BoolArray, Float32Array, FloatArray, Floats
+from anna_onnx.scatter import MAD
 
 CONTINUUM_TOLERANCE = 0.10
 """Deviation of the continuum from 1, and change of it along a spectrum, that are still normal."""
@@ -72,7 +73,7 @@ def _sampled_snr(flux: Floats, sigma: Floats | None, bad: BoolArray | None) -> t
         bright = total >= _quantile(total, 0.5)[:, None].astype(np.float32)
         # Divided by zero, what is not bright goes to the end of the order; np.where takes five times as long.
         third = np.abs(2 * center - around) / bright
-        noise = 1.482602 / np.sqrt(6) * _quantile(third, 0.5, np.count_nonzero(bright, axis=1))
+        noise = MAD / np.sqrt(6) * _quantile(third, 0.5, np.count_nonzero(bright, axis=1))
         return np.maximum(_quantile(signal, 0.5) / noise, 0), _count(total, bad)
 
 

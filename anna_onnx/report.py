@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from anna_onnx import charts
 from anna_onnx.arrays import FloatArray
-from anna_onnx.assessment import Assessment, Statistics, rms, share
+from anna_onnx.assessment import Assessment, Statistics, named_thirds, share
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.coverage import TOLERANCE, percent
 from anna_onnx.explanation import differentiate
 from anna_onnx.files import write_text
 from anna_onnx.flags import Flag, names
 from anna_onnx.labels import Label
+from anna_onnx.scatter import describe
 from anna_onnx.session import Session
 
 if TYPE_CHECKING:
@@ -239,21 +240,14 @@ def _residuals_of(found: Assessment, i: int, label: Label) -> str:
 
 def _table_of_thirds(found: Assessment, i: int, label: Label) -> str:
     """Return the residuals of a label in thirds of the S/N and of the label itself, in numbers."""
-    low, high = np.nanquantile(found.true[:, i], [1 / 3, 2 / 3])
-    true = found.true[:, i]
-    own = [
-        (f"{label.name} below {low:.4g}", true <= low),
-        (f"{low:.4g} to {high:.4g}", (true > low) & (true <= high)),
-        (f"above {high:.4g}", true > high),
-    ]
     width = found.half_width(ONE_SIGMA)[:, i]
     rows = []
-    for name, chosen in [*found.snr_thirds, *own]:
+    for name, chosen in [*found.snr_thirds, *named_thirds(label.name, found.true[:, i], ".4g")]:
         error = found.error[chosen, i]
-        robust = 1.4826 * np.nanmedian(np.abs(error - np.nanmedian(error))) if np.isfinite(error).any() else np.nan
+        numbers = describe(error)
         inside = (np.abs(error) <= width[chosen])[np.isfinite(error) & np.isfinite(width[chosen])]
-        numbers = _numbers(_mean(error), robust, rms(error), _mean(width[chosen]))
-        rows.append([name, str(int(chosen.sum())), *numbers, share(_mean(inside))])
+        cells = _numbers(numbers["bias"], numbers["robust_scatter"], numbers["rms"], _mean(width[chosen]))
+        rows.append([name, str(int(chosen.sum())), *cells, share(_mean(inside))])
     head = ["", "spectra", "bias", "robust scatter", "rms", "mean error stated", "in 68 %"]
     return f"<details><summary>{escape(label.name)} in numbers</summary>{_table(head, rows)}</details>"
 

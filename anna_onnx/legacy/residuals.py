@@ -14,6 +14,7 @@ from anna_onnx.arrays import FloatArray
 from anna_onnx.calibration import LEVELS, ONE_SIGMA, Calibration, conformal_quantiles
 from anna_onnx.errors import LegacyError
 from anna_onnx.labels import Label
+from anna_onnx.scatter import describe
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +54,7 @@ class Residuals:
         return {
             "calibrated_on": f"{self.n} stars of the old program's {self.name}",
             "metrics": {
-                label.name: {
-                    "bias": float(np.mean(error)),
-                    "scatter": float(np.std(error)),
-                    "robust_scatter": float(1.4826 * np.median(np.abs(error - np.median(error)))),
-                    "rms": float(np.sqrt(np.mean(error**2))),
-                    "coverage_68": float(held.mean()),
-                }
+                label.name: {**describe(error), "coverage_68": float(held.mean())}
                 for label, error, held in zip(labels, self.errors.T, inside.T, strict=True)
             },
         }
