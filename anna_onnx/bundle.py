@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from anna_onnx import hdf5, wire
 from anna_onnx.arrays import Float32Array
 from anna_onnx.calibration import Calibration, Trends
-from anna_onnx.errors import AnnaError, BundleError, SidecarMismatchError, VersionError
+from anna_onnx.errors import AnnaError, BundleError, SidecarMismatchError, VersionError, first_line
 from anna_onnx.files import Content, replacing
 from anna_onnx.fit import FitLimits
 from anna_onnx.guard import check_heaps
@@ -154,7 +154,7 @@ class Sidecar:
         except AnnaError as error:
             raise BundleError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from error
         except (*_DAMAGE, TypeError, AttributeError) as error:
-            raise BundleError(f"{where}: the sidecar is damaged ({_one_line(error)})") from error
+            raise BundleError(f"{where}: the sidecar is damaged ({first_line(error)})") from error
         return sidecar
 
     def check(self) -> None:
@@ -322,10 +322,6 @@ def _provenance(values: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(table, dict) or not all(isinstance(entry, dict) for entry in table.values()):
             raise BundleError(f"provenance: '{name}' is no table of tables")
     return values
-
-
-def _one_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @dataclass(frozen=True, eq=False)

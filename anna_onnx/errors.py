@@ -121,5 +121,10 @@ class MissingExtraError(AnnaError):
         super().__init__(f"{purpose} needs the extra '{extra}': pip install 'anna-onnx[{extra}]'")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what another library's error says, cut at 200 characters; without words, its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def _count(n: int) -> str:
     return "1 problem" if n == 1 else f"{n} problems"

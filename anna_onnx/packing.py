@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from anna_onnx._version import __version__
 from anna_onnx.arrays import FloatArray
 from anna_onnx.continuum import Normalization
-from anna_onnx.errors import AnnaError, TrainingSetError
+from anna_onnx.errors import AnnaError, TrainingSetError, first_line
 from anna_onnx.files import expand, replacing, writing
 from anna_onnx.flags import Flag, names
 from anna_onnx.labels import KNOWN, canonical, nearest, unit_of
@@ -580,8 +580,7 @@ def _read_table(path: Path) -> Any:
     try:
         return Table.read(path, format=_table_format(path))
     except Exception as error:  # whatever astropy raises for a table that is none
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TrainingSetError(f"{path}: cannot be read as a table ({reason})") from error
+        raise TrainingSetError(f"{path}: cannot be read as a table ({first_line(error)})") from error
 
 
 def _table_format(path: Path) -> str:

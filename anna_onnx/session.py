@@ -9,7 +9,7 @@ import numpy as np
 
 from anna_onnx.arrays import Float32Array, FloatArray
 from anna_onnx.bundle import Bundle
-from anna_onnx.errors import BundleError
+from anna_onnx.errors import BundleError, first_line
 from anna_onnx.fit import COLUMNS, Fit
 from anna_onnx.guard import bounded_memory
 from anna_onnx.trainingset import blocks
@@ -73,7 +73,7 @@ class Session:
                     bundle.network, options, providers=[provider], enable_fallback=0, read_config_from_model=0
                 )
         except Exception as error:  # onnxruntime raises a class of its own for each fault
-            raise BundleError(f"{bundle.name}: onnxruntime refuses the network ({_first_line(error)})") from error
+            raise BundleError(f"{bundle.name}: onnxruntime refuses the network ({first_line(error)})") from error
         # Else a call that fails on a GPU is repeated on the CPU, with a message on standard output.
         self._session.disable_fallback()
         if (used := self._session.get_providers()[0]) != PROVIDERS[device]:
@@ -142,7 +142,7 @@ class Session:
             with bounded_memory(size):
                 answers = self._session.run(list(self._shapes), {"flux": flux}, limits)
         except Exception as error:  # onnxruntime raises a class of its own for each fault
-            raise BundleError(f"{self._name}: the network does not run ({_first_line(error)})") from error
+            raise BundleError(f"{self._name}: the network does not run ({first_line(error)})") from error
         finally:
             timer.cancel()
         shapes, needed = [np.shape(answer) for answer in answers], [(1, *shape) for shape in self._shapes.values()]
@@ -180,7 +180,3 @@ def _options(ort: Any, threads: int) -> Any:
 def usable_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

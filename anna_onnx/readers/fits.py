@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anna_onnx.errors import ReadError
+from anna_onnx.errors import ReadError, first_line
 from anna_onnx.files import Content
 
 from .facts import finite
@@ -380,11 +380,12 @@ def _scaled(stored: NDArray[Any], scale: float | None, zero: float | None, blank
 
 def _compressed_image(index: int, header: Header, data: Content, path: str) -> Hdu:
     """Return a tile-compressed image, which astropy unpacks when it is asked for."""
+    where = f"{path}[{index}]"
     naxis = header.integer("ZNAXIS")
     axes = [header.integer(f"ZNAXIS{i}") for i in range(naxis or 0, 0, -1)] if 0 < (naxis or 0) < 10 else []
     shape = tuple(n for n in axes if n is not None and n > 0)
     if not shape or len(shape) != naxis or math.prod(shape) > MAX_COMPRESSED or len(data) > 8 * MAX_COMPRESSED:
-        raise ReadError(f"{path}[{index}]: a compressed image of {' x '.join(map(str, axes))} is not read")
+        raise ReadError(f"{where}: a compressed image of {' x '.join(map(str, axes))} is not read")
 
     def load() -> NDArray[Any]:
         import io
@@ -398,9 +399,9 @@ def _compressed_image(index: int, header: Header, data: Content, path: str) -> H
                 with fits.open(io.BytesIO(data[:]), memmap=False) as opened:
                     pixels = np.asarray(opened[index].data, dtype=np.float64)
         except Exception as error:  # whatever astropy makes of damaged data
-            raise ReadError(f"{path}[{index}]: the compressed image cannot be unpacked ({_one_line(error)})") from error
+            raise ReadError(f"{where}: the compressed image cannot be unpacked ({first_line(error)})") from error
         if pixels.shape != shape:
-            raise ReadError(f"{path}[{index}]: the compressed image unpacks to {pixels.shape}, not {shape}")
+            raise ReadError(f"{where}: the compressed image unpacks to {pixels.shape}, not {shape}")
         return pixels
 
     return Hdu(index, header, shape, (), load)
@@ -534,7 +535,3 @@ def _variable_cells(
             raise ReadError(f"{where}: column {i} points outside of the file")
         cells.append(_scale_column(header, i, found[1], np.frombuffer(data, kind, n, heap + at)))
     return cells
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).split("\n")[0] or type(error).__name__)[:200]

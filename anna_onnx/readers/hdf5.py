@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 
 from anna_onnx.arrays import FloatArray
-from anna_onnx.errors import ReadError
+from anna_onnx.errors import ReadError, first_line
 from anna_onnx.files import Content
 from anna_onnx.guard import check_heaps
 from anna_onnx.spectrum import Frame, Medium, Source, Spectrum
@@ -58,8 +58,7 @@ def read(path: str, data: Content, options: ReadOptions) -> Iterator[Spectrum]:
                 raise ReadError(f"{path}: HDF5 of format '{found}' with {shown}; of HDF5 only '{FORMAT}' is read")
             yield from _rows(path, file, options)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ReadError(f"{path}: damaged HDF5 ({reason})") from error
+        raise ReadError(f"{path}: damaged HDF5 ({first_line(error)})") from error
 
 
 def check(path: str, data: Content) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from anna_onnx.errors import ReadError
+from anna_onnx.errors import ReadError, first_line
 from anna_onnx.files import Content
 
 from .assembly import Readings
@@ -39,7 +39,7 @@ def read(path: str, data: Content, options: ReadOptions) -> Readings:
             columns = [_column(field, table.array) for field in table.fields]
             params = {p.name.lower(): p.value for p in table.params}
     except Exception as error:  # whatever astropy makes of a damaged file
-        raise ReadError(f"{path}: not readable as VOTable ({_one_line(error)})") from error
+        raise ReadError(f"{path}: not readable as VOTable ({first_line(error)})") from error
     return read_columns(columns, _facts(params), path, None, options)
 
 
@@ -62,7 +62,7 @@ def read_ecsv(path: str, text: str, options: ReadOptions) -> Readings:
             meta = {str(key).lower(): value for key, value in table.meta.items()}
             columns = [_ecsv_column(table[name]) for name in table.colnames]
     except Exception as error:  # whatever astropy makes of a damaged file
-        raise ReadError(f"{path}: not readable as ECSV ({_one_line(error)})") from error
+        raise ReadError(f"{path}: not readable as ECSV ({first_line(error)})") from error
     return read_columns(columns, _facts(meta), path, None, options)
 
 
@@ -104,7 +104,3 @@ def _facts(meta: dict[str, Any]) -> Facts:
         if medium := medium_in(str(meta.get(key, ""))):
             return facts.known(medium=medium)
     return facts
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).split("\n")[0] or type(error).__name__)[:200]
