@@ -24,11 +24,12 @@ COVERAGE_LEVELS = (0.5, ONE_SIGMA, 0.8, 0.9, 0.95)
 
 @dataclass(frozen=True)
 class Statistics:
-    """Residuals, inferred minus true, of one label, in its unit.
+    """Residuals, inferred minus true, of one label.
 
     Attributes
     ----------
     name, unit : str
+        The unit is that of a difference, see `Label.difference_unit`.
     bias, scatter, robust_scatter, rms : float
         Mean, standard deviation, 1.4826 x median absolute deviation, root mean square.
     rms_corrected : float
@@ -145,7 +146,7 @@ class Assessment:
         over_bound, median_over_bound = self.over_bound(i, np.ones(len(self), dtype=np.bool_))
         return Statistics(
             name=label.name,
-            unit=label.unit,
+            unit=label.difference_unit,
             **describe(self.error[:, i]),
             rms_corrected=rms(self.corrected[:, i]),
             coverage=float(self.coverage.overall[i, COVERAGE_LEVELS.index(ONE_SIGMA)]),

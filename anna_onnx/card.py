@@ -10,6 +10,7 @@ import numpy as np
 from anna_onnx.bundle import Bundle, released_models
 from anna_onnx.coverage import Coverage, percent
 from anna_onnx.files import write_text
+from anna_onnx.labels import Label
 
 FACTS = ("date", "run", "architecture", "parameters", "steps", "seed")
 
@@ -29,9 +30,9 @@ def model_card(bundle: Bundle, notes: str = "") -> str:
         f"Infers {', '.join(label.name for label in sidecar.labels)} from continuum-normalised spectra, "
         f"{sidecar.grid}, {sidecar.grid.n_pixel} pixels.",
         "",
-        "| label | unit | range | bias | scatter | robust scatter | rms | inside the 68 % interval |",
+        "| label | range | unit of errors | bias | scatter | robust scatter | rms | inside the 68 % interval |",
         "|---|---|---|---|---|---|---|---|",
-        *(_label_row(label.name, label.unit, label.low, label.high, about) for label in sidecar.labels),
+        *(_label_row(label, about) for label in sidecar.labels),
         "",
         f"Measured on the {about.get('calibrated_on', 'validation set')} with the augmentation of the training.",
         "",
@@ -80,12 +81,13 @@ def _opening(name: str, path: Path) -> str:
     return f"{name} ({path.stat().st_size / 1e6:.1f} MB)\n{what_it_does}"
 
 
-def _label_row(name: str, unit: str, low: float, high: float, about: Any) -> str:
-    metrics = about.get("metrics", {}).get(name)
+def _label_row(label: Label, about: Any) -> str:
+    known = f"| {label.name} | {label.low:g} to {label.high:g} {label.unit}".rstrip() + f" | {label.difference_unit} |"
+    metrics = about.get("metrics", {}).get(label.name)
     if metrics is None:
-        return f"| {name} | {unit} | {low:g} to {high:g} | | | | | |"
+        return f"{known} | | | | |"
     numbers = " | ".join(f"{metrics[key]:.3g}" for key in ("bias", "scatter", "robust_scatter", "rms"))
-    return f"| {name} | {unit} | {low:g} to {high:g} | {numbers} | {metrics['coverage_68']:.1%} |"
+    return f"{known} {numbers} | {metrics['coverage_68']:.1%} |"
 
 
 def _coverage(found: Coverage | None) -> list[str]:

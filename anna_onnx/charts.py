@@ -14,7 +14,6 @@ from anna_onnx.assessment import Assessment
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.coverage import THIRDS
 from anna_onnx.errors import MissingExtraError
-from anna_onnx.labels import Label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +97,9 @@ def residuals(x: FloatArray, error: FloatArray, xlabel: str, ylabel: str) -> Fig
 def trend(found: Assessment, i: int) -> Figure:
     """Draw the running median of a label's residuals against the inferred value, before and after detrending."""
     label = found.labels[i]
-    figure, axes = _chart(f"inferred {_named(label)}", f"inferred − true{_unit(label)}")
+    figure, axes = _chart(
+        f"inferred {with_unit(label.name, label.unit)}", with_unit("inferred − true", label.difference_unit)
+    )
     for error, color, when in ((found.error[:, i], VERMILION, "before"), (found.corrected[:, i], BLUE, "after")):
         center, middle, low, high = binned(found.values[:, i], error)
         width = (high - low) / 2 / np.sqrt(max(len(found) / max(center.size, 1), 1))
@@ -197,7 +198,7 @@ def sensitivity(found: Assessment, mean: FloatArray, jacobian: FloatArray) -> Fi
     top.set(ylabel="mean spectrum", xlim=wavelength[[0, -1]])
     for i, (panel, label, color) in enumerate(zip(panels, found.labels, _colors(), strict=False)):
         panel.fill_between(wavelength, 0, jacobian[i], color=color, alpha=0.7, lw=0, step="mid")
-        panel.set_ylabel(label.name + _unit(label, newline=True))
+        panel.set_ylabel(with_unit(label.name, label.difference_unit).replace(" [", "\n["))
         panel.set_ylim(bottom=0)
     panels[-1].set_xlabel(f"wavelength [Å, {found.bundle.sidecar.grid.medium}]")
     figure.align_ylabels()
@@ -227,6 +228,11 @@ def binned(x: FloatArray, y: FloatArray, n_bin: int = N_BIN) -> tuple[FloatArray
     return center, quantiles[:, 0], quantiles[:, 1], quantiles[:, 2]
 
 
+def with_unit(name: str, unit: str) -> str:
+    """Return what to write at an axis."""
+    return f"{name} [{unit}]" if unit else name
+
+
 def _chart(xlabel: str, ylabel: str, size: tuple[float, float] = SMALL) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
@@ -254,11 +260,3 @@ def _legend_above(axes: Axes, columns: int) -> None:
 
 def _colors() -> tuple[str, ...]:
     return PALETTE * 200  # more than a model may have labels
-
-
-def _named(label: Label) -> str:
-    return label.name + _unit(label)
-
-
-def _unit(label: Label, newline: bool = False) -> str:
-    return f"{chr(10) if newline else ' '}[{label.unit}]" if label.unit else ""

@@ -129,7 +129,7 @@ def _spectrum(found: Explanation, top: int) -> Iterator[str]:
 def _label(found: Explanation, index: int, top: int) -> Iterator[str]:
     """Yield the panel of a label."""
     label, response = found.labels[index], found.response[index]
-    unit = _unit(label.unit)
+    unit = f" {label.difference_unit.replace(' ', '')}".rstrip()
     limit = 1.1 * float(np.nanmax(np.abs(response), initial=0)) or 1.0
     panel = _Panel(found.grid.wavelength, top, PANEL, -limit, limit)
     yield from panel.frame(np.isnan(response))
@@ -178,11 +178,6 @@ def strongest(response: Floats, n: int = STRONGEST) -> list[int]:
 def _summary(found: Explanation) -> str:
     snr = "not known" if np.isnan(found.snr) else f"{found.snr:.0f}"
     return escape(f"S/N {snr} · covers {found.coverage:.0%} · flags: {names(found.flags) or 'none'}")
-
-
-def _unit(unit: str) -> str:
-    """Return the unit of a difference, with a space before it: of logarithms it is plain dex."""
-    return "" if not unit else " dex" if unit.startswith("dex(") else f" {unit.replace(' ', '')}"
 
 
 def _rounded(value: float, error: float) -> str:

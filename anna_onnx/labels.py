@@ -81,6 +81,11 @@ class Label:
         """The width of the range, high - low."""
         return self.high - self.low
 
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference of two values, such as an error."""
+        return difference_unit(self.unit)
+
 
 def canonical(name: str) -> str:
     """Return the field's standard name of a label: ``temperature`` -> ``teff``."""
@@ -94,6 +99,11 @@ def unit_of(name: str) -> str:
 
 def _usual(name: str) -> tuple[str, str]:
     return KNOWN.get(canonical(name), ("", ""))
+
+
+def difference_unit(unit: str) -> str:
+    """Return the unit of a difference: of two logarithms of accelerations it is plain dex."""
+    return "dex" if unit.startswith("dex(") else unit
 
 
 def is_unit(text: str) -> bool:

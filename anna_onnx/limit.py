@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import AnnaError, GridError, MissingExtraError, ResultError
 from anna_onnx.files import replacing
+from anna_onnx.labels import difference_unit
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
 from anna_onnx.synthesis import WAVELENGTH, SpectralGrid, Synthesizer
@@ -193,7 +194,7 @@ class Limits:
             percentiles = np.percentile(bounds, PERCENTILES, axis=0)
             for i, (name, (low, high)) in enumerate(zip(self.label_names, self.ranges, strict=True)):
                 share = rms[i] * np.sqrt(12) / (high - low)
-                rows.append((_text(snr), name, self.label_units[i], rms[i], *percentiles[:, i], share))
+                rows.append((_text(snr), name, difference_unit(self.label_units[i]), rms[i], *percentiles[:, i], share))
         names = ["snr", "label", "unit", "rms", *[f"p{p}" for p in PERCENTILES], "share_of_range"]
         return Table(rows=rows, names=names)
 
@@ -245,7 +246,7 @@ class Limits:
             for snr, bounds in zip(self.snr, self.bounds, strict=True):
                 panel.semilogy(self.labels[:, 0], bounds[:, i], ".", ms=2, alpha=0.6, label=f"S/N {_text(snr)}")
             panel.set_xlabel(f"{self.label_names[0]} [{self.label_units[0]}]")
-            panel.set_ylabel(f"smallest error of {self.label_names[i]} [{self.label_units[i]}]")
+            panel.set_ylabel(f"smallest error of {self.label_names[i]} [{difference_unit(self.label_units[i])}]")
         panels[0].legend(markerscale=4, frameon=False)
         kinds = figure.canvas.get_supported_filetypes()
         if path.suffix[1:].lower() not in kinds:

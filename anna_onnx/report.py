@@ -224,8 +224,8 @@ def _residuals(found: Assessment) -> str:
 def _residuals_of(found: Assessment, i: int, label: Label) -> str:
     if not np.isfinite(found.error[:, i]).any():
         return f"<h3>{escape(label.name)}</h3><p>Not known of any of these spectra.</p>"
-    ylabel = f"Δ {_named(label)}"
-    against = [(found.true[:, k], f"true {_named(other)}") for k, other in enumerate(found.labels)]
+    ylabel = charts.with_unit(f"Δ {label.name}", label.difference_unit)
+    against = [(found.true[:, k], f"true {charts.with_unit(o.name, o.unit)}") for k, o in enumerate(found.labels)]
     figures = [
         (charts.residuals(x, found.error[:, i], xlabel, ylabel), f"residual of {label.name} against {xlabel}")
         for x, xlabel in [*against, (found.snr, "S/N")]
@@ -428,7 +428,3 @@ def _wide(figure: Figure, caption: str) -> str:
 def _image(figure: Figure, caption: str) -> str:
     data = base64.b64encode(charts.render(figure)).decode()
     return f'<img loading="lazy" alt="{escape(caption)}" src="data:image/svg+xml;base64,{data}">'
-
-
-def _named(label: Label) -> str:
-    return f"{label.name} [{label.unit}]" if label.unit else label.name

@@ -371,10 +371,10 @@ def _votable_cells(column: Column, values: Sequence[str]) -> Sequence[str]:
 
 
 def _value_and_error(label: Label) -> tuple[Column, Column]:
-    unit, ucd = label.unit, label.ucd
+    error = f"68 % error of {label.name}"
     return (
-        Column(label.name, "number", f"{label.name}, inferred", unit, ucd),
-        Column(f"e_{label.name}", "number", f"68 % error of {label.name}", _difference(unit), _ucd("stat.error", ucd)),
+        Column(label.name, "number", f"{label.name}, inferred", label.unit, label.ucd),
+        Column(f"e_{label.name}", "number", error, label.difference_unit, _ucd("stat.error", label.ucd)),
     )
 
 
@@ -389,11 +389,6 @@ def _interval(label: Label, what: str) -> tuple[Column, Column]:
 def _correlation(first: Label, second: Label) -> Column:
     name, meaning = f"corr_{first.name}_{second.name}", f"correlation of the errors of {first.name} and {second.name}"
     return Column(name, "number", meaning, ucd=_ucd("stat.correlation", _ucd(first.ucd, second.ucd)))
-
-
-def _difference(unit: str) -> str:
-    """Return the unit of a difference: of two logarithms of accelerations it is plain dex."""
-    return "dex" if unit.startswith("dex(") else unit
 
 
 def _ucd(first: str, rest: str) -> str:

@@ -85,6 +85,15 @@ def test_without_a_bound_none_is_printed_and_the_rest_is(found):
     assert [line.split()[0] for line in bound_text(found).splitlines()[2:4]] == ["teff", "logg"]
 
 
+def test_errors_of_gravities_are_in_dex_on_charts_and_in_tables(found):
+    pytest.importorskip("matplotlib")
+    from anna_onnx import charts
+
+    axes = charts.trend(found, 1).axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("inferred logg [dex(cm / s2)]", "inferred − true [dex]")
+    assert found.statistics[1].unit == "dex"
+
+
 # --- the report -----------------------------------------------------------------------
 
 

@@ -368,7 +368,7 @@ def test_a_device_that_is_not_there_is_named() -> None:
 def test_the_card_says_what_the_bundle_holds(path: Path) -> None:
     card = model_card(Bundle.load(path))
     assert "teff" in card
-    assert "3000 to 8000" in card
+    assert "| teff | 3000 to 8000 K | K |" in card
     assert "- run: by hand" in card
     assert "--covariance" not in card
     assert "`--covariance` adds" in model_card(Bundle("tiny", b"", tiny.sidecar(provenance={"covariance": True})))

@@ -30,6 +30,12 @@ def test_a_well_known_label_brings_its_unit_and_ucd():
     assert Label("age", 0, 10).unit == ""
 
 
+def test_two_gravities_differ_by_dex_and_two_temperatures_by_kelvin():
+    assert (LOGG.unit, LOGG.difference_unit) == ("dex(cm / s2)", "dex")
+    assert TEFF.difference_unit == "K"
+    assert Label("age", 0, 10).difference_unit == ""
+
+
 @pytest.mark.parametrize(("name", "low", "high"), [("te ff", 0, 1), ("teff", 1, 1), ("teff", 0, np.inf), ("", 0, 1)])
 def test_what_makes_no_label_is_refused(name, low, high):
     with pytest.raises(AnnaError):
