@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 
 from anna_onnx.files import Content
+from anna_onnx.trial import HDF5_SIGNATURE
 
 SPARE = 300 << 20  # bytes
 STACK = 10 << 20  # bytes, of a thread of onnxruntime
@@ -66,7 +67,7 @@ def check_heaps(data: Content, before: int | None = None) -> None:
     ------
     ValueError
     """
-    if data[:8] != b"\x89HDF\r\n\x1a\n" or len(data) < 64:
+    if data[:8] != HDF5_SIGNATURE or len(data) < 64:
         raise ValueError("it does not begin as HDF5 does")
     width = data[14] if data[8] < 2 else data[10]  # of a length, by the version of the superblock
     if width not in (2, 4, 8):

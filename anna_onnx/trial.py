@@ -90,7 +90,7 @@ _begun: dict[tuple[str, int, int], Trial] = {}
 def begun(path: str) -> Iterator[None]:
     """Begin the trial of a file, if it is one of HDF5, for whoever asks for it inside the block."""
     with suppress(OSError):  # whoever reads it says what is wrong
-        if Path(path).is_file() and _is_hdf5(path):  # a pipe would wait for ever
+        if Path(path).is_file() and is_hdf5(path):  # a pipe would wait for ever
             _begun[state(path)] = Trial(path)
     try:
         yield
@@ -99,7 +99,8 @@ def begun(path: str) -> Iterator[None]:
             _begun.popitem()[1].end()
 
 
-def _is_hdf5(path: str) -> bool:
+def is_hdf5(path: str | os.PathLike[str]) -> bool:
+    """Say whether a file begins as HDF5 files do."""
     with Path(path).open("rb") as file:
         return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
 

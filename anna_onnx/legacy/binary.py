@@ -28,8 +28,8 @@ from anna_onnx.labels import unit_of
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
 from anna_onnx.trainingset import FORMAT, TrainingSet, TrainingSetWriter, blocks
+from anna_onnx.trial import is_hdf5
 
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _VALUE = np.dtype("<f8")
 _BLOCK_BYTES = 1 << 24
 
@@ -52,7 +52,7 @@ def open_training_set(path: str | os.PathLike[str], names: Sequence[str] | None 
     TrainingSetError, LegacyError
         If the file is neither, or damaged.
     """
-    if Path(path).is_file() and not is_hdf5(Path(path)):
+    if Path(path).is_file() and not is_hdf5(path):
         return open_binary(path, names)
     return TrainingSet.open(path)
 
@@ -77,15 +77,8 @@ def is_training_set(path: str | os.PathLike[str]) -> bool:
     return header.size == 2 and _are_counts(header)
 
 
-def open_binary(
-    path: str | os.PathLike[str],
-    names: Sequence[str] | None = None,
-    units: Sequence[str] | None = None,
-    *,
-    medium: Literal["air", "vacuum"] = "air",
-    progress: Progress = silent,
-) -> TrainingSet:
-    """Open a legacy binary file as a training set.
+def open_binary(path: str | os.PathLike[str], names: Sequence[str] | None = None) -> TrainingSet:
+    """Open a legacy binary file as a training set, its wavelengths taken to be in air.
 
     The whole file is read once, in blocks, to find values that would spoil
     a training; the flux is then a strided view of the memory-mapped file.
@@ -95,12 +88,6 @@ def open_binary(
     path : path-like
     names : sequence of str, shape (n_label,), optional
         Default ``label_0``, ``label_1``, ...
-    units : sequence of str, shape (n_label,), optional
-        Default: the usual unit of a well-known name, else none.
-    medium : {'air', 'vacuum'}
-        Of the wavelengths, which the file does not say.
-    progress : Progress
-        Called with the number of stars checked.
 
     Returns
     -------
@@ -115,7 +102,7 @@ def open_binary(
         NaN or infinity, or its wavelengths do not ascend; the message says
         where.
     """
-    return _open(Path(path), names, units, medium, progress)[0]
+    return _open(Path(path), names, "air", silent)[0]
 
 
 def binary_to_hdf5(
@@ -160,7 +147,7 @@ def binary_to_hdf5(
     """
     source, target = Path(source), Path(target)
     first_pass, second_pass = _passes(progress)
-    training_set, layout, fits_f4 = _open(source, names, None, medium, first_pass)
+    training_set, layout, fits_f4 = _open(source, names, medium, first_pass)
     stored: Literal["f4", "f8"] = ("f4" if fits_f4 else "f8") if dtype == "auto" else dtype
     ranges = _check_ranges({"low": low, "high": high}, layout)
     with TrainingSetWriter(
@@ -228,12 +215,6 @@ def hdf5_to_binary(
     return notes
 
 
-def is_hdf5(path: Path) -> bool:
-    """Say whether a file begins as HDF5 files do."""
-    with path.open("rb") as file:
-        return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
-
-
 @dataclass(frozen=True)
 class _Layout:
     """Where things are in a binary file of `n` stars."""
@@ -289,7 +270,6 @@ class _Layout:
 def _open(
     path: Path,
     names: Sequence[str] | None,
-    units: Sequence[str] | None,
     medium: Literal["air", "vacuum"],
     progress: Progress,
 ) -> tuple[TrainingSet, _Layout, bool]:
@@ -310,7 +290,7 @@ def _open(
         flux=records[:, layout.flux],
         labels=columns[:, layout.labels],
         label_names=names,
-        label_units=tuple(units) if units is not None else tuple(unit_of(name) for name in names),
+        label_units=tuple(unit_of(name) for name in names),
         id=columns[:, 0].copy(),
         aux={"dummy": columns[:, layout.dummy].copy()},
         attrs={"source": path.name, "source_format": "ANNA binary"},

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from anna_onnx.errors import LegacyError
-from anna_onnx.legacy.binary import HDF5_SIGNATURE, binary_to_hdf5, hdf5_to_binary, is_hdf5
+from anna_onnx.legacy.binary import binary_to_hdf5, hdf5_to_binary
 from anna_onnx.legacy.parameters import read_parameters, standard_names
 from anna_onnx.progress import Progress, silent
+from anna_onnx.trial import HDF5_SIGNATURE, is_hdf5
 
 Kind = Literal["training set in HDF5", "binary training file", "ANNA.param", "frozen.model"]
 _TEXT_CONTROLS = b"\t\n\r\f"

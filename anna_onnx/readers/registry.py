@@ -26,7 +26,7 @@ from .options import ReadOptions
 MAX_UNPACKED = 256 << 20
 MAPPED = 4 << 20  # larger files are memory-mapped
 # A pipe must not block, and Windows must not change line ends.
-_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"PK\x03\x04": "zip"}
 
 # In the order asked; the generic layouts come last.
@@ -104,7 +104,7 @@ def load(path: str) -> Content:
         If it cannot be read, is empty, or unpacks to more than 256 MB.
     """
     try:
-        with io.FileIO(os.open(path, _READ)) as file:
+        with io.FileIO(os.open(path, OPEN_FLAGS)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ReadError(f"{path}: not a regular file")

@@ -26,6 +26,7 @@ from .assembly import padding
 from .fits import BLOCK, CARD, Header
 from .judged_medium import rests_on_flux
 from .options import ReadOptions
+from .registry import OPEN_FLAGS
 
 LARGEST = 4 << 20  # bytes
 _WORDS = """
@@ -40,8 +41,6 @@ INDIFFERENT = frozenset(f"{word:8}" for word in _WORDS.split())
 _OBJECT = "OBJECT  "
 _KINDS: Mapping[int, np.dtype[Any]] = {-32: np.dtype(">f4"), -64: np.dtype(">f8")}
 _MARKS = ("XTENSION", "HIERARCH", "CONTINUE", "BSCALE  ", "BZERO   ")
-# A pipe must not block, and Windows must not change line ends.
-_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +170,7 @@ def _learn(content: bytes, spectrum: Spectrum) -> _Learned | None:
 def _content(path: str, size: int) -> bytes | None:
     """Return the bytes of a file, None when it cannot be read or holds more than `size`."""
     try:
-        descriptor = os.open(path, _READ)
+        descriptor = os.open(path, OPEN_FLAGS)
     except OSError:
         return None
     try:
