@@ -7,7 +7,6 @@
     │   ├── NoWavelengthError  it holds flux, but nothing says at which wavelengths
     │   └── UnknownLayoutError  it is sound, but of a layout that no reader understands
     ├── SpectrumError          arrays that do not make a spectrum
-    ├── CoverageError          a spectrum does not reach where it is needed
     ├── TrainingSetError       a training set that cannot be trained on
     ├── GridError              a grid of synthetic spectra that cannot be drawn from
     ├── LegacyError            a file of the old ANNA that cannot be converted
@@ -47,10 +46,6 @@ class UnknownLayoutError(ReadError):
 
 class SpectrumError(AnnaError):
     """Arrays do not make a spectrum."""
-
-
-class CoverageError(AnnaError):
-    """A spectrum does not reach where it is needed."""
 
 
 class TrainingSetError(AnnaError):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anna_onnx.arrays import BoolArray, FloatArray, Floats
-from anna_onnx.errors import CoverageError, SpectrumError
-from anna_onnx.spectrum import Spectrum
+from anna_onnx.errors import SpectrumError
 
 FWHM = float(2 * np.sqrt(2 * np.log(2)))
 """Full width at half maximum of a Gaussian of standard deviation 1."""
@@ -75,65 +74,6 @@ class Grid:
     __hash__ = None  # type: ignore[assignment]  # it holds an array
 
 
-class Resampled(NamedTuple):
-    """A spectrum on a grid.
-
-    Attributes
-    ----------
-    flux : array of float64, shape (n_pixel,)
-        NaN where `valid` is False.
-    sigma : array of float64, shape (n_pixel,), or None
-        Standard deviation of each pixel; the correlation that
-        interpolation brings between neighbours is not kept.
-    valid : array of bool, shape (n_pixel,)
-        True where the spectrum covers the grid with good pixels.
-    bad : array of bool, shape (n_pixel,)
-        True where the spectrum covers the grid but a pixel was bad.
-    """
-
-    flux: FloatArray
-    sigma: FloatArray | None
-    valid: BoolArray
-    bad: BoolArray
-
-
-def resample(spectrum: Spectrum, grid: Grid) -> Resampled:
-    """Bring a spectrum onto a wavelength grid.
-
-    Where the grid's pixels are larger than the spectrum's by more than a tenth, flux density is
-    averaged over each pixel (Carnall 2017, arXiv:1705.05165), so that the
-    equivalent width of a line is kept; elsewhere it is interpolated with the cubic through four pixels.
-    Gaps between orders or detectors stay gaps.
-    The medium is not looked at: see `anna_onnx.preparation`.
-
-    Parameters
-    ----------
-    spectrum : Spectrum, shape (n_in,)
-    grid : Grid, shape (n_pixel,)
-
-    Returns
-    -------
-    Resampled
-
-    Raises
-    ------
-    CoverageError
-        If no pixel of the grid lies inside the spectrum.
-    """
-    road = resampler(spectrum.wavelength, grid.wavelength)
-    if not road.covers.any():
-        first, last = spectrum.wavelength[[0, -1]]
-        raise CoverageError(f"{spectrum.name}: covers {first:.1f}-{last:.1f} Å, the model needs {grid}")
-    flux, sigma, valid = road.apply(
-        spectrum.flux[None],
-        None if spectrum.sigma is None else spectrum.sigma[None],
-        spectrum.bad[None] if spectrum.bad.any() else None,
-    )
-    return Resampled(
-        flux=flux[0], sigma=None if sigma is None else sigma[0], valid=valid[0], bad=road.covers & ~valid[0]
-    )
-
-
 def pixel_edges(wavelength: ArrayLike) -> FloatArray:
     """Return the edges of pixels from their centres, shape (n_pixel + 1,): halfway between neighbours."""
     center = np.asarray(wavelength, dtype=np.float64)
@@ -177,13 +117,17 @@ def find_gaps(wavelength: FloatArray) -> NDArray[np.intp]:
 def resampler(wavelength: FloatArray, target: FloatArray, interpolation: Way = "cubic") -> Resampler:
     """Work out the way from one wavelength vector to another.
 
+    Where the target's pixels are larger by more than a tenth, flux density is averaged over each
+    (Carnall 2017, arXiv:1705.05165), so that the equivalent width of a line is kept; elsewhere it is interpolated with
+    the cubic through four pixels. Gaps between orders or detectors stay gaps.
+
     Parameters
     ----------
     wavelength : array of float64, shape (n_in,)
         Ascending, same unit, medium and frame as `target`.
     target : array of float64, shape (n_out,)
     interpolation : {'cubic', 'linear'}
-        Where the pixels of the target are not larger by more than a tenth.
+        Where nothing is averaged.
     """
     first, last = target[[0, -1]]
     width_out = pixel_width(target, first, last)
