@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from anna_onnx.arrays import FloatArray
-from anna_onnx.errors import AnnaError, GridError, MissingExtraError, ResultError
+from anna_onnx.errors import GridError, MissingExtraError, ResultError
 from anna_onnx.files import replacing
 from anna_onnx.labels import difference_unit
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
 from anna_onnx.synthesis import WAVELENGTH, SpectralGrid, Synthesizer
-from anna_onnx.synthesis.simulation import FWHM, RV, Range, ascending, label_ranges
+from anna_onnx.synthesis.simulation import DEFAULT_FWHM, RV, Range, ascending, label_ranges
 from anna_onnx.synthesis.synthesizer import ROTATION
 from anna_onnx.trainingset import blocks
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
 
-NUISANCES = ("rv", "continuum_offset")
-"""What has to be inferred with the labels though nobody asks for it."""
 PERCENTILES = (5, 16, 50, 84, 95)
 UNCONSTRAINED = 0.5
 """A bound above this part of what the range alone says means that the spectra hardly constrain the label."""
@@ -37,20 +35,67 @@ _RV_STEP = 0.1  # km/s
 _BLOCK = 200  # stars whose derivatives are held at once
 
 
-def cramer_rao(
+def fisher_information(
     synthesizer: Synthesizer,
-    labels: ArrayLike,
-    snr: ArrayLike,
-    *,
-    rv: ArrayLike = 0.0,
+    labels: FloatArray,
+    rv: FloatArray,
     template: FloatArray | None = None,
-    ranges: Sequence[Range] | None = None,
-    nuisances: Sequence[str] = NUISANCES,
+    progress: Progress = silent,
 ) -> FloatArray:
-    """Compute the smallest standard deviation that an unbiased estimate of each label can have.
+    """Return the Fisher matrices of spectra with a signal-to-noise ratio of 1.
+
+    The sum over pixels of products of the flux's derivatives over the
+    variance of the noise (Tegmark, Taylor & Heavens 1997, ApJ 480, 22, eq. 15). What has to be inferred with the
+    labels though nobody asks for it comes after them: the radial velocity, and an offset of the continuum.
+
+    Parameters
+    ----------
+    synthesizer : Synthesizer
+        Best built in float64.
+    labels : array, shape (n, n_label)
+    rv : array, shape (n,)
+        True radial velocity, km/s.
+    template : array, shape (n_pixel,), optional
+        S/N of each pixel relative to the continuum's of the star; 1 by default.
+    progress : Progress
+
+    Returns
+    -------
+    information : array of float64, shape (n, n_label + 2, n_label + 2)
+    """
+    matrices = []
+    for rows in blocks(len(labels), _BLOCK):
+        signal = _derivatives(synthesizer, labels[rows], rv[rows])
+        if template is not None:
+            signal *= template
+        matrices.append(signal @ signal.transpose(0, 2, 1))
+        progress(rows.stop, len(labels))
+    return np.concatenate(matrices)
+
+
+def _derivatives(synthesizer: Synthesizer, labels: FloatArray, rv: FloatArray) -> FloatArray:
+    """Return the flux's derivatives in the labels, the velocity and the offset, shape (n, n_label + 2, n_pixel).
+
+    Central differences that stay inside the grid.
+    """
+    ranges = [(axis.low, axis.high) for axis in synthesizer.axes] + [(0.0, synthesizer.max_vsini)]
+    derivatives = []
+    for i, (low, high) in enumerate(ranges):
+        step = _STEP * (high - low)
+        above, below = labels.copy(), labels.copy()
+        above[:, i] = np.clip(labels[:, i] + step, low + 2 * step, high)
+        below[:, i] = above[:, i] - 2 * step
+        derivatives.append((synthesizer(above, rv) - synthesizer(below, rv)) / (2 * step))
+    fastest = np.minimum(rv + _RV_STEP, synthesizer.max_rv)
+    moved = synthesizer(labels, fastest) - synthesizer(labels, fastest - 2 * _RV_STEP)
+    return np.stack([*derivatives, moved / (2 * _RV_STEP), np.ones_like(moved)], axis=1)
+
+
+def bound(information: FloatArray, snr: ArrayLike, ranges: Sequence[Range]) -> FloatArray:
+    """Return the smallest standard deviation that an unbiased estimate of each label can have.
 
     The square root of the diagonal of the inverse Fisher matrix: all other
-    labels and the nuisances are unknown too. A label's range is prior
+    labels and what comes after them are unknown too. A label's range is prior
     knowledge, a Gaussian of the same variance, (high - low)² / 12.
 
     Flux is even in vsini and vmic, so that near zero its derivative vanishes
@@ -59,104 +104,23 @@ def cramer_rao(
 
     Parameters
     ----------
-    synthesizer : Synthesizer
-        Best built in float64.
-    labels : array_like, shape (n, n_label)
+    information : array, shape (n, k, k)
+        At a S/N of 1, see `fisher_information`.
     snr : array_like, shape (n,) or ()
-        Signal to noise of the continuum, a pixel, where `template` is 1.
-    rv : array_like, shape (n,) or ()
-        True radial velocity, km/s.
-    template : array, shape (n_pixel,), optional
-        S/N of each pixel relative to `snr`; 1 by default.
-    ranges : sequence of (float, float), optional
-        The labels' ranges; by default the grid's, and vsini up to the synthesizer's largest.
-    nuisances : sequence of {'rv', 'continuum_offset'}
+        Signal to noise of the continuum, a pixel, where the template is 1.
+    ranges : sequence of (float, float)
+        Of the labels, the first of the k.
 
     Returns
     -------
     bound : array of float64, shape (n, n_label)
         In the labels' units.
     """
-    labels = np.atleast_2d(np.asarray(labels, dtype=np.float64))
-    rv = np.broadcast_to(np.asarray(rv, dtype=np.float64), len(labels))
-    information = _all_information(synthesizer, labels, rv, template, nuisances)
-    return bound(information, snr, _axis_ranges(synthesizer) if ranges is None else ranges)
-
-
-def _all_information(
-    synthesizer: Synthesizer,
-    labels: FloatArray,
-    rv: FloatArray,
-    template: FloatArray | None,
-    nuisances: Sequence[str],
-    progress: Progress = silent,
-) -> FloatArray:
-    """Return the Fisher matrices of any number of stars, a block at a time."""
-    matrices = []
-    for rows in blocks(len(labels), _BLOCK):
-        matrices.append(fisher_information(synthesizer, labels[rows], rv[rows], template=template, nuisances=nuisances))
-        progress(rows.stop, len(labels))
-    return np.concatenate(matrices)
-
-
-def fisher_information(
-    synthesizer: Synthesizer,
-    labels: FloatArray,
-    rv: FloatArray,
-    *,
-    template: FloatArray | None = None,
-    nuisances: Sequence[str] = NUISANCES,
-) -> FloatArray:
-    """Return the Fisher matrices of spectra with a signal-to-noise ratio of 1.
-
-    The sum over pixels of products of the flux's derivatives over the
-    variance of the noise (Tegmark, Taylor & Heavens 1997, ApJ 480, 22, eq. 15).
-
-    Returns
-    -------
-    information : array of float64, shape (n, n_label + n_nuisance, n_label + n_nuisance)
-    """
-    derivatives = _label_derivatives(synthesizer, labels, rv)
-    derivatives += [_nuisance_derivative(name, synthesizer, labels, rv) for name in nuisances]
-    signal = np.stack(derivatives, axis=1)  # (n, n_label + n_nuisance, n_pixel)
-    if template is not None:
-        signal *= template
-    return np.asarray(signal @ signal.transpose(0, 2, 1))
-
-
-def bound(information: FloatArray, snr: ArrayLike, ranges: Sequence[Range]) -> FloatArray:
-    """Return the bounds, shape (n, n_label), from Fisher matrices at a S/N of 1 and the labels' ranges."""
     prior = np.zeros(information.shape[-1])
     prior[: len(ranges)] = [12 / (high - low) ** 2 for low, high in ranges]
     squared = np.square(np.asarray(snr, dtype=np.float64))[..., None, None]
     covariance = np.linalg.inv(squared * information + np.diag(prior))
     return np.asarray(np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)[:, : len(ranges)]))
-
-
-def _axis_ranges(synthesizer: Synthesizer) -> list[Range]:
-    return [(axis.low, axis.high) for axis in synthesizer.axes] + [(0.0, synthesizer.max_vsini)]
-
-
-def _label_derivatives(synthesizer: Synthesizer, labels: FloatArray, rv: FloatArray) -> list[FloatArray]:
-    """Return the flux's derivative in each label, central differences that stay inside the grid."""
-    derivatives = []
-    for i, (low, high) in enumerate(_axis_ranges(synthesizer)):
-        step = _STEP * (high - low)
-        above, below = labels.copy(), labels.copy()
-        above[:, i] = np.clip(labels[:, i] + step, low + 2 * step, high)
-        below[:, i] = above[:, i] - 2 * step
-        derivatives.append((synthesizer(above, rv) - synthesizer(below, rv)) / (2 * step))
-    return derivatives
-
-
-def _nuisance_derivative(name: str, synthesizer: Synthesizer, labels: FloatArray, rv: FloatArray) -> FloatArray:
-    if name == "continuum_offset":
-        return np.ones((len(labels), synthesizer.grid.n_pixel))
-    if name == "rv":
-        above = np.minimum(rv + _RV_STEP, synthesizer.max_rv)
-        below = above - 2 * _RV_STEP
-        return np.asarray((synthesizer(labels, above) - synthesizer(labels, below)) / (2 * _RV_STEP))
-    raise AnnaError(f"nuisance '{name}': needed one of {', '.join(NUISANCES)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,7 +237,6 @@ def limits(
     resolution: float | None = None,
     limb_darkening: float = 0.6,
     template: FloatArray | None = None,
-    nuisances: Sequence[str] = NUISANCES,
     progress: Progress = silent,
 ) -> Limits:
     """Compute the Cramér-Rao bounds of stars at random places in the label space.
@@ -290,8 +253,6 @@ def limits(
         As for `anna_onnx.synthesis.simulate`.
     template : array, shape (n_pixel,), optional
         S/N of each pixel relative to `snr`.
-    nuisances : sequence of str
-        See `cramer_rao`.
     progress : Progress
 
     Raises
@@ -311,7 +272,7 @@ def limits(
     synthesizer = Synthesizer.build(
         spectra,
         wavelength,
-        fwhm=FWHM if fwhm is None and resolution is None else fwhm,
+        fwhm=DEFAULT_FWHM if fwhm is None and resolution is None else fwhm,
         resolution=resolution,
         limb_darkening=limb_darkening,
         max_rv=max(abs(v) for v in rv) + _RV_STEP,
@@ -321,7 +282,7 @@ def limits(
     rng = np.random.default_rng(seed)
     lowest, highest = np.array(list(complete.values())).T
     labels, velocity = rng.uniform(lowest, highest, (n, lowest.size)), rng.uniform(*rv, n)
-    matrices = _all_information(synthesizer, labels, velocity, template, nuisances, progress)
+    matrices = fisher_information(synthesizer, labels, velocity, template, progress)
     spans = tuple(complete.values())
     return Limits(
         label_names=synthesizer.label_names,
@@ -344,7 +305,6 @@ def star_bounds(
     ranges: Mapping[str, Range] | None = None,
     fwhm: float | None = None,
     resolution: float | None = None,
-    nuisances: Sequence[str] = NUISANCES,
     progress: Progress = silent,
 ) -> dict[str, FloatArray]:
     """Compute the bound of stars whose labels are known.
@@ -357,8 +317,8 @@ def star_bounds(
     labels : mapping of str to array, shape (n,)
         Every label of the grid, vsini included.
     snr : array_like, shape (n,)
-    rv, template, nuisances
-        See `cramer_rao`.
+    rv, template
+        See `fisher_information`.
     ranges : mapping of str to (float, float), optional
         Prior knowledge on labels; by default the whole axis, vsini 0-40 km/s.
     fwhm, resolution : float, optional
@@ -395,7 +355,7 @@ def star_bounds(
         max_vsini=max(complete[ROTATION][1], float(values[inside, -1].max())),
         dtype=np.float64,
     )
-    information = _all_information(synthesizer, values[inside], velocity, template, nuisances, progress)
+    information = fisher_information(synthesizer, values[inside], velocity, template, progress)
     prior = [(ranges or {}).get(name, complete[name]) for name in names]
     found = np.full(values.shape, np.nan)
     found[inside] = bound(information, np.broadcast_to(snr, len(values))[inside], prior)

@@ -31,7 +31,7 @@ Range = tuple[float, float]
 
 WAVELENGTH = Grid(np.linspace(6625.0, 6825.0, 1001, dtype=np.float64), "air")
 """Output wavelengths unless others are given: ANNA's tutorial, 6625-6825 Å in air in steps of 0.2 Å."""
-FWHM = 0.6
+DEFAULT_FWHM = 0.6
 """Full width at half maximum of the instrument's profile, Å, unless another is given."""
 RV: Range = (-100.0, 100.0)
 VSINI: Range = (0.0, 40.0)
@@ -164,7 +164,7 @@ def simulate(
         grid=wavelength,
         ranges=label_ranges(spectra, ranges or {}),
         rv=ascending("rv", rv),
-        fwhm=FWHM if fwhm is None and resolution is None else fwhm,
+        fwhm=DEFAULT_FWHM if fwhm is None and resolution is None else fwhm,
         resolution=resolution,
         limb_darkening=limb_darkening,
         snr=snr,
