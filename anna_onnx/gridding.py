@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,34 +13,50 @@ from anna_onnx.continuum import Normalization, fit_continuum
 from anna_onnx.medium import convert, doppler
 from anna_onnx.quality import estimate_snr, off_continuum
 from anna_onnx.resampling import FWHM, Degrader, Grid, Interpolation, Resampler, Way, resampler
-from anna_onnx.spectrum import Medium
+from anna_onnx.spectrum import Frame, Medium
 
 LARGEST_FLUX = 1e30
 """What is not smaller is padding or damage; float32 ends at 3e38."""
 
 
-class Spectra(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Spectra:
     """Spectra that share their wavelengths, as they came.
 
     Attributes
     ----------
     wavelength : array of float64, shape (n_in,)
-    flux, sigma : arrays, shape (n, n_in)
-    bad : array of bool or int, shape (n, n_in)
-    medium : str
+        Angstrom, strictly ascending, in `medium` and `frame`.
+    flux : array of float32 or float64, shape (n, n_in)
+        Pixels that are not finite are bad.
+    sigma : array, shape (n, n_in), or None
+        Standard deviation; pixels where it is not finite and positive are bad.
+    bad : array of bool or int, shape (n, n_in), or None
+        True where the flux must not be used.
+    medium, frame : str
+    resolution : float or None
+        Resolving power.
+    radial_velocity : array of float64, shape (n,), or None
+        Of the stars in `frame`, km/s, NaN = not known.
     """
 
     wavelength: FloatArray
     flux: Floats
-    sigma: Floats | None
-    bad: BoolArray | None
-    medium: Medium
+    sigma: Floats | None = None
+    bad: BoolArray | None = None
+    medium: Medium = "unknown"
+    frame: Frame = "unknown"
+    resolution: float | None = None
+    radial_velocity: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.flux)
 
     def take(self, rows: NDArray[np.intp]) -> Spectra:
         """Return some of the spectra."""
-        sigma = None if self.sigma is None else self.sigma[rows]
-        bad = None if self.bad is None else self.bad[rows]
-        return Spectra(self.wavelength, self.flux[rows], sigma, bad, self.medium)
+        names = ("flux", "sigma", "bad", "radial_velocity")
+        arrays = {name: array[rows] for name in names if (array := getattr(self, name)) is not None}
+        return replace(self, **arrays)
 
     def cut(self, columns: slice) -> tuple[Floats, Floats | None, BoolArray | None]:
         """Return flux, sigma and bad pixels of a range of pixels; None when no pixel is bad."""
@@ -109,8 +126,6 @@ class Gridded(NamedTuple):
     @classmethod
     def join(cls, parts: list[Gridded], rows: list[NDArray[np.intp]]) -> Gridded:
         """Put parts together, `rows` being the places of their rows."""
-        if len(parts) == 1:
-            return parts[0]
         order = np.argsort(np.concatenate(rows))
         sigma = [part.sigma for part in parts if part.sigma is not None]
         return cls(
@@ -124,8 +139,39 @@ class Gridded(NamedTuple):
         )
 
 
+_Key = tuple[Medium, float, tuple[float, float] | None]
+"""Medium of the wavelengths, velocity to remove (km/s), and resolving powers to degrade from and to."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How to resample from a wavelength vector to the grid, worked out once for all spectra that share it.
+
+    Attributes
+    ----------
+    columns : slice
+        Pixels of the input that matter.
+    wavelength : array of float64
+        Theirs, in the medium of the grid and with the velocity removed.
+    degrader : Degrader or None
+        Comes before the resampler.
+    resampler : Resampler
+    n_covered : int
+        Pixels of the grid that the input covers, gaps in it and pixels that training never had left out.
+    gain : float
+        Signal-to-noise ratio per pixel of the grid over that per pixel of the input.
+    """
+
+    columns: slice
+    wavelength: FloatArray
+    degrader: Degrader | None
+    resampler: Resampler
+    n_covered: int
+    gain: float
+
+
 class Gridder:
-    """Brings spectra onto a grid, and remembers the way for the next that share their wavelengths.
+    """Resamples spectra onto a grid, and keeps the plan for the next that share their wavelengths.
 
     Parameters
     ----------
@@ -138,10 +184,10 @@ class Gridder:
     def __init__(self, grid: Grid, interpolation: Way, seen: BoolArray) -> None:
         self._grid, self._interpolation, self._seen = grid, interpolation, seen
         self._n_seen = int(np.count_nonzero(seen))
-        self._roads: list[Road] = []
+        self._plans: list[tuple[_Key, FloatArray, Plan | None]] = []
 
-    def bring(self, spectra: Spectra, treatment: Treatment, rv: FloatArray | None) -> Gridded:
-        """Bring spectra onto the grid.
+    def resample(self, spectra: Spectra, treatment: Treatment, rv: FloatArray | None) -> Gridded:
+        """Resample spectra onto the grid.
 
         Parameters
         ----------
@@ -150,42 +196,26 @@ class Gridder:
         rv : array of float64, shape (n,), or None
             Velocities to remove, km/s; nothing is removed where it is NaN.
         """
-        if rv is None:
-            return self._along(self._road(spectra, 0.0, treatment.degrade), spectra, treatment)
-        velocity = np.nan_to_num(rv)
+        velocity = np.zeros(1) if rv is None else np.nan_to_num(rv)
         if (velocity == velocity[0]).all():
-            return self._along(self._road(spectra, float(velocity[0]), treatment.degrade), spectra, treatment)
-        parts, places = [], []
-        for value in np.unique(velocity):
-            rows = np.flatnonzero(velocity == value)
-            road = self._road(spectra, float(value), treatment.degrade)
-            parts.append(self._along(road, spectra.take(rows), treatment))
-            places.append(rows)
+            return self._resample(spectra, treatment, float(velocity[0]))
+        places = [np.flatnonzero(velocity == value) for value in np.unique(velocity)]
+        parts = [self._resample(spectra.take(rows), treatment, float(velocity[rows[0]])) for rows in places]
         return Gridded.join(parts, places)
 
-    def _road(self, spectra: Spectra, velocity: float, degrade: tuple[float, float] | None) -> Road:
-        """Return the way for these wavelengths, one of the last two from memory: files of a night share theirs."""
-        key = (spectra.medium, velocity, degrade)
-        for road in self._roads:
-            if road.key == key and np.array_equal(road.source, spectra.wavelength):
-                return road
-        road = Road(spectra.wavelength, self._grid, self._interpolation, self._seen, *key)
-        self._roads = [road, *self._roads[:1]]
-        return road
-
-    def _along(self, road: Road, spectra: Spectra, treatment: Treatment) -> Gridded:
-        n = len(spectra.flux)
-        if road.resampler is None:
+    def _resample(self, spectra: Spectra, treatment: Treatment, velocity: float) -> Gridded:
+        """Resample spectra of one velocity."""
+        n = len(spectra)
+        plan = self._plan(spectra.wavelength, (spectra.medium, velocity, treatment.degrade))
+        if plan is None:
             return self._nothing(n, spectra.sigma is not None)
-        flux, sigma, bad = spectra.cut(road.columns)
-        snr = estimate_snr(flux, sigma, bad) * road.gain
-        normalized = np.zeros(n, dtype=np.int8)
-        if treatment.recipe is not None:
-            flux, sigma, bad, normalized = _normalize(road.wavelength, flux, sigma, bad, snr, treatment)
-        if road.degrader is not None:
-            flux, sigma, valid = road.degrader.apply(flux, sigma, bad)
+        flux, sigma, bad = spectra.cut(plan.columns)
+        snr = estimate_snr(flux, sigma, bad) * plan.gain
+        flux, sigma, bad, normalized = _normalize(plan.wavelength, flux, sigma, bad, snr, treatment)
+        if plan.degrader is not None:
+            flux, sigma, valid = plan.degrader.apply(flux, sigma, bad)
             bad = ~valid
-        flux, sigma, valid = road.resampler.apply(flux, sigma, bad)
+        flux, sigma, valid = plan.resampler.apply(flux, sigma, bad)
         if self._n_seen < self._seen.size:
             flux, valid = np.where(self._seen, flux, np.nan), valid & self._seen
             sigma = None if sigma is None else np.where(self._seen, sigma, np.nan)
@@ -193,66 +223,27 @@ class Gridder:
             flux=flux.astype(np.float32, copy=False),
             sigma=None if sigma is None else sigma.astype(np.float32, copy=False),
             n_good=np.count_nonzero(valid, axis=1),
-            n_covered=np.full(n, road.n_covered),
+            n_covered=np.full(n, plan.n_covered),
             snr=snr,
             normalized=normalized,
             n_seen=self._n_seen,
         )
 
-    def _nothing(self, n: int, with_sigma: bool) -> Gridded:
-        empty = np.full((n, self._grid.n_pixel), np.nan, dtype=np.float32)
-        none = np.zeros(n, dtype=np.intp)
-        sigma = empty if with_sigma else None
-        return Gridded(empty, sigma, none, none, np.full(n, np.nan), np.zeros(n, dtype=np.int8), self._n_seen)
-
-
-class Road:
-    """The way from a wavelength vector to the grid, worked out once for all spectra that share it.
-
-    Parameters
-    ----------
-    source : array of float64, shape (n_in,)
-        Wavelengths of the input.
-    grid : Grid
-    seen : array of bool, shape (n_pixel,)
-        Pixels of the grid that count.
-    medium : str
-        Of the input.
-    velocity : float
-        To remove, km/s.
-    degrade : (from, to), optional
-        Resolving powers.
-
-    Attributes
-    ----------
-    columns : slice
-        Pixels of the input that matter.
-    wavelength : array of float64
-        Theirs, in the medium of the grid and with the velocity removed.
-    resampler : Resampler or None
-        None when input and grid share no wavelengths.
-    degrader : Degrader or None
-    n_covered : int
-        Pixels of the grid that the input covers, gaps in it left out.
-    gain : float
-        Signal-to-noise ratio per pixel of the grid over that per pixel of the input.
-    """
-
-    resampler: Resampler | None = None
-    degrader: Degrader | None = None
-
-    def __init__(
-        self,
-        source: FloatArray,
-        grid: Grid,
-        interpolation: Way,
-        seen: BoolArray,
-        medium: Medium,
-        velocity: float,
-        degrade: tuple[float, float] | None,
-    ) -> None:
+    def _plan(self, wavelength: FloatArray, key: _Key) -> Plan | None:
+        """Return the plan for these wavelengths, one of the last two from memory: files of a night share theirs."""
+        for known, source, plan in self._plans:
+            if known == key and np.array_equal(source, wavelength):
+                return plan
+        plan = self._make_plan(wavelength, *key)
         # A copy: the caller may change the array before the next spectrum comes.
-        self.source, self.key = source.copy(), (medium, velocity, degrade)
+        self._plans = [(key, wavelength.copy(), plan), *self._plans[:1]]
+        return plan
+
+    def _make_plan(
+        self, source: FloatArray, medium: Medium, velocity: float, degrade: tuple[float, float] | None
+    ) -> Plan | None:
+        """Work out how to resample from some wavelengths; None when they do not meet the grid."""
+        grid = self._grid
         first, last = grid.wavelength[[0, -1]]
         # Four standard deviations of the Gaussian, and a few pixels to interpolate between.
         margin = 0.0 if degrade is None else 4 * np.sqrt(degrade[1] ** -2 - degrade[0] ** -2) / FWHM
@@ -261,31 +252,35 @@ class Road:
         if medium != "unknown":
             needed = convert(needed, grid.medium, medium)
         low, high = np.searchsorted(source, needed)
-        self.columns = slice(max(int(low) - 3, 0), int(high) + 3)
-        self.wavelength = convert(source[self.columns], medium, grid.medium) / shift
-        if self.wavelength.size < 2 or last < self.wavelength[0] or first > self.wavelength[-1]:
-            return
-        direct = resampler(self.wavelength, grid.wavelength, interpolation)
-        self.gain = np.sqrt(max(1.0, direct.ratio))
-        self.n_covered = int(np.count_nonzero(direct.covers & seen))
+        columns = slice(max(int(low) - 3, 0), int(high) + 3)
+        wavelength = convert(source[columns], medium, grid.medium) / shift
+        if wavelength.size < 2 or last < wavelength[0] or first > wavelength[-1]:
+            return None
+        direct = resampler(wavelength, grid.wavelength, self._interpolation)
+        gain = float(np.sqrt(max(1.0, direct.ratio)))
+        n_covered = int(np.count_nonzero(direct.covers & self._seen))
         if degrade is None:
-            self.resampler = direct
-        else:
-            self.degrader = Degrader(self.wavelength, *degrade)
-            # Nothing is finer than the model's resolution any more, to which the width of its pixels would add.
-            self.resampler = Interpolation(self.degrader.wavelength, grid.wavelength, interpolation, smooth=True)
-            self.gain = self._noise_gain()
+            return Plan(columns, wavelength, None, direct, n_covered, gain)
+        degrader = Degrader(wavelength, *degrade)
+        # Nothing is finer than the model's resolution any more, to which the width of its pixels would add.
+        smooth = Interpolation(degrader.wavelength, grid.wavelength, self._interpolation, smooth=True)
+        return Plan(columns, wavelength, degrader, smooth, n_covered, _noise_gain(degrader, smooth, wavelength) or gain)
 
-    def _noise_gain(self) -> float:
-        """Return by how much the noise of a pixel is lowered on the whole way."""
-        assert self.degrader is not None
-        assert self.resampler is not None
-        even = np.ones((1, self.wavelength.size))
-        flux, sigma, valid = self.degrader.apply(even, even)
-        _, sigma, _ = self.resampler.apply(flux, sigma, ~valid)
-        assert sigma is not None
-        known = np.sort(sigma[np.isfinite(sigma)])
-        return float(1 / known[known.size // 2]) if known.size else self.gain
+    def _nothing(self, n: int, with_sigma: bool) -> Gridded:
+        empty = np.full((n, self._grid.n_pixel), np.nan, dtype=np.float32)
+        none = np.zeros(n, dtype=np.intp)
+        sigma = empty if with_sigma else None
+        return Gridded(empty, sigma, none, none, np.full(n, np.nan), np.zeros(n, dtype=np.int8), self._n_seen)
+
+
+def _noise_gain(degrader: Degrader, resampler: Resampler, wavelength: FloatArray) -> float | None:
+    """Return by how much degrading and resampling lower the noise of a pixel; None where no pixel is left."""
+    even = np.ones((1, wavelength.size))
+    flux, sigma, valid = degrader.apply(even, even)
+    _, sigma, _ = resampler.apply(flux, sigma, ~valid)
+    assert sigma is not None
+    known = np.sort(sigma[np.isfinite(sigma)])
+    return float(1 / known[known.size // 2]) if known.size else None
 
 
 def _normalize(
@@ -295,9 +290,10 @@ def _normalize(
     bad: BoolArray | None,
     snr: FloatArray,
     treatment: Treatment,
-) -> tuple[Floats, Floats | None, BoolArray, NDArray[np.int8]]:
+) -> tuple[Floats, Floats | None, BoolArray | None, NDArray[np.int8]]:
     """Divide spectra by their continuum; the last array is 1 where that was done, -1 where none was found."""
-    assert treatment.recipe is not None
+    if treatment.recipe is None:
+        return flux, sigma, bad, np.zeros(len(flux), dtype=np.int8)
     bad = np.zeros(flux.shape, dtype=np.bool_) if bad is None else bad
     done = np.ones(len(flux), dtype=np.int8)
     if treatment.only_if_needed:

@@ -17,6 +17,7 @@ from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.errors import AnnaError, BundleError
 from anna_onnx.flags import Flag
+from anna_onnx.gridding import Spectra
 from anna_onnx.labels import scale, unscale
 from anna_onnx.preparation import PreparedBlock, PrepareOptions
 from anna_onnx.quantity import number, shown
@@ -245,20 +246,10 @@ class Inference:
         return self._prepare(block, asked, fitted_rv(fit, limits, as_it_came.flux, width))
 
     def _prepare(self, block: Block, options: PrepareOptions, measured: Measured | None = None) -> PreparedBlock:
-        sidecar, setting = self.bundle.sidecar, block.setting
-        return sidecar.preparation.prepare_block(
-            setting.wavelength,
-            block.flux,
-            block.sigma,
-            block.bad,
-            medium=setting.medium,
-            frame=setting.frame,
-            resolution=setting.resolution,
-            radial_velocity=block.radial_velocity,
-            options=options,
-            template=self._mean,
-            measured=measured,
-        )
+        setting, preparation = block.setting, self.bundle.sidecar.preparation
+        known = setting.medium, setting.frame, setting.resolution, block.radial_velocity
+        spectra = Spectra(setting.wavelength, block.flux, block.sigma, block.bad, *known)
+        return preparation.prepare_block(spectra, options, template=self._mean, measured=measured)
 
     @property
     def _fits_velocities(self) -> bool:

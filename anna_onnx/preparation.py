@@ -13,29 +13,26 @@ What cannot be known or mended becomes a flag and a note, never an exception.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from anna_onnx.arrays import BoolArray, Float32Array, FloatArray, Floats, IntArray
+from anna_onnx.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from anna_onnx.continuum import Normalization
 from anna_onnx.errors import AnnaError
 from anna_onnx.flags import Flag
 from anna_onnx.gridding import Gridded, Gridder, Spectra, Treatment
 from anna_onnx.medium import C_KMS
-from anna_onnx.quality import continuum_level, off_continuum
+from anna_onnx.quality import off_continuum
 from anna_onnx.quantity import number, shown
+from anna_onnx.remarks import remarks
 from anna_onnx.resampling import Grid, Way
-from anna_onnx.spectrum import Frame, Medium, Spectrum
+from anna_onnx.spectrum import Frame, Spectrum
 from anna_onnx.velocity import Measured, measure_rv
-
-ROW_FLAGS = Flag.no_coverage | Flag.partial_coverage | Flag.bad_pixels | Flag.low_snr | Flag.not_normalized
-"""Flags that differ from row to row."""
-
 
 EARTH_MOTION = 30.0
 """Largest velocity between the topocentric and the barycentric frame, km/s."""
@@ -301,32 +298,17 @@ class Preparation:
         self, spectrum: Spectrum, options: PrepareOptions | None = None, *, template: ArrayLike | None = None
     ) -> Prepared:
         """Make network input of one spectrum; see `prepare_block`."""
-        block = self.prepare_block(
-            spectrum.wavelength,
-            spectrum.flux[None],
-            None if spectrum.sigma is None else spectrum.sigma[None],
-            spectrum.bad[None],
-            medium=spectrum.medium,
-            frame=spectrum.frame,
-            resolution=spectrum.resolution,
-            radial_velocity=spectrum.radial_velocity,
-            options=options,
-            template=template,
-        )
-        return block[0]
+        sigma = None if spectrum.sigma is None else spectrum.sigma[None]
+        rv = None if spectrum.radial_velocity is None else np.array([spectrum.radial_velocity])
+        known = spectrum.medium, spectrum.frame, spectrum.resolution
+        spectra = Spectra(spectrum.wavelength, spectrum.flux[None], sigma, spectrum.bad[None], *known, rv)
+        return self.prepare_block(spectra, options, template=template)[0]
 
     def prepare_block(
         self,
-        wavelength: FloatArray,
-        flux: Floats,
-        sigma: Floats | None = None,
-        bad: BoolArray | None = None,
-        *,
-        medium: Medium = "unknown",
-        frame: Frame = "unknown",
-        resolution: float | None = None,
-        radial_velocity: ArrayLike | None = None,
+        spectra: Spectra,
         options: PrepareOptions | None = None,
+        *,
         template: ArrayLike | None = None,
         measured: Measured | None = None,
     ) -> PreparedBlock:
@@ -334,19 +316,7 @@ class Preparation:
 
         Parameters
         ----------
-        wavelength : array of float64, shape (n_in,)
-            Angstrom, strictly ascending, in `medium` and `frame`.
-        flux : array of float32 or float64, shape (n, n_in)
-            Pixels that are not finite are bad.
-        sigma : array, shape (n, n_in), optional
-            Standard deviation; pixels where it is not finite and positive are bad.
-        bad : array of bool, shape (n, n_in), optional
-            True where the flux must not be used.
-        medium, frame : str
-        resolution : float, optional
-            Resolving power of the spectra.
-        radial_velocity : float or array, shape (n,), optional
-            Of the stars in `frame`, km/s, NaN = not known; used on request.
+        spectra : Spectra
         options : PrepareOptions, optional
         template : array, shape (n_pixel,), optional
             Mean training spectrum, for ``rv='auto'``.
@@ -364,25 +334,15 @@ class Preparation:
             If a velocity is to be measured, and `template` cannot serve.
         """
         options = options or PrepareOptions()
-        spectra = Spectra(np.asarray(wavelength, dtype=np.float64), np.atleast_2d(flux), sigma, bad, medium)
-        resolution = options.resolution or resolution
-        if resolution is not None and not 1 < resolution < np.inf:
-            resolution = None  # nonsense in a header
-        if frame == "rest":
-            radial_velocity = 0.0  # what a header then states has been removed already
-        treatment = self._treatment(options, resolution)
-        if options.rv == "auto" and measured is None:
-            measured = self._measure(spectra, treatment, template)
-        elif options.rv != "auto":
+        spectra = _understood(spectra, options)
+        treatment = self._treatment(options, spectra.resolution)
+        if options.rv != "auto":
             measured = None
-        rv = self._stated(radial_velocity, options, len(spectra.flux)) if measured is None else measured.rv
-        rv_error = None if measured is None else measured.error
-        gridded = self._gridder.bring(spectra, treatment, rv)
-        left = self._velocity_left(radial_velocity, rv, len(spectra.flux))
-        flags = self._flags(gridded, medium, frame, resolution, rv)
-        flags[~np.isnan(left)] |= Flag.frame_unknown
-        common = (*self._medium_note(medium), *self._resolution_note(resolution))
-        motion = self._frame_note(frame)
+        elif measured is None:
+            measured = self._measure(spectra, treatment, template)
+        rv = _stated(spectra, options) if measured is None else measured.rv
+        gridded = self._gridder.resample(spectra, treatment, rv)
+        flags = self._flags(gridded, spectra, rv)
         return PreparedBlock(
             flux=gridded.flux,
             sigma=gridded.sigma,
@@ -390,21 +350,8 @@ class Preparation:
             snr=gridded.snr,
             flags=flags,
             rv=rv,
-            notes=self._notes(gridded, flags, common, motion, rv, rv_error, left),
+            notes=remarks(self, spectra, gridded, flags, rv, None if measured is None else measured.error),
         )
-
-    def _velocity_left(self, radial_velocity: ArrayLike | None, rv: FloatArray | None, n: int) -> FloatArray:
-        """Return the velocities, stated and not removed, that the network was not trained to tolerate; else NaN."""
-        # Where the Earth's motion counts, the frame is flagged already; stars that were not at rest may have any.
-        if not self.tolerates_motion or self.frame != "rest" or radial_velocity is None or rv is not None:
-            return np.full(n, np.nan)
-        stated = np.broadcast_to(np.asarray(radial_velocity, dtype=np.float64), n)
-        return np.where(self._tolerates(stated), np.nan, stated)
-
-    def _tolerates(self, velocity: FloatArray | float) -> BoolArray:
-        """Whether the network was trained with such velocities, or nothing is known of that."""
-        low, high = self.velocity_range or (-np.inf, np.inf)
-        return np.asarray(np.isnan(velocity) | ((velocity >= low) & (velocity <= high)))
 
     @cached_property
     def _gridder(self) -> Gridder:
@@ -425,7 +372,7 @@ class Preparation:
         elif options.normalize is True and recipe is None:
             recipe = Normalization()
         degrade = None
-        if resolution is not None and self.resolution is not None and self._compare_resolution(resolution) > 0:
+        if resolution is not None and self.resolution is not None and self.compare_resolution(resolution) > 0:
             degrade = (resolution, self.resolution)
         return Treatment(recipe, only_if_needed=options.normalize is None, degrade=degrade)
 
@@ -440,7 +387,7 @@ class Preparation:
             raise AnnaError("no mean spectrum to measure velocities with; give a number or header")
         if self.tolerates_motion:
             raise AnnaError(
-                f"velocities cannot be measured: {self._velocities} km/s, which blur the mean of its spectra;"
+                f"velocities cannot be measured: {self.trained_velocities} km/s, which blur the mean of its spectra;"
                 " within these none need be removed, beyond them give a number or header"
             )
 
@@ -448,39 +395,29 @@ class Preparation:
         """Return the velocities of spectra against the mean training spectrum."""
         self.check_template(template)
         assert template is not None
-        flux = self._gridder.bring(spectra, treatment, None).flux
+        flux = self._gridder.resample(spectra, treatment, None).flux
         pairs = np.array([measure_rv(row, template, self.grid) for row in flux])  # (spectrum, value and error)
         return Measured(pairs[:, 0], pairs[:, 1])
 
-    def _stated(self, radial_velocity: ArrayLike | None, options: PrepareOptions, n: int) -> FloatArray | None:
-        """Return the velocities to remove, shape (n,), NaN = none known; None when none are asked for."""
-        if options.rv is None:
-            return None
-        given = radial_velocity if options.rv == "header" else options.rv
-        known = np.nan if given is None else np.asarray(given, dtype=np.float64)
-        rv = np.array(np.broadcast_to(known, n))
-        rv[~(np.abs(rv) <= FASTEST_STAR)] = np.nan
-        return rv
-
-    def _flags(
-        self, gridded: Gridded, medium: Medium, frame: Frame, resolution: float | None, rv: FloatArray | None
-    ) -> IntArray:
+    def _flags(self, gridded: Gridded, spectra: Spectra, rv: FloatArray | None) -> IntArray:
         common = 0
-        if self._compare_resolution(resolution) < 0:
+        if self.compare_resolution(spectra.resolution) < 0:
             common |= Flag.low_resolution
-        if medium == "unknown":
+        if spectra.medium == "unknown":
             common |= Flag.medium_unknown
-        usable = (gridded.coverage > 0) & (gridded.coverage >= LEAST_COVERAGE * self.min_coverage)
+        usable = (gridded.coverage > 0) & (gridded.coverage >= self.least_coverage)
         missing = max(MANY_BAD_PIXELS, 1 - self.min_coverage)
+        unmoved = np.True_ if rv is None else np.isnan(rv)
         found = (
             (Flag.no_coverage, ~usable),
             (Flag.partial_coverage, usable & (gridded.coverage < self.min_coverage)),
             (Flag.bad_pixels, gridded.n_bad > missing * gridded.n_covered),
             (Flag.low_snr, gridded.snr < self._snr_limit(gridded)),
-            (Flag.frame_unknown, self._motion_unknown(frame) & (np.True_ if rv is None else np.isnan(rv))),
+            (Flag.frame_unknown, self.is_motion_unknown(spectra.frame) & unmoved),
+            (Flag.frame_unknown, ~np.isnan(self.velocity_left(spectra, rv))),
             (Flag.not_normalized, off_continuum(gridded.flux, gridded.snr)),
         )
-        flags = np.full(len(gridded.flux), int(common), dtype=np.int64)
+        flags = np.full(len(spectra), int(common), dtype=np.int64)
         for flag, rows in found:
             flags |= rows * np.int64(flag.value)
         return flags
@@ -490,109 +427,63 @@ class Preparation:
             return -np.inf
         return self.snr_range[0] * (ESTIMATED_SNR_MARGIN if gridded.sigma is None else KNOWN_SNR_MARGIN)
 
-    def _compare_resolution(self, resolution: float | None) -> int:
+    @property
+    def least_coverage(self) -> float:
+        """Fraction of the grid with good flux below which nothing is inferred."""
+        return LEAST_COVERAGE * self.min_coverage
+
+    def compare_resolution(self, resolution: float | None) -> int:
         """Return -1, 0 or 1: lower than the training set's, equal or not known, higher."""
         if resolution is None or self.resolution is None:
             return 0
         ratio = resolution / self.resolution
         return int(ratio > 1 + RESOLUTION_TOLERANCE) - int(ratio < 1 - RESOLUTION_TOLERANCE)
 
-    def _motion_unknown(self, frame: str) -> bool:
+    def is_motion_unknown(self, frame: Frame) -> bool:
         """Whether a spectrum in this frame may be shifted against the training spectra by an unknown velocity."""
         if self.tolerates_motion or frame == "rest":
             return False
         return frame == "unknown" or (self.frame != "unknown" and frame != self.frame)
 
-    def _notes(
-        self,
-        gridded: Gridded,
-        flags: IntArray,
-        common: tuple[str, ...],
-        motion: tuple[str, ...],
-        rv: FloatArray | None,
-        rv_error: FloatArray | None,
-        left: FloatArray,
-    ) -> list[tuple[str, ...]]:
-        """Say what was assumed and done; rows without anything of their own share one tuple."""
-        notes = [common if rv is not None else (*common, *motion)] * len(flags)
-        own = ((flags & ROW_FLAGS) != 0) | (gridded.normalized != 0) | np.isnan(gridded.snr)
-        own |= (rv is not None) | ~np.isnan(left)
-        for row in np.flatnonzero(own).tolist():
-            lines = list(notes[row])
-            if rv is not None:
-                lines.append(self._velocity_note(rv[row], None if rv_error is None else rv_error[row]))
-                lines += motion if np.isnan(rv[row]) else ()
-            if not np.isnan(left[row]):
-                lines.append(f"radial velocity {left[row]:.1f} km/s not removed (rv), {self._velocities}")
-            notes[row] = (*lines, *self._row_notes(gridded, row, Flag(int(flags[row]))))
-        return notes
+    def velocity_left(self, spectra: Spectra, rv: FloatArray | None) -> FloatArray:
+        """Return the velocities, stated and not removed, that the network was not trained to tolerate; else NaN."""
+        stated = spectra.radial_velocity
+        # Where the Earth's motion counts, the frame is flagged already; stars that were not at rest may have any.
+        if not self.tolerates_motion or self.frame != "rest" or stated is None or rv is not None:
+            return np.full(len(spectra), np.nan)
+        return np.where(self.tolerates(stated), np.nan, stated)
 
-    def _medium_note(self, medium: Medium) -> tuple[str, ...]:
-        if medium == "unknown":
-            return (f"medium not known, taken as {self.grid.medium}",)
-        if medium != self.grid.medium:
-            return (f"wavelengths converted from {medium} to {self.grid.medium} (Ciddor 1996)",)
-        return ()
-
-    def _resolution_note(self, resolution: float | None) -> tuple[str, ...]:
-        if self.resolution is None:
-            return ()
-        if resolution is None:
-            return (f"resolving power not known, taken as the model's {self.resolution:.0f}",)
-        compared = self._compare_resolution(resolution)
-        how = {1: "degraded to", -1: "below"}.get(compared)
-        return (f"resolving power {resolution:.0f} {how} the model's {self.resolution:.0f}",) if how else ()
-
-    def _frame_note(self, frame: str) -> tuple[str, ...]:
-        if not self._motion_unknown(frame):
-            return ()
-        if frame == "unknown":
-            return ("frame of the wavelengths not known",)
-        trained = "at rest" if self.frame == "rest" else f"on {self.frame} ones"
-        return (f"{frame} wavelengths, the model was trained {trained}: the star's velocity is needed (rv)",)
-
-    def _velocity_note(self, rv: float, error: float | None) -> str:
-        trained = f", {self._velocities}" if self.tolerates_motion else ""
-        if np.isnan(rv):
-            return (
-                "no radial velocity known, none removed"
-                if error is None
-                else f"no radial velocity could be measured{trained}"
-            )
-        removed = f"radial velocity {rv:.1f}" if error is None else f"measured radial velocity {rv:.1f} ± {error:.1f}"
-        return f"{removed} km/s removed{'' if self._tolerates(rv) else trained}"
+    def tolerates(self, velocity: FloatArray | float) -> BoolArray:
+        """Whether the network was trained with such velocities, or nothing is known of that."""
+        low, high = self.velocity_range or (-np.inf, np.inf)
+        return np.asarray(np.isnan(velocity) | ((velocity >= low) & (velocity <= high)))
 
     @property
-    def _velocities(self) -> str:
+    def trained_velocities(self) -> str:
+        """The velocities of the training, as a message says them."""
         low, high = self.velocity_range or (0.0, 0.0)
         return f"the model was trained with {low:g} to {high:g}"
 
-    def _row_notes(self, gridded: Gridded, row: int, flags: Flag) -> Iterator[str]:
-        if gridded.normalized[row]:
-            yield "continuum normalised" if gridded.normalized[row] > 0 else "no continuum found to divide by"
-        coverage = gridded.coverage[row]
-        if not coverage:
-            yield f"no good pixel inside {self.grid}"
-        elif flags & (Flag.no_coverage | Flag.partial_coverage):
-            needed = f"the model needs {_percent(self.min_coverage)}"
-            if flags & Flag.no_coverage:
-                needed += f", and for any labels {_percent(LEAST_COVERAGE * self.min_coverage)}"
-            # Rounded down, what is too little looks so.
-            yield f"covers {_percent(np.floor(1000 * coverage) / 1000)} of {self.grid}, {needed}"
-        if coverage and np.isnan(gridded.snr[row]):
-            yield "S/N not known: too few good pixels to estimate it from"
-        if flags & Flag.bad_pixels:
-            yield f"{gridded.n_bad[row] / gridded.n_covered[row]:.1%} of the pixels are bad"
-        if flags & Flag.low_snr and self.snr_range is not None:
-            yield f"S/N {gridded.snr[row]:.0f}, trained with {self.snr_range[0]:g}-{self.snr_range[1]:g}"
-        if flags & Flag.not_normalized:
-            level, tilt = continuum_level(gridded.flux[row][None])
-            change = f", changing by {tilt[0] / level[0]:.0%}" if level[0] > 0 and np.isfinite(tilt[0]) else ""
-            yield f"continuum at {level[0]:.3g}{change}, needed 1"
+
+def _understood(spectra: Spectra, options: PrepareOptions) -> Spectra:
+    """Return spectra with what the user says of them, and without what headers state in error."""
+    resolution = options.resolution or spectra.resolution
+    if resolution is not None and not 1 < resolution < np.inf:
+        resolution = None
+    # What a header then states has been removed already.
+    rv = np.zeros(len(spectra)) if spectra.frame == "rest" else spectra.radial_velocity
+    return replace(spectra, resolution=resolution, radial_velocity=rv)
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.4g}%"
+def _stated(spectra: Spectra, options: PrepareOptions) -> FloatArray | None:
+    """Return the velocities to remove, shape (n,), NaN = none known; None when none are asked for."""
+    if options.rv is None:
+        return None
+    given = spectra.radial_velocity if options.rv == "header" else options.rv
+    known = np.nan if given is None else np.asarray(given, dtype=np.float64)
+    rv = np.array(np.broadcast_to(known, len(spectra)))
+    rv[~(np.abs(rv) <= FASTEST_STAR)] = np.nan
+    return rv
 
 
 def _pair(values: Any) -> tuple[float, float] | None:

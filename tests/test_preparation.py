@@ -16,6 +16,7 @@ from anna_onnx.continuum import Normalization
 from anna_onnx.errors import AnnaError
 from anna_onnx.fit import Fit
 from anna_onnx.flags import Flag
+from anna_onnx.gridding import Spectra
 from anna_onnx.medium import air_to_vacuum, doppler
 from anna_onnx.preparation import Preparation, PrepareOptions
 from anna_onnx.quality import estimate_snr, off_continuum
@@ -72,14 +73,14 @@ def test_a_stated_velocity_beyond_the_training_is_flagged_unless_it_is_removed()
 
 def test_its_own_grid_in_gives_the_same_flux_out() -> None:
     flux = flux_at(GRID.wavelength).astype(np.float32)
-    assert LENIENT.prepare_block(GRID.wavelength, flux[None], medium="air").flux[0].tobytes() == flux.tobytes()
+    assert LENIENT.prepare_block(Spectra(GRID.wavelength, flux[None], medium="air")).flux[0].tobytes() == flux.tobytes()
 
 
 def test_wavelengths_that_are_changed_in_place_are_other_wavelengths() -> None:
     wavelength = WIDE * doppler(300.0)
-    LENIENT.prepare_block(wavelength, flux_at(WIDE)[None], medium="air")
+    LENIENT.prepare_block(Spectra(wavelength, flux_at(WIDE)[None], medium="air"))
     wavelength /= doppler(300.0)
-    again = LENIENT.prepare_block(wavelength, flux_at(WIDE)[None], medium="air")
+    again = LENIENT.prepare_block(Spectra(wavelength, flux_at(WIDE)[None], medium="air"))
     np.testing.assert_allclose(again.flux[0], flux_at(GRID.wavelength), atol=0.01)
 
 
@@ -175,7 +176,7 @@ def test_the_noise_that_is_left_after_degrading_is_what_sigma_and_snr_state(
     wavelength = np.arange(6620.0, 6830.0, step)
     flux = 1 + np.random.default_rng(5).normal(0, 0.05, (100, wavelength.size))
     ready = replace(MODEL, grid=grid).prepare_block(
-        wavelength, flux, np.full(flux.shape, 0.05), medium="air", frame="rest", resolution=resolution
+        Spectra(wavelength, flux, np.full(flux.shape, 0.05), medium="air", frame="rest", resolution=resolution)
     )
     scatter = np.median(ready.flux.std(axis=0))
     assert ready.sigma is not None
@@ -211,13 +212,13 @@ def test_less_than_a_fifth_of_the_least_coverage_of_the_training_is_none() -> No
 
 def test_what_is_too_little_is_not_rounded_to_what_is_needed() -> None:
     flux = np.where(np.arange(1001) < 500, 1.0, np.nan)
-    ready = replace(LENIENT, min_coverage=0.5).prepare_block(GRID.wavelength, flux[None], medium="air")
+    ready = replace(LENIENT, min_coverage=0.5).prepare_block(Spectra(GRID.wavelength, flux[None], medium="air"))
     assert ready.notes[0][0] == "covers 49.9% of 6625.0-6825.0 Å (air), the model needs 50%"
 
 
 def test_a_continuum_changes_by_a_fraction_of_its_level() -> None:
     flux = 2e4 * np.linspace(0.998, 1.002, 1001)
-    (notes,) = LENIENT.prepare_block(GRID.wavelength, flux[None], medium="air").notes
+    (notes,) = LENIENT.prepare_block(Spectra(GRID.wavelength, flux[None], medium="air")).notes
     assert notes == ("continuum at 2e+04, changing by 0%, needed 1",)
 
 
@@ -267,10 +268,10 @@ def test_the_snr_is_known_whichever_pixels_are_bad(good: slice, with_errors: boo
 def test_noise_is_flagged_and_an_unknown_one_is_said() -> None:
     flux = 1 + np.random.default_rng(2).normal(0, 0.3, (1, 1001))
     bad = np.arange(1001)[None] % 3 == 0
-    assert LENIENT.prepare_block(GRID.wavelength, flux, None, bad, medium="air").flags & Flag.low_snr
+    assert LENIENT.prepare_block(Spectra(GRID.wavelength, flux, None, bad, medium="air")).flags & Flag.low_snr
     few = ~np.isin(np.arange(1001), [100, 300, 500])
     model = replace(LENIENT, min_coverage=0.01)
-    (notes,) = model.prepare_block(GRID.wavelength, flux, None, few[None], medium="air").notes
+    (notes,) = model.prepare_block(Spectra(GRID.wavelength, flux, None, few[None], medium="air")).notes
     assert "S/N not known: too few good pixels to estimate it from" in notes
 
 
@@ -311,9 +312,7 @@ def test_a_block_is_the_same_as_its_rows_one_by_one() -> None:
     rv = np.array([0.0, 20.0, np.nan, -5.0, 20.0, 1e9])
     options = PrepareOptions(rv="header", normalize=None)
     model = replace(MODEL, normalize=Normalization())
-    block = model.prepare_block(
-        WIDE, flux, sigma, medium="vacuum", frame="barycentric", resolution=30000, radial_velocity=rv, options=options
-    )
+    block = model.prepare_block(Spectra(WIDE, flux, sigma, None, "vacuum", "barycentric", 30000, rv), options)
     for row in range(6):
         spectrum = Spectrum(
             WIDE,
@@ -411,9 +410,8 @@ def test_a_measured_velocity_needs_a_template_that_velocities_did_not_blur() -> 
 def test_velocities_that_were_measured_otherwise_are_removed() -> None:
     moving = flux_at(WIDE)[None].repeat(2, axis=0)
     found = Measured(np.array([-37.5, np.nan]), np.array([0.4, np.nan]))
-    ready = LENIENT.prepare_block(
-        WIDE * doppler(-37.5), moving, medium="air", options=PrepareOptions(rv="auto"), measured=found
-    )
+    spectra = Spectra(WIDE * doppler(-37.5), moving, medium="air")
+    ready = LENIENT.prepare_block(spectra, PrepareOptions(rv="auto"), measured=found)
     np.testing.assert_allclose(ready.flux[0], flux_at(GRID.wavelength), atol=0.01)
     assert ready.notes == [
         ("measured radial velocity -37.5 ± 0.4 km/s removed",),
