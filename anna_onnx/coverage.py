@@ -13,7 +13,7 @@ from anna_onnx.arrays import FloatArray
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.scatter import thirds
 
-LEVELS = (ONE_SIGMA, 0.9, 0.95)
+REPORTED_LEVELS = (ONE_SIGMA, 0.9, 0.95)
 TOLERANCE = 0.03
 """Deviation from what an interval promises that is still good."""
 THIRDS = ("lowest", "middle", "highest")
@@ -52,8 +52,8 @@ class Coverage:
         return float(np.sqrt(level * (1 - level) / max(self.n_star / 3, 1)))
 
     def warning(self) -> str | None:
-        """Return a line on the third that is farthest from one of `LEVELS` promised; None when all are near."""
-        off = np.nan_to_num(self.thirds - np.array(self.levels)) * np.isin(self.levels, LEVELS)
+        """Return a line on the third that is farthest from what a reported level promises; None when all are near."""
+        off = np.nan_to_num(self.thirds - np.array(self.levels)) * np.isin(self.levels, REPORTED_LEVELS)
         i, g, t, k = (int(place) for place in np.unravel_index(np.abs(off).argmax(), off.shape))
         if abs(off[i, g, t, k]) <= TOLERANCE:
             return None
@@ -100,7 +100,7 @@ def measure_coverage(
     half_widths: FloatArray,
     groups: Mapping[str, FloatArray],
     *,
-    levels: Sequence[float] = LEVELS,
+    levels: Sequence[float] = REPORTED_LEVELS,
     labels: Sequence[str],
     star: NDArray[Any],
 ) -> Coverage:

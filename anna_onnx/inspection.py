@@ -16,14 +16,14 @@ SHOWN = 1000  # spectra of one file
 
 
 @dataclass(frozen=True)
-class Report:
+class Description:
     """A few lines on a file or on a spectrum in it; `failed` when it could not be read."""
 
     text: str
     failed: bool = False
 
 
-def inspect_files(files: Iterable[str], **read: Any) -> Iterator[Report]:
+def inspect_files(files: Iterable[str], **read: Any) -> Iterator[Description]:
     """Describe the spectra of files; a file that cannot be read says why, and the others follow.
 
     Parameters
@@ -34,7 +34,7 @@ def inspect_files(files: Iterable[str], **read: Any) -> Iterator[Report]:
 
     Yields
     ------
-    Report
+    Description
     """
     options = ReadOptions(**read)
     for file in files:
@@ -42,19 +42,19 @@ def inspect_files(files: Iterable[str], **read: Any) -> Iterator[Report]:
         try:
             for spectrum in read_each(file, options):
                 if not isinstance(spectrum, Spectrum):
-                    yield Report(str(spectrum.error), failed=True)
+                    yield Description(str(spectrum.error), failed=True)
                     continue
                 n += 1
                 if n <= SHOWN:
                     # Notes that hold for a whole file are said once.
                     lines = [describe(spectrum), *(f"    {note}" for note in spectrum.notes if spectrum.notes != notes)]
-                    yield Report("\n".join(lines))
+                    yield Description("\n".join(lines))
                     notes = spectrum.notes
         except AnnaError as error:
-            yield Report(str(error), failed=True)
+            yield Description(str(error), failed=True)
             continue
         more = f", the first {SHOWN} shown" if n > SHOWN else ""
-        yield Report(f"{file}: {n} {'spectrum' if n == 1 else 'spectra'}{more}")
+        yield Description(f"{file}: {n} {'spectrum' if n == 1 else 'spectra'}{more}")
 
 
 def describe(spectrum: Spectrum) -> str:

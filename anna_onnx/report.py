@@ -16,7 +16,7 @@ from anna_onnx import charts
 from anna_onnx.arrays import FloatArray
 from anna_onnx.assessment import Assessment, Statistics, named_thirds, share
 from anna_onnx.calibration import ONE_SIGMA
-from anna_onnx.coverage import TOLERANCE, percent
+from anna_onnx.coverage import REPORTED_LEVELS, TOLERANCE, percent
 from anna_onnx.explanation import differentiate
 from anna_onnx.files import write_text
 from anna_onnx.flags import Flag, names
@@ -264,7 +264,7 @@ def _coverage(found: Assessment) -> str:
     tables = [
         f"<h3>The {percent(level)} interval</h3>{_heat_table(found, k)}"
         for k, level in enumerate(found.coverage.levels)
-        if level in (ONE_SIGMA, 0.9, 0.95)
+        if level in REPORTED_LEVELS
     ]
     return _section(
         "coverage",

@@ -88,7 +88,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class DrawnBlock:
     """A block of spectra: flux (n, n_pixel), labels (n, n_label), rv (n,) in km/s, id (n,) counted from 1."""
 
     flux: Float32Array
@@ -239,7 +239,7 @@ def ascending(name: str, values: Range) -> Range:
     return float(low), float(high)
 
 
-def draw(recipe: Recipe, n: int, *, processes: int | None = None) -> Iterator[Drawn]:
+def draw(recipe: Recipe, n: int, *, processes: int | None = None) -> Iterator[DrawnBlock]:
     """Draw `n` spectra, block by block in order, in this process or in several."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if processes is None:
@@ -260,7 +260,7 @@ def draw(recipe: Recipe, n: int, *, processes: int | None = None) -> Iterator[Dr
             yield drawn.result()
 
 
-def _draw_block(recipe: Recipe, synthesizer: Synthesizer, start: int, size: int) -> Drawn:
+def _draw_block(recipe: Recipe, synthesizer: Synthesizer, start: int, size: int) -> DrawnBlock:
     """Draw the spectra that are numbered from `start` on, from a seed of their own."""
     rng = np.random.default_rng([recipe.seed, start])
     low, high = np.array(list(recipe.ranges.values())).T
@@ -269,7 +269,7 @@ def _draw_block(recipe: Recipe, synthesizer: Synthesizer, start: int, size: int)
     flux = synthesizer(labels, rv)
     if recipe.snr is not None:
         flux = flux + rng.standard_normal(flux.shape, dtype=np.float32) / np.float32(recipe.snr)
-    return Drawn(flux, labels, rv, np.arange(start + 1, start + size + 1, dtype=np.float64))
+    return DrawnBlock(flux, labels, rv, np.arange(start + 1, start + size + 1, dtype=np.float64))
 
 
 @contextmanager
@@ -296,11 +296,13 @@ def _start_worker(recipe: Recipe) -> None:
     _worker = recipe, recipe.synthesizer()
 
 
-def _draw_in_worker(start: int, size: int) -> Drawn:
+def _draw_in_worker(start: int, size: int) -> DrawnBlock:
     return _draw_block(*_worker, start, size)
 
 
-def _also_hdf5(blocks: Iterable[Drawn], recipe: Recipe, path: Path, n: int, units: Sequence[str]) -> Iterator[Drawn]:
+def _also_hdf5(
+    blocks: Iterable[DrawnBlock], recipe: Recipe, path: Path, n: int, units: Sequence[str]
+) -> Iterator[DrawnBlock]:
     """Pass blocks on as they are written to a training set."""
     noisy = recipe.snr is not None
     with TrainingSetWriter(
@@ -332,7 +334,7 @@ def _provenance(recipe: Recipe) -> dict[str, object]:
     }
 
 
-def _also_fits(blocks: Iterable[Drawn], recipe: Recipe, folder: Path) -> Iterator[Drawn]:
+def _also_fits(blocks: Iterable[DrawnBlock], recipe: Recipe, folder: Path) -> Iterator[DrawnBlock]:
     """Pass blocks on as each spectrum is written to a FITS file."""
     wavelength = recipe.grid.wavelength
     step = (wavelength[-1] - wavelength[0]) / (wavelength.size - 1)
@@ -356,7 +358,7 @@ def _also_fits(blocks: Iterable[Drawn], recipe: Recipe, folder: Path) -> Iterato
         yield block
 
 
-def _write_fits(folder: Path, axis: Mapping[str, object], recipe: Recipe, block: Drawn, i: int) -> None:
+def _write_fits(folder: Path, axis: Mapping[str, object], recipe: Recipe, block: DrawnBlock, i: int) -> None:
     from astropy.io import fits
 
     number = int(block.id[i])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anna_onnx.arrays import FloatArray
-from anna_onnx.coverage import LEVELS, Coverage, measure_coverage
+from anna_onnx.coverage import REPORTED_LEVELS, Coverage, measure_coverage
 from anna_onnx.training.calibration import fit_calibration
 
 N_FOLD = 5
@@ -47,11 +47,11 @@ def cross_fitted_coverage(
     if stars.size < N_FOLD:
         return None
     fold = number % N_FOLD
-    widths = np.empty((len(LEVELS), *error.shape))
+    widths = np.empty((len(REPORTED_LEVELS), *error.shape))
     for k in range(N_FOLD):
         held, others = fold == k, fold != k
         calibration = fit_calibration(error[others], sigma[others], snr[others])
-        for i, level in enumerate(LEVELS):
+        for i, level in enumerate(REPORTED_LEVELS):
             widths[i, held] = calibration.half_width(sigma[held], snr[held], level)
     groups = {"snr": known_snr, **dict(zip(names, true.T, strict=True))}
     return measure_coverage(error, widths, groups, labels=names, star=star)
