@@ -1,11 +1,11 @@
 """Doctor: are spectra like those that a model was trained on, and if not, what would have to change?
 
-Of every spectrum, as the network sees it, is measured
+Measured for every spectrum, as the network sees it:
 
 * the noise of its pixels: from differences of what the model's space of training spectra leaves of it,
 * its velocity, the offset and slope of its continuum, and the width of its lines: by a fit of synthetic spectra at the
   inferred labels, or of the mean training spectrum where no grid belongs to the model,
-* what is there, or lacks, in many spectra at the same wavelength, although no training spectrum has it.
+* features that many spectra share, present or missing, and no training spectrum has.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from anna_onnx.flags import Flag
 from anna_onnx.inference import Inference, InferOptions
 from anna_onnx.labels import canonical
 from anna_onnx.medium import C_KMS
+from anna_onnx.novelty import Novelty
 from anna_onnx.origin import grid_of, instrument_of
 from anna_onnx.preparation import PrepareOptions
 from anna_onnx.progress import Progress, silent
@@ -37,7 +38,7 @@ from anna_onnx.session import Session
 from anna_onnx.synthesis import SpectralGrid, Synthesizer
 from anna_onnx.velocity import measure_rv
 
-MOST = 200
+MAX_SPECTRA = 200
 """Spectra of a sample that are looked at."""
 WIDTHS = np.geomspace(0.5, 4.0, 13)
 """Line widths that are tried, in those of the training."""
@@ -47,9 +48,9 @@ their median is good to 3 %."""
 SIGNIFICANT, NOTABLE = 5.0, 0.01
 """A deviation that many spectra share must exceed so many standard errors, and so much of the continuum."""
 _REACH = 7  # widths of the trained profile that the grid needs beside the pixels
-FEWEST = 5
+MIN_SPECTRA = 5
 """Spectra that must show a deviation before it is taken for more than one star's."""
-CLEAR = 25.0
+MIN_CHI2_GAIN = 25.0
 """By how much a line width must lower chi square below that of the worst to count."""
 
 
@@ -99,7 +100,7 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class Measurements:
     """What was measured of a sample.
 
     Attributes
@@ -110,7 +111,7 @@ class Measured:
     template : array, shape (n_pixel,)
         Relative S/N, its median 1.
     noise_ratio : float or None
-        Measured noise over the errors that came with the spectra.
+        Measurements noise over the errors that came with the spectra.
     velocity : array, shape (n,)
         km/s; NaN where none could be measured.
     offset, slope : arrays, shape (n,)
@@ -118,7 +119,7 @@ class Measured:
     resolution : float or None
         Resolving power of the sharpest spectra, all of the width of their lines taken for the instrument's.
     coverage, missing : arrays, shape (n,)
-        Fraction of the grid from the first to the last good pixel, and what lacks in between.
+        Fraction of the grid from the first to the last good pixel, and the fraction missing in between.
     deviations : tuple of Deviation
         The strongest first.
     unlike, outside, unnormalized : float
@@ -151,11 +152,11 @@ def examine(
     files: Sequence[str | os.PathLike[str]],
     *,
     grid: str | None = None,
-    most: int = MOST,
+    most: int = MAX_SPECTRA,
     resolution: float | None = None,
     progress: Progress = silent,
     **read: Any,
-) -> Measured:
+) -> Measurements:
     """Measure what a sample of spectra is like.
 
     Parameters
@@ -185,18 +186,13 @@ def examine(
         divided = dataclasses.replace(options, prepare=PrepareOptions(normalize=True, resolution=resolution))
         sample = gather(Inference(bundle, divided), files, most)
     reference = _Reference(bundle, sample, grid, progress)
-    flux = sample.flux - reference.continuum
-    novelty = bundle.sidecar.novelty
-    if novelty is None:
-        left, directions = flux - reference.fitted, np.zeros((0, flux.shape[1]))
-    else:
-        left, directions = _outside(flux, novelty.mean, novelty.components)
+    left, directions = _without_lines(sample, reference, bundle.sidecar.novelty)
     snr, template = measure_noise(left, directions, sample.coarseness)
     stated = None
     if sample.sigma is not None:
         stated = float(np.nanmedian(1 / (snr[:, None] * template) / sample.sigma))
     coverage, missing = _coverage(sample.flux)
-    return Measured(
+    return Measurements(
         n=len(sample),
         failed=sample.failed,
         snr=snr,
@@ -216,7 +212,7 @@ def examine(
     )
 
 
-def gather(inference: Inference, files: Iterable[str | os.PathLike[str]], most: int = MOST) -> Sample:
+def gather(inference: Inference, files: Iterable[str | os.PathLike[str]], most: int = MAX_SPECTRA) -> Sample:
     """Read, prepare and infer the first spectra of some files.
 
     Raises
@@ -314,7 +310,7 @@ def _median(values: FloatArray, axis: int) -> FloatArray:
 
 
 def _coverage(flux: Float32Array) -> tuple[FloatArray, FloatArray]:
-    """Return the fraction of the grid between the first and last good pixel, and what lacks of it."""
+    """Return the fraction of the grid between the first and last good pixel, and the fraction missing in between."""
     good = np.isfinite(flux)
     n_pixel = flux.shape[1]
     reach = n_pixel - np.argmax(good, axis=1) - np.argmax(good[:, ::-1], axis=1)
@@ -324,18 +320,22 @@ def _coverage(flux: Float32Array) -> tuple[FloatArray, FloatArray]:
 # --- what training spectra do not have ------------------------------------------------
 
 
-def _outside(flux: FloatArray, mean: FloatArray, components: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return what spectra have outside of the space of the training spectra, and the directions of that space.
+def _without_lines(sample: Sample, reference: _Reference, novelty: Novelty | None) -> tuple[FloatArray, FloatArray]:
+    """Return what is left of spectra without the space of the training spectra, and the directions of that space.
 
-    Gaps are filled with what the space expects there, in a few rounds.
+    Gaps are filled with what the space expects there, in a few rounds. Of a model that does not know the space, the
+    reference is taken out.
     """
+    flux = sample.flux - reference.continuum
+    if novelty is None:
+        return flux - reference.fitted, np.zeros((0, flux.shape[1]))
     valid = np.isfinite(flux)
-    known = np.where(valid, flux - mean, 0)
-    directions = np.linalg.qr(components.T.astype(np.float64))[0].T
+    known = np.where(valid, flux - novelty.mean, 0)
+    directions = novelty.orthonormal
     inside = (known @ directions.T) @ directions
     for _ in range(0 if valid.all() else 5):
         inside = (np.where(valid, known, inside) @ directions.T) @ directions
-    return flux - mean - inside, directions
+    return flux - novelty.mean - inside, directions
 
 
 def find_deviations(
@@ -351,7 +351,7 @@ def find_deviations(
         See `measure_noise`.
     wavelength : array, shape (n_pixel,)
     """
-    if len(left) < FEWEST:
+    if len(left) < MIN_SPECTRA:
         return ()
     usual = _median(left, axis=0)
     usual -= _median(usual, axis=0)
@@ -368,6 +368,23 @@ def find_deviations(
 
 
 # --- velocity, continuum and line width -------------------------------------------------
+
+
+class ContinuumFit(NamedTuple):
+    """Fits of flux - 1 = offset + slope x + strength (reference - 1), one for each spectrum.
+
+    Attributes
+    ----------
+    coefficients : array, shape (n, 3)
+    misfit : array, shape (n,)
+        Mean square of what is left.
+    lines : array, shape (n, n_pixel)
+        strength (reference - 1)
+    """
+
+    coefficients: FloatArray
+    misfit: FloatArray
+    lines: FloatArray
 
 
 class _Reference:
@@ -403,7 +420,7 @@ class _Reference:
         mean = np.ones(self._pixels.n_pixel) if novelty is None else np.asarray(novelty.mean, dtype=np.float64)
         reference = np.broadcast_to(mean, (n, mean.size))
         self.velocity = self._velocities(reference)
-        self._take(*self._fit(reference)[::2])
+        self._take(self._fit(reference))
 
     def _compare_with_grid(self, bundle: Bundle, sample: Sample, spectra: SpectralGrid, progress: Progress) -> None:
         """Fit synthetic spectra at the inferred labels, without rotation, of several line widths."""
@@ -419,46 +436,36 @@ class _Reference:
             self.velocity = self._velocities(usual(labels, np.zeros(len(labels))))
             shift = np.clip(np.nan_to_num(self.velocity), -fastest, fastest)
             # Labels that were inferred from a misplaced continuum are wrong: they are inferred again without that.
-            self._take(*self._fit(usual(labels, shift))[::2])
+            self._take(self._fit(usual(labels, shift)))
             values = Session(bundle).run((self._flux - self.continuum).astype(np.float32)).labels
         fits = []
         for done, width in enumerate(WIDTHS, start=1):
             fits.append(self._fit(_broadened(sharp, trained, float(width))(labels, shift)))
             progress(done, len(WIDTHS))
-        coefficients, misfit, lines = (np.stack(part, axis=1) for part in zip(*fits, strict=True))  # (n, width, ...)
-        rows, best = np.arange(len(labels)), misfit.argmin(axis=1)
-        self._take(coefficients[rows, best], lines[rows, best])
+        tried = ContinuumFit(*(np.stack(part, axis=1) for part in zip(*fits, strict=True)))  # (n, width, ...)
+        rows, best = np.arange(len(labels)), tried.misfit.argmin(axis=1)
+        self._take(ContinuumFit(*(part[rows, best] for part in tried)))
         usable = np.abs(np.nan_to_num(self.velocity, nan=np.inf)) <= fastest
-        width = sharpest_width(misfit[usable], np.isfinite(self._flux[usable]).sum(axis=1))
+        width = sharpest_width(tried.misfit[usable], np.isfinite(self._flux[usable]).sum(axis=1))
         self.resolution = None if width is None else trained / width
 
     def _velocities(self, reference: FloatArray) -> FloatArray:
         pairs = [measure_rv(flux, one, self._pixels) for flux, one in zip(self._flux, reference, strict=True)]
         return np.array([rv for rv, _ in pairs])
 
-    def _fit(self, reference: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Fit flux - 1 = offset + slope x + strength (reference - 1) to every spectrum.
-
-        Returns
-        -------
-        coefficients : array, shape (n, 3)
-        misfit : array, shape (n,)
-            Mean square of what is left.
-        lines : array, shape (n, n_pixel)
-            strength (reference - 1)
-        """
+    def _fit(self, reference: FloatArray) -> ContinuumFit:
         valid = np.isfinite(self._flux)
         target = np.where(valid, self._flux - 1, 0)
         shapes = np.stack(np.broadcast_arrays(np.ones(self._x.size), self._x, reference - 1), axis=2) * valid[..., None]
         coefficients = np.stack([np.linalg.lstsq(a, b, rcond=1e-8)[0] for a, b in zip(shapes, target, strict=True)])
         left = target - np.einsum("npk,nk->np", shapes, coefficients)
         misfit = (left**2).sum(axis=1) / np.maximum(valid.sum(axis=1), 1)
-        return coefficients, misfit, coefficients[:, 2:] * (reference - 1)
+        return ContinuumFit(coefficients, misfit, coefficients[:, 2:] * (reference - 1))
 
-    def _take(self, coefficients: FloatArray, lines: FloatArray) -> None:
-        self.offset, self.slope = coefficients[:, 0], coefficients[:, 1]
+    def _take(self, fit: ContinuumFit) -> None:
+        self.offset, self.slope = fit.coefficients[:, 0], fit.coefficients[:, 1]
         self.continuum = self.offset[:, None] + self.slope[:, None] * self._x
-        self.fitted = 1 + lines
+        self.fitted = 1 + fit.lines
 
 
 def sharpest_width(misfit: FloatArray, n_pixel: NDArray[np.intp]) -> float | None:
@@ -475,7 +482,7 @@ def sharpest_width(misfit: FloatArray, n_pixel: NDArray[np.intp]) -> float | Non
         Good pixels of each spectrum.
     """
     step = float(np.log(WIDTHS[1] / WIDTHS[0]))
-    clear = n_pixel * (misfit.max(axis=1) / misfit.min(axis=1) - 1) > CLEAR
+    clear = n_pixel * (misfit.max(axis=1) / misfit.min(axis=1) - 1) > MIN_CHI2_GAIN
     misfit, n_pixel = misfit[clear], n_pixel[clear]
     best = misfit.argmin(axis=1)
     rows = np.flatnonzero((best > 0) & (best < len(WIDTHS) - 1))

@@ -99,6 +99,11 @@ class Novelty:
             direction = rest + (size / np.maximum(before, TINY)).astype(np.float32)[:, None] * direction
         return np.asarray(amounts)
 
+    @property
+    def orthonormal(self) -> FloatArray:
+        """The components made exactly orthonormal, of the same subspace, in float64."""
+        return np.asarray(np.linalg.qr(self.components.T.astype(np.float64))[0].T)
+
     @cached_property
     def _compact(self) -> tuple[Float32Array, Float32Array]:
         """Mean and components as the spectra have them, in float32.
@@ -107,8 +112,7 @@ class Novelty:
         """
         components = self.components.astype(np.float32)
         if np.abs(components @ components.T - np.eye(len(components), dtype=np.float32)).max() > ORTHONORMAL:
-            directions, _ = np.linalg.qr(components.T.astype(np.float64))
-            components = np.ascontiguousarray(directions.T, dtype=np.float32)
+            components = np.ascontiguousarray(self.orthonormal, dtype=np.float32)
         return self.mean.astype(np.float32), components
 
 

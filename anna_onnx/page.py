@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from anna_onnx.arrays import FloatArray
-from anna_onnx.bundle import Bundle, Sidecar
+from anna_onnx.bundle import Bundle
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.files import write_text
+from anna_onnx.sidecar import Sidecar
 
 SINGLE_FILE = (".html", ".htm")
 METRICS = ("bias", "robust_scatter", "rms", "coverage_68")
@@ -90,7 +90,7 @@ def model_json(bundle: Bundle) -> dict[str, Any]:
         if novelty is None
         else {
             "mean": _array(novelty.mean, "<f8"),
-            "components": _array(_orthonormal(novelty.components), "<f4"),
+            "components": _array(novelty.orthonormal, "<f4"),
             "noise": novelty.noise.tolist(),
             "threshold": novelty.threshold.tolist(),
         },
@@ -147,11 +147,6 @@ def _error_factors(sidecar: Sidecar) -> dict[str, Any]:
     snr = sidecar.calibration.snr
     factors = sidecar.calibration.half_width(np.ones((snr.size, n_label)), snr, ONE_SIGMA)
     return {"snr": snr.tolist(), "factors": factors.tolist()}
-
-
-def _orthonormal(directions: FloatArray) -> FloatArray:
-    """Return directions of the same subspace, made orthonormal: as stored with few bits they are so only nearly."""
-    return np.asarray(np.linalg.qr(directions.T.astype(np.float64))[0].T)
 
 
 def _linked(parts: Mapping[str, str]) -> dict[str, str]:

@@ -13,14 +13,14 @@ from anna_onnx import config
 from anna_onnx.arrays import FloatArray
 from anna_onnx.bundle import Bundle
 from anna_onnx.config import Range
-from anna_onnx.doctor import FEWEST, WIDTHS, Deviation, Measured, examine
+from anna_onnx.doctor import MIN_SPECTRA, WIDTHS, Deviation, Measurements, examine
 from anna_onnx.origin import instrument_of, settings_of, template_of
 from anna_onnx.pipeline import expand
+from anna_onnx.preparation import RESOLUTION_TOLERANCE
 from anna_onnx.snrtemplate import write_template
 
 TEMPLATE_TOLERANCE = 0.05  # rms of the ratio of two S/N templates
-RESOLUTION_TOLERANCE = 0.05
-CONTINUUM_TOLERANCE = 0.003  # as good as it is measured
+CONTINUUM_PRECISION = 0.003  # as good as it is measured
 LARGEST_CONTINUUM = 0.1  # error that it makes sense to train for
 MASKED = 0.02  # of the continuum: a deviation as strong as this is worth a mask
 LARGEST_MASK = 0.15  # of the pixels
@@ -29,6 +29,9 @@ LISTED = 8
 TELLURIC = (
     (5880, 6000), (6275, 6320), (6460, 6600), (6867, 6960), (7160, 7350), (7590, 7720), (8120, 8360), (8930, 9850),
 )  # fmt: skip
+
+Changes = dict[str, Any]
+"""Keys of ``[augmentation]`` and the values that they should have."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,7 @@ class Prescription:
     Attributes
     ----------
     findings : tuple of Finding
-    changes : dict of str to object
-        Keys of ``[augmentation]`` and the values that they should have.
+    changes : Changes
     trained : config.Augmentation
         What the model was trained with.
     notes : tuple of str
@@ -62,7 +64,7 @@ class Prescription:
     """
 
     findings: tuple[Finding, ...]
-    changes: dict[str, Any]
+    changes: Changes
     trained: config.Augmentation
     notes: tuple[str, ...]
 
@@ -115,13 +117,13 @@ def consult(bundle: Bundle, files: Sequence[str], template: str | None = None, *
     return prescribe(bundle, measured, template)
 
 
-def prescribe(bundle: Bundle, measured: Measured, template: str | None = None) -> Prescription:
+def prescribe(bundle: Bundle, measured: Measurements, template: str | None = None) -> Prescription:
     """Compare what was measured of spectra with what a model was trained with.
 
     Parameters
     ----------
     bundle : Bundle
-    measured : Measured
+    measured : Measurements
     template : str, optional
         File in which the measured S/N template is.
     """
@@ -148,23 +150,20 @@ def prescribe(bundle: Bundle, measured: Measured, template: str | None = None) -
     return Prescription(tuple(finding for finding, _ in parts), known, trained, _notes(measured))
 
 
-Part = tuple[Finding, dict[str, Any]]
-
-
-def _normalization(measured: Measured) -> Part:
+def _normalization(measured: Measurements) -> tuple[Finding, Changes]:
     found = f"{1 - measured.unnormalized:.0%} divided by it"
     if measured.unnormalized <= 0.5:
         return Finding("continuum", found, "100%"), {}
     return Finding("continuum", found, "100%", "infer with --normalize, as was done here"), {}
 
 
-def _snr(bundle: Bundle, measured: Measured, trained: config.Augmentation) -> Part:
+def _snr(bundle: Bundle, measured: Measurements, trained: config.Augmentation) -> tuple[Finding, Changes]:
     low, high = _percentiles(measured.snr)
     found = f"{low:.0f} to {high:.0f}, median {np.median(measured.snr):.0f}"
     if measured.noise_ratio is not None:
         found += f"; noise {measured.noise_ratio:.2f} × the errors given"
     if trained.snr is None:
-        return Finding("S/N of a pixel", found, "no noise added", "–"), {}
+        return Finding("S/N of a pixel", found, "no noise added"), {}
     usual = float(np.median(template_of(bundle)))
     own = trained.snr[0] * usual, trained.snr[1] * usual
     if own[0] <= 1.05 * low and own[1] >= 0.95 * high:
@@ -174,7 +173,7 @@ def _snr(bundle: Bundle, measured: Measured, trained: config.Augmentation) -> Pa
     return Finding("S/N of a pixel", found, _span(own, "{:.0f}"), "snr"), change
 
 
-def _snr_range(measured: Measured) -> Range:
+def _snr_range(measured: Measurements) -> Range:
     """Return a range of S/N that holds nearly all spectra, with a margin."""
     low, high = np.percentile(measured.snr, [2, 98])
     return _digits(0.9 * low), _digits(1.1 * high, up=True)
@@ -186,7 +185,9 @@ def _digits(value: float, up: bool = False) -> float:
     return float(f"{(np.ceil(value / step) if up else np.floor(value / step)) * step:.6g}")
 
 
-def _template(bundle: Bundle, measured: Measured, trained: config.Augmentation, name: str | None) -> Part:
+def _template(
+    bundle: Bundle, measured: Measurements, trained: config.Augmentation, name: str | None
+) -> tuple[Finding, Changes]:
     if np.ptp(measured.template) == 0:
         return Finding("S/N along the spectrum", "not measured: too few pixels", "–"), {}
     low, high = np.percentile(measured.template, [5, 95])
@@ -204,11 +205,11 @@ def _template(bundle: Bundle, measured: Measured, trained: config.Augmentation, 
     return Finding("S/N along the spectrum", found, f"{kind}, {off:.0%} off", advice), _given(snr_template=name)
 
 
-def _given(**change: Any) -> dict[str, Any]:
+def _given(**change: Any) -> Changes:
     return {name: value for name, value in change.items() if value is not None}
 
 
-def _resolution(bundle: Bundle, measured: Measured) -> Part:
+def _resolution(bundle: Bundle, measured: Measurements) -> tuple[Finding, Changes]:
     instrument = instrument_of(bundle)
     middle = float(bundle.sidecar.grid.wavelength.mean())
     own = None
@@ -227,11 +228,11 @@ def _resolution(bundle: Bundle, measured: Measured) -> Part:
     return Finding("resolving power", found, trained, "resolution, unless the stars rotate"), change
 
 
-def _continuum(name: str, values: FloatArray, own: Range | None) -> Part:
+def _continuum(name: str, values: FloatArray, own: Range | None) -> tuple[Finding, Changes]:
     low, high = _percentiles(values)
     found, what = f"{low:+.3f} to {high:+.3f}", f"continuum {name}"
     had = own or (0.0, 0.0)
-    if low >= had[0] - CONTINUUM_TOLERANCE and high <= had[1] + CONTINUUM_TOLERANCE:
+    if low >= had[0] - CONTINUUM_PRECISION and high <= had[1] + CONTINUUM_PRECISION:
         return Finding(what, found, _span(own, "{:+.3g}")), {}
     if max(-low, high) > LARGEST_CONTINUUM:
         return Finding(what, found, _span(own, "{:+.3g}"), "nothing: normalise better"), {}
@@ -239,7 +240,7 @@ def _continuum(name: str, values: FloatArray, own: Range | None) -> Part:
     return Finding(what, found, _span(own, "{:+.3g}"), f"continuum_{name}"), {f"continuum_{name}": _floats(change)}
 
 
-def _velocity(bundle: Bundle, measured: Measured, trained: config.Augmentation) -> Part:
+def _velocity(bundle: Bundle, measured: Measurements, trained: config.Augmentation) -> tuple[Finding, Changes]:
     known = measured.velocity[np.isfinite(measured.velocity)]
     own = bundle.sidecar.preparation.velocity_range
     if not known.size:
@@ -259,7 +260,7 @@ def _velocity(bundle: Bundle, measured: Measured, trained: config.Augmentation) 
     }
 
 
-def _coverage(bundle: Bundle, measured: Measured) -> Part:
+def _coverage(bundle: Bundle, measured: Measurements) -> tuple[Finding, Changes]:
     low, least = float(measured.coverage.min()), bundle.sidecar.preparation.min_coverage
     found, trained = f"{low:.1%} to {measured.coverage.max():.1%}", f"{least:.0%} or more"
     if low >= least:
@@ -267,7 +268,7 @@ def _coverage(bundle: Bundle, measured: Measured) -> Part:
     return Finding("coverage", found, trained, "coverage"), {"coverage": (float(np.floor(20 * low) / 20), 1.0)}
 
 
-def _missing(measured: Measured, trained: config.Augmentation) -> Part:
+def _missing(measured: Measurements, trained: config.Augmentation) -> tuple[Finding, Changes]:
     high = float(np.percentile(measured.missing, 95))
     own = max((limits[1] for limits in (trained.missing_pixels, trained.gaps) if limits), default=0.0)
     found = f"up to {measured.missing.max():.1%}"
@@ -277,9 +278,9 @@ def _missing(measured: Measured, trained: config.Augmentation) -> Part:
     return Finding("missing pixels", found, f"up to {own:.1%}", "missing_pixels"), change
 
 
-def _deviations(bundle: Bundle, measured: Measured, trained: config.Augmentation) -> Part:
-    if measured.n < FEWEST:
-        return Finding("unknown features", f"not looked for: fewer than {FEWEST} spectra", "–"), {}
+def _deviations(bundle: Bundle, measured: Measurements, trained: config.Augmentation) -> tuple[Finding, Changes]:
+    if measured.n < MIN_SPECTRA:
+        return Finding("unknown features", f"not looked for: fewer than {MIN_SPECTRA} spectra", "–"), {}
     if not measured.deviations:
         return Finding("unknown features", "none that many spectra share", "–"), {}
     found = f"{len(measured.deviations)}, {measured.deviations[0].depth:+.1%} the strongest"
@@ -300,7 +301,7 @@ def describe(one: Deviation) -> str:
     return f"{one.first:.1f}-{one.last:.1f} Å {one.depth:+.1%} ({'telluric?' if air else kind})"
 
 
-def _flagged(measured: Measured) -> Part:
+def _flagged(measured: Measurements) -> tuple[Finding, Changes]:
     found = f"unlike_training {measured.unlike:.0%}, outside_labels {measured.outside:.0%}"
     advice = (
         "other stars than trained on: no augmentation helps" if max(measured.unlike, measured.outside) > 0.1 else "–"
@@ -308,7 +309,7 @@ def _flagged(measured: Measured) -> Part:
     return Finding("flags", found, "1 %", advice), {}
 
 
-def _notes(measured: Measured) -> tuple[str, ...]:
+def _notes(measured: Measurements) -> tuple[str, ...]:
     lacks = f", {measured.failed} more could not be used" if measured.failed else ""
     shown = "; ".join(describe(one) for one in measured.deviations[:LISTED])
     features = f"In many spectra, but in no training spectrum: {shown}" if shown else ""

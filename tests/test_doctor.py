@@ -13,14 +13,15 @@ pytest.importorskip("onnx", reason="onnx builds the network of this test")
 from onnx import TensorProto, helper, numpy_helper
 
 from anna_onnx import config
-from anna_onnx.bundle import Bundle, Sidecar, write
-from anna_onnx.doctor import WIDTHS, Deviation, Measured, examine, find_deviations, measure_noise, sharpest_width
+from anna_onnx.bundle import Bundle, write
+from anna_onnx.doctor import WIDTHS, Deviation, Measurements, examine, find_deviations, measure_noise, sharpest_width
 from anna_onnx.errors import AnnaError, GridError
 from anna_onnx.labels import Label
 from anna_onnx.novelty import Novelty
 from anna_onnx.preparation import Preparation
 from anna_onnx.prescription import consult, describe, prescribe
 from anna_onnx.resampling import Grid
+from anna_onnx.sidecar import Sidecar
 from anna_onnx.snrtemplate import read_template
 from anna_onnx.synthesis import SpectralGrid, Synthesizer
 from anna_onnx.trainingset import TrainingSetWriter
@@ -95,7 +96,7 @@ def bundle(tmp_path_factory) -> Bundle:
     return write(tmp_path_factory.mktemp("model") / "linear.onnx", linear_network(flux, labels), sidecar)
 
 
-def examined(bundle: Bundle, tmp_path: Path, flux: np.ndarray, sigma: np.ndarray | None = None) -> Measured:
+def examined(bundle: Bundle, tmp_path: Path, flux: np.ndarray, sigma: np.ndarray | None = None) -> Measurements:
     return examine(bundle, [write_spectra(tmp_path / "spectra.h5", flux, sigma)])
 
 
