@@ -179,7 +179,7 @@ def pulls(found: Assessment, i: int) -> Figure:
 
 
 def sensitivity(found: Assessment, mean: FloatArray, jacobian: FloatArray) -> Figure:
-    """Draw how strongly each label hangs on each pixel, with the mean spectrum above.
+    """Draw how strongly each label depends on each pixel, with the mean spectrum above.
 
     Parameters
     ----------
@@ -217,11 +217,11 @@ def spectrum(found: Assessment, row: int, mean: FloatArray) -> Figure:
     return figure
 
 
-def binned(x: FloatArray, y: FloatArray, n_bin: int = N_BIN) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+def binned(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return medians of x, and median and 16th and 84th percentile of y, in bins of equal number."""
     known = np.isfinite(x) & np.isfinite(y)
     order = np.argsort(x[known])
-    parts = [part for part in np.array_split(order, n_bin) if part.size]
+    parts = [part for part in np.array_split(order, N_BIN) if part.size]
     x, y = x[known], y[known]
     center = np.array([np.median(x[part]) for part in parts])
     quantiles = np.array([np.percentile(y[part], [50, 16, 84]) for part in parts]).reshape(-1, 3)

@@ -141,7 +141,7 @@ def _label(found: Explanation, index: int, top: int) -> Iterator[str]:
     bold = f'<tspan font-weight="bold">{escape(value)}</tspan>'
     yield _text(LEFT, top - 6, f"{bold} ·{escape(unit)} per 1 % of the continuum")
     peaks = ", ".join(f"{found.grid.wavelength[pixel]:.1f} Å ({response[pixel]:+.2g})" for pixel in strongest(response))
-    yield _text(WIDTH - RIGHT, top - 6, f"strongest: {peaks}" if peaks else "hangs on no pixel", "end small")
+    yield _text(WIDTH - RIGHT, top - 6, f"strongest: {peaks}" if peaks else "depends on no pixel", "end small")
 
 
 def _wavelengths(found: Explanation, bottom: int) -> Iterator[str]:
@@ -160,19 +160,18 @@ def _wavelengths(found: Explanation, bottom: int) -> Iterator[str]:
     yield _text(WIDTH - RIGHT, bottom + 36, "grey: no good pixels", "end small")
 
 
-def strongest(response: Floats, n: int = STRONGEST) -> list[int]:
+def strongest(response: Floats) -> list[int]:
     """Return the pixels of the strongest peaks of a response, the strongest first.
 
     Parameters
     ----------
     response : array, shape (n_pixel,)
         NaN where not known.
-    n : int
     """
     size = np.nan_to_num(np.abs(response))
     beside = np.pad(size, 1)
     peaks = np.flatnonzero((size > 0) & (size >= beside[:-2]) & (size > beside[2:]))
-    return [int(pixel) for pixel in peaks[np.argsort(-size[peaks], kind="stable")][:n]]
+    return [int(pixel) for pixel in peaks[np.argsort(-size[peaks], kind="stable")][:STRONGEST]]
 
 
 def _summary(found: Explanation) -> str:

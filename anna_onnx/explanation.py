@@ -36,7 +36,7 @@ from anna_onnx.results import Rows
 from anna_onnx.session import BATCH, Session
 from anna_onnx.trainingset import blocks
 
-MOST = 100
+MAX_SPECTRA = 100
 """Spectra of a run that are explained unless more are asked for."""
 
 PERCENT = 0.01
@@ -48,7 +48,7 @@ UNKNOWN_ELEMENT = 3.0
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """A spectrum as the network sees it, its labels, and what they hang on.
+    """A spectrum as the network sees it, its labels, and what they depend on.
 
     Attributes
     ----------
@@ -157,7 +157,7 @@ def explain_parts(
     inference: Inference,
     parts: Iterable[Part],
     directory: str | Path,
-    most: int = MOST,
+    most: int = MAX_SPECTRA,
     report: Progress = silent,
 ) -> Explained:
     """Draw a picture for each of the first spectra of some files.

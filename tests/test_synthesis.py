@@ -143,7 +143,7 @@ def test_output_in_vacuum_shows_the_line_at_its_vacuum_wavelength(toy):
 
 
 def test_a_request_beyond_the_grid_says_by_how_much(toy):
-    with pytest.raises(GridError, match=r"lacks 1\.9 Å in the red"):
+    with pytest.raises(GridError, match=r"missing: 1\.9 Å in the red"):
         Synthesizer.build(toy, Grid(np.arange(5000.0, 5021.0, 0.1)), fwhm=0.2, max_rv=30.0)
 
 

@@ -273,10 +273,10 @@ def _needed_range(spectra: SpectralGrid, x0: float, x1: float, grid: Grid) -> tu
     needed, found = np.exp([x0, x1]), spectra.wavelength[[0, -1]]
     blue, red = found[0] - needed[0], needed[1] - found[1]
     if blue > 0 or red > 0:
-        lacks = [f"{gap:.1f} Å in the {side}" for gap, side in ((blue, "blue"), (red, "red")) if gap > 0]
+        missing = [f"{gap:.1f} Å in the {side}" for gap, side in ((blue, "blue"), (red, "red")) if gap > 0]
         raise GridError(
             f"{spectra.path}: covers {found[0]:.1f}-{found[1]:.1f} Å ({spectra.medium}); {grid} with these velocities "
-            f"and profile needs {needed[0]:.1f}-{needed[1]:.1f} Å, which lacks {' and '.join(lacks)}"
+            f"and profile needs {needed[0]:.1f}-{needed[1]:.1f} Å; missing: {' and '.join(missing)}"
         )
     return x0, x1
 
