@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from anna_onnx.arrays import BoolArray, Float32Array, FloatArray
-from anna_onnx.bundle import Sidecar
 from anna_onnx.fit import Fit
 from anna_onnx.labels import scale
 from anna_onnx.medium import C_KMS, refractive_index
+from anna_onnx.sidecar import Sidecar
 
 AT_REST = 10.0
 """Largest velocity of lines that are said to be at rest, km/s."""

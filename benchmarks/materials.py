@@ -8,12 +8,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from anna_onnx.bundle import Bundle, Sidecar, write
+from anna_onnx.bundle import Bundle, write
 from anna_onnx.calibration import Calibration
 from anna_onnx.labels import Label
 from anna_onnx.novelty import Novelty
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
+from anna_onnx.sidecar import Sidecar
 from anna_onnx.trainingset import TrainingSetWriter
 
 LABELS = (

@@ -21,13 +21,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from anna_onnx import wire
-from anna_onnx.bundle import METADATA_KEY, Bundle, Sidecar, find_model, write
+from anna_onnx.bundle import METADATA_KEY, Bundle, find_model, write
 from anna_onnx.calibration import Calibration, Trends
 from anna_onnx.card import model_card
 from anna_onnx.errors import BundleError, SidecarMismatchError, VersionError
 from anna_onnx.labels import Label
 from anna_onnx.novelty import Novelty
 from anna_onnx.session import Session
+from anna_onnx.sidecar import Sidecar
 from tests import tiny
 
 

@@ -76,12 +76,12 @@ def test_everything_in_a_sidecar_is_described():
     h5py = pytest.importorskip("h5py")
     import io
 
-    from anna_onnx.bundle import Sidecar
     from anna_onnx.calibration import Calibration
     from anna_onnx.labels import Label
     from anna_onnx.novelty import Novelty
     from anna_onnx.preparation import Preparation
     from anna_onnx.resampling import Grid
+    from anna_onnx.sidecar import Sidecar
 
     one = np.ones(1)
     sidecar = Sidecar(

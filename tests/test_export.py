@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anna_onnx import config
-from anna_onnx.bundle import Bundle, Sidecar
+from anna_onnx.bundle import Bundle
 from anna_onnx.card import model_card
 from anna_onnx.coverage import Coverage
 from anna_onnx.errors import TrainingError
@@ -27,6 +27,7 @@ from anna_onnx.novelty import Novelty
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
 from anna_onnx.session import Session
+from anna_onnx.sidecar import Sidecar
 from anna_onnx.synthesis import simulate
 from anna_onnx.training.checkpoint import RunDirectory
 from anna_onnx.training.export import (

@@ -16,7 +16,6 @@ from astropy.table import MaskedColumn, Table
 from click.testing import CliRunner
 
 from anna_onnx.arrays import FloatArray
-from anna_onnx.bundle import Sidecar
 from anna_onnx.bundle import write as write_bundle
 from anna_onnx.errors import TrainingSetError
 from anna_onnx.labels import Label
@@ -25,6 +24,7 @@ from anna_onnx.novelty import Novelty
 from anna_onnx.packing import Report, pack, read_labels
 from anna_onnx.preparation import Preparation, PrepareOptions
 from anna_onnx.resampling import Grid
+from anna_onnx.sidecar import Sidecar
 from anna_onnx.trainingset import TrainingSet
 from anna_onnx.wire import encode_bytes
 from anna_onnx_cli.anna import main

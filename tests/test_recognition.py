@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anna_onnx.bundle import Sidecar
 from anna_onnx.fit import Fit
 from anna_onnx.hull import Hull
 from anna_onnx.labels import Label
@@ -13,6 +12,7 @@ from anna_onnx.novelty import Novelty
 from anna_onnx.preparation import Preparation
 from anna_onnx.recognition import Recognizer
 from anna_onnx.resampling import Grid
+from anna_onnx.sidecar import Sidecar
 from tests.test_fit import LIMITS, fit
 
 N_PIXEL = 200

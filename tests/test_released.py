@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anna_onnx.bundle import Bundle, Sidecar, released_models
+from anna_onnx.bundle import Bundle, released_models
 from anna_onnx.flags import Flag
 from anna_onnx.inference import InferOptions, infer, run_selftest
 from anna_onnx.preparation import PrepareOptions
 from anna_onnx.readers import read_spectra
 from anna_onnx.results import join
+from anna_onnx.sidecar import Sidecar
 from anna_onnx.spectrum import Spectrum
 from anna_onnx.synthesis import SpectralGrid, Synthesizer, continued, simulate
 from anna_onnx.trainingset import TrainingSet

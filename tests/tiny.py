@@ -13,10 +13,11 @@ pytest.importorskip("onnx", reason="onnx builds the networks of this test")
 
 from onnx import TensorProto, helper, numpy_helper
 
-from anna_onnx.bundle import Bundle, SelfTest, Sidecar, write
+from anna_onnx.bundle import Bundle, write
 from anna_onnx.labels import Label
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
+from anna_onnx.sidecar import SelfTest, Sidecar
 
 GRID = Grid(np.linspace(6000, 6049, 50), "air")
 LABELS = (Label("teff", 3000, 8000), Label("logg", 0, 5))

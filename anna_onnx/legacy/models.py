@@ -26,6 +26,7 @@ from anna_onnx.legacy.residuals import read_test_stats
 from anna_onnx.legacy.translation import params_toml
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
+from anna_onnx.sidecar import SelfTest, Sidecar
 from anna_onnx.snrtemplate import of_median_pixel
 
 AGREEMENT = 1e-5
@@ -84,7 +85,7 @@ def convert_frozen(
     selftest, deviation = _check(content, network, labels, flux)
     training, training_note = _describe_training(old, target, labels, grid)
     snr_range = _snr_range(old, training)
-    sidecar = bundle.Sidecar(
+    sidecar = Sidecar(
         labels=labels,
         preparation=Preparation(grid, snr_range=snr_range, interpolation="linear"),  # as the old program does
         selftest=selftest,
@@ -147,7 +148,7 @@ def _read_wavelengths(
 
 def _check(
     content: bytes, network: FrozenNetwork, labels: Sequence[Label], flux: Float32Array | None
-) -> tuple[bundle.SelfTest, float]:
+) -> tuple[SelfTest, float]:
     """Compare the ONNX network with NumPy on a few spectra, which become the self-test.
 
     Raises
@@ -164,7 +165,7 @@ def _check(
     deviation = float(np.abs(scale(found, labels) - network.infer(spectra)).max())
     if not deviation <= AGREEMENT:
         raise LegacyError(f"the converted network deviates from the old one by {deviation:.1e} of a label's range")
-    return bundle.SelfTest(flux=spectra, labels=found, sigma=sigma), deviation
+    return SelfTest(flux=spectra, labels=found, sigma=sigma), deviation
 
 
 def _describe_conversion(source: Path, target: Path, network: FrozenNetwork, old: Parameters) -> dict[str, Any]:

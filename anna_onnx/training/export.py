@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from anna_onnx import __version__, config
 from anna_onnx.arrays import Float32Array, FloatArray, IntArray
 from anna_onnx.blocks import Block, Setting
-from anna_onnx.bundle import Bundle, SelfTest, Sidecar, write
+from anna_onnx.bundle import Bundle, write
 from anna_onnx.calibration import ONE_SIGMA, Calibration
 from anna_onnx.card import write_card
 from anna_onnx.errors import TrainingError
@@ -31,6 +31,7 @@ from anna_onnx.legacy import open_training_set
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
 from anna_onnx.session import Session
+from anna_onnx.sidecar import SelfTest, Sidecar
 from anna_onnx.spectrum import Frame
 from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.batches import CALIBRATION

@@ -27,11 +27,12 @@ SLOW = 2.0  # seconds
 
 def load_bytes(data: bytes, path: Path) -> None:
     """Load bytes as a bundle; only a `BundleError` may be raised."""
-    from anna_onnx.bundle import Bundle, Sidecar
+    from anna_onnx.bundle import Bundle
     from anna_onnx.card import model_card
     from anna_onnx.errors import BundleError
     from anna_onnx.network import check_network
     from anna_onnx.session import Session
+    from anna_onnx.sidecar import Sidecar
     from tests import tiny
 
     kind, content = data[:1], data[1:]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anna_onnx.bundle import Bundle, SelfTest, Sidecar, write
+from anna_onnx.bundle import Bundle, write
 from anna_onnx.calibration import Calibration
 from anna_onnx.continuum import Normalization
 from anna_onnx.fit import COLUMNS, FitLimits
@@ -26,6 +26,7 @@ from anna_onnx.novelty import Novelty
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
 from anna_onnx.session import Session
+from anna_onnx.sidecar import SelfTest, Sidecar
 
 WEB = Path(__file__).parents[2] / "web"
 LABELS = (Label("teff", 4000, 7000), Label("logg", 2.7, 4.8), Label("feh", -0.5, 0.2))
