@@ -12,7 +12,7 @@ from anna_onnx.arrays import BoolArray, Float32Array, FloatArray, Floats
 from anna_onnx.continuum import Normalization, fit_continuum
 from anna_onnx.medium import convert, doppler
 from anna_onnx.quality import estimate_snr, off_continuum
-from anna_onnx.resampling import FWHM, Degrader, Grid, Interpolation, Resampler, Way, resampler
+from anna_onnx.resampling import FWHM, Degrader, Grid, Interpolation, InterpolationKind, Resampler, resampler
 from anna_onnx.spectrum import Frame, Medium
 
 LARGEST_FLUX = 1e30
@@ -181,7 +181,7 @@ class Gridder:
         Whether training had a pixel; where it had not, flux is left out.
     """
 
-    def __init__(self, grid: Grid, interpolation: Way, seen: BoolArray) -> None:
+    def __init__(self, grid: Grid, interpolation: InterpolationKind, seen: BoolArray) -> None:
         self._grid, self._interpolation, self._seen = grid, interpolation, seen
         self._n_seen = int(np.count_nonzero(seen))
         self._plans: list[tuple[_Key, FloatArray, Plan | None]] = []

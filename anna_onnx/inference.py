@@ -16,6 +16,7 @@ from anna_onnx.blocks import Block, Failure, Part, as_blocks, read_blocks
 from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.errors import AnnaError, BundleError
+from anna_onnx.fit import FitLimits
 from anna_onnx.flags import Flag
 from anna_onnx.gridding import Spectra
 from anna_onnx.labels import scale, unscale
@@ -27,7 +28,7 @@ from anna_onnx.results import Rows, as_qtable, join, of_pairs
 from anna_onnx.session import PROVIDERS, usable_cores
 from anna_onnx.session import Session as Session
 from anna_onnx.spectrum import Spectrum
-from anna_onnx.velocity import Measured, fitted_rv
+from anna_onnx.velocity import Velocities, fitted_rv
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -153,7 +154,7 @@ class Inference:
         if self.options.covariance and not self._session.correlates:
             raise BundleError(f"{bundle.name}: infers no covariance; networks trained with covariance = true do")
         self._recognizer = Recognizer(bundle.sidecar)
-        if self.options.prepare.rv == "auto" and not self._fits_velocities:
+        if self.options.prepare.rv == "auto" and self._velocity_limits is None:
             try:
                 bundle.sidecar.preparation.check_template(self._mean)
             except AnnaError as error:
@@ -236,8 +237,8 @@ class Inference:
 
     def prepare(self, block: Block) -> PreparedBlock:
         """Return a block as the network sees it."""
-        asked, limits = self.options.prepare, self.bundle.sidecar.fit_limits
-        if asked.rv != "auto" or limits is None or not self._fits_velocities:
+        asked, limits = self.options.prepare, self._velocity_limits
+        if asked.rv != "auto" or limits is None:
             return self._prepare(block, asked)
         as_it_came = self._prepare(block, replace(asked, rv=None))
         fit = self._session.run(as_it_came.flux).fit
@@ -245,17 +246,20 @@ class Inference:
         width = self.bundle.sidecar.preparation.line_width
         return self._prepare(block, asked, fitted_rv(fit, limits, as_it_came.flux, width))
 
-    def _prepare(self, block: Block, options: PrepareOptions, measured: Measured | None = None) -> PreparedBlock:
+    def _prepare(self, block: Block, options: PrepareOptions, measured: Velocities | None = None) -> PreparedBlock:
         setting, preparation = block.setting, self.bundle.sidecar.preparation
         known = setting.medium, setting.frame, setting.resolution, block.radial_velocity
         spectra = Spectra(setting.wavelength, block.flux, block.sigma, block.bad, *known)
         return preparation.prepare_block(spectra, options, template=self._mean, measured=measured)
 
     @property
-    def _fits_velocities(self) -> bool:
-        """Whether the network tells velocities, as one must whose mean training spectrum they blur."""
+    def _velocity_limits(self) -> FitLimits | None:
+        """Limits of the fits that tell a velocity; None for a network that tells none.
+
+        One must whose mean training spectrum velocities blur.
+        """
         sidecar = self.bundle.sidecar
-        return sidecar.preparation.tolerates_motion and self._session.compares and sidecar.fit_limits is not None
+        return sidecar.fit_limits if sidecar.preparation.tolerates_motion and self._session.compares else None
 
     @property
     def _mean(self) -> FloatArray | None:

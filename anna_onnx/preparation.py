@@ -30,9 +30,9 @@ from anna_onnx.medium import C_KMS
 from anna_onnx.quality import off_continuum
 from anna_onnx.quantity import number, shown
 from anna_onnx.remarks import remarks
-from anna_onnx.resampling import Grid, Way
+from anna_onnx.resampling import Grid, InterpolationKind
 from anna_onnx.spectrum import Frame, Spectrum
-from anna_onnx.velocity import Measured, measure_rv
+from anna_onnx.velocity import Velocities, measure_rv
 
 EARTH_MOTION = 30.0
 """Largest velocity between the topocentric and the barycentric frame, km/s."""
@@ -221,7 +221,7 @@ class Preparation:
     normalize: Normalization | None = None
     min_coverage: float = 0.99
     snr_range: tuple[float, float] | None = None
-    interpolation: Way = "cubic"
+    interpolation: InterpolationKind = "cubic"
     unseen: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
@@ -229,8 +229,10 @@ class Preparation:
             raise AnnaError(f"preparation: frame '{self.frame}', needed one of {', '.join(get_args(Frame))}")
         if self.resolution is not None and not 1 < self.resolution < np.inf:
             raise AnnaError(f"preparation: resolving power {self.resolution}, needed wavelength / FWHM")
-        if self.interpolation not in get_args(Way):
-            raise AnnaError(f"preparation: interpolation '{self.interpolation}', needed {' or '.join(get_args(Way))}")
+        if self.interpolation not in get_args(InterpolationKind):
+            raise AnnaError(
+                f"preparation: interpolation '{self.interpolation}', needed {' or '.join(get_args(InterpolationKind))}"
+            )
         if not 0 <= self.min_coverage <= 1:
             raise AnnaError(f"preparation: min_coverage {self.min_coverage}, needed 0 to 1")
         if not all(0 <= first <= last < self.grid.n_pixel for first, last in self.unseen):
@@ -310,7 +312,7 @@ class Preparation:
         options: PrepareOptions | None = None,
         *,
         template: ArrayLike | None = None,
-        measured: Measured | None = None,
+        measured: Velocities | None = None,
     ) -> PreparedBlock:
         """Make network input of spectra that share their wavelengths.
 
@@ -320,7 +322,7 @@ class Preparation:
         options : PrepareOptions, optional
         template : array, shape (n_pixel,), optional
             Mean training spectrum, for ``rv='auto'``.
-        measured : Measured, optional
+        measured : Velocities, optional
             The velocities for ``rv='auto'``, where they are measured otherwise.
 
         Returns
@@ -391,13 +393,13 @@ class Preparation:
                 " within these none need be removed, beyond them give a number or header"
             )
 
-    def _measure(self, spectra: Spectra, treatment: Treatment, template: ArrayLike | None) -> Measured:
+    def _measure(self, spectra: Spectra, treatment: Treatment, template: ArrayLike | None) -> Velocities:
         """Return the velocities of spectra against the mean training spectrum."""
         self.check_template(template)
         assert template is not None
         flux = self._gridder.resample(spectra, treatment, None).flux
         pairs = np.array([measure_rv(row, template, self.grid) for row in flux])  # (spectrum, value and error)
-        return Measured(pairs[:, 0], pairs[:, 1])
+        return Velocities(pairs[:, 0], pairs[:, 1])
 
     def _flags(self, gridded: Gridded, spectra: Spectra, rv: FloatArray | None) -> IntArray:
         common = 0

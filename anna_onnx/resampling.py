@@ -16,8 +16,7 @@ from anna_onnx.errors import SpectrumError
 FWHM = float(2 * np.sqrt(2 * np.log(2)))
 """Full width at half maximum of a Gaussian of standard deviation 1."""
 
-Way = Literal["cubic", "linear"]
-"""Of interpolating between pixels."""
+InterpolationKind = Literal["cubic", "linear"]
 UNEVEN = 2.0
 """Times as wide as its neighbour, a step between pixels is too uneven for a cubic."""
 LARGER = 1.1
@@ -114,7 +113,7 @@ def find_gaps(wavelength: FloatArray) -> NDArray[np.intp]:
     return np.flatnonzero(step > 5 * np.maximum(usual[: step.size], usual[reach + 1 :]))
 
 
-def resampler(wavelength: FloatArray, target: FloatArray, interpolation: Way = "cubic") -> Resampler:
+def resampler(wavelength: FloatArray, target: FloatArray, interpolation: InterpolationKind = "cubic") -> Resampler:
     """Work out the way from one wavelength vector to another.
 
     Where the target's pixels are larger by more than a tenth, flux density is averaged over each
@@ -244,7 +243,11 @@ class Interpolation(Resampler):
     enough = 1 - 1e-9
 
     def __init__(
-        self, wavelength: FloatArray, target: FloatArray, interpolation: Way = "cubic", smooth: bool = False
+        self,
+        wavelength: FloatArray,
+        target: FloatArray,
+        interpolation: InterpolationKind = "cubic",
+        smooth: bool = False,
     ) -> None:
         n = wavelength.size
         left = np.clip(np.searchsorted(wavelength, target), 1, n - 1) - 1

@@ -15,9 +15,11 @@ from anna_onnx.resampling import Grid
 MOST_NOISE, LEAST_LINES = 3.0, 0.5
 """What a velocity is told by: at most this times the rms of the lines that a network expects is the noise of a pixel,
 and at least this fraction of their variance is found, which noise alone would not have."""
+FASTEST = 500.0
+"""The largest velocity that is looked for, km/s."""
 
 
-class Measured(NamedTuple):
+class Velocities(NamedTuple):
     """Velocities that were measured.
 
     Attributes
@@ -30,7 +32,7 @@ class Measured(NamedTuple):
     error: FloatArray
 
 
-def fitted_rv(fit: Fit, limits: FitLimits, flux: Float32Array, fwhm: float) -> Measured:
+def fitted_rv(fit: Fit, limits: FitLimits, flux: Float32Array, fwhm: float) -> Velocities:
     """Return the velocities at which spectra fit what a network expects of them.
 
     None is told of a spectrum that is unlike those of the training, or whose lines drown in its noise or are
@@ -55,12 +57,10 @@ def fitted_rv(fit: Fit, limits: FitLimits, flux: Float32Array, fwhm: float) -> M
         found = (variance - fit.noise**2) / fit.lines**2
     told = (limits.score(fit) <= 1) & (noise <= MOST_NOISE) & (found >= LEAST_LINES)
     error = fwhm * noise / np.sqrt(n_good)
-    return Measured(np.where(told, fit.velocity, np.nan), np.where(told, error, np.nan))
+    return Velocities(np.where(told, fit.velocity, np.nan), np.where(told, error, np.nan))
 
 
-def measure_rv(
-    flux: ArrayLike, template: ArrayLike, grid: Grid, search: tuple[float, float] = (-500.0, 500.0)
-) -> tuple[float, float]:
+def measure_rv(flux: ArrayLike, template: ArrayLike, grid: Grid) -> tuple[float, float]:
     """Measure the radial velocity of a spectrum by cross-correlation with a template.
 
     Both are brought onto even steps of ln(wavelength), where a velocity is a
@@ -75,8 +75,6 @@ def measure_rv(
     flux, template : array_like, shape (n_pixel,)
         Continuum = 1, NaN where not valid.
     grid : Grid, shape (n_pixel,)
-    search : (low, high)
-        Velocities to look at, km/s.
 
     Returns
     -------
@@ -93,8 +91,8 @@ def measure_rv(
         return np.nan, np.nan
     correlation = np.fft.irfft(np.fft.rfft(lines, n) * np.conj(np.fft.rfft(model, n)), n) / norm
     # ln(observed / emitted) = artanh(v / c)
-    low, high = (int(np.round(np.arctanh(v / C_KMS) / step)) for v in search)
-    lags = np.arange(max(low, 1 - even.size), min(high, even.size - 1) + 1)
+    farthest = min(int(np.round(np.arctanh(FASTEST / C_KMS) / step)), even.size - 1)
+    lags = np.arange(-farthest, farthest + 1)
     correlation = correlation[lags]
     peak = int(np.argmax(correlation))
     if not 0 < peak < lags.size - 1 or not _stands_out(correlation, peak):

@@ -23,7 +23,7 @@ from anna_onnx.quality import estimate_snr, off_continuum
 from anna_onnx.readers import read_spectra
 from anna_onnx.resampling import Grid
 from anna_onnx.spectrum import Spectrum
-from anna_onnx.velocity import Measured, fitted_rv, measure_rv
+from anna_onnx.velocity import Velocities, fitted_rv, measure_rv
 from tests.test_fit import LIMITS
 
 GRID = Grid(np.arange(6625.0, 6825.1, 0.2), "air")
@@ -409,7 +409,7 @@ def test_a_measured_velocity_needs_a_template_that_velocities_did_not_blur() -> 
 
 def test_velocities_that_were_measured_otherwise_are_removed() -> None:
     moving = flux_at(WIDE)[None].repeat(2, axis=0)
-    found = Measured(np.array([-37.5, np.nan]), np.array([0.4, np.nan]))
+    found = Velocities(np.array([-37.5, np.nan]), np.array([0.4, np.nan]))
     spectra = Spectra(WIDE * doppler(-37.5), moving, medium="air")
     ready = LENIENT.prepare_block(spectra, PrepareOptions(rv="auto"), measured=found)
     np.testing.assert_allclose(ready.flux[0], flux_at(GRID.wavelength), atol=0.01)
