@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,10 +24,11 @@ from numpy.typing import ArrayLike, NDArray
 from anna_onnx._version import __version__
 from anna_onnx.arrays import FloatArray
 from anna_onnx.continuum import Normalization
-from anna_onnx.errors import AnnaError, TrainingSetError, first_line
+from anna_onnx.errors import AnnaError, TrainingSetError
 from anna_onnx.files import expand, replacing, writing
 from anna_onnx.flags import Flag, names
-from anna_onnx.labels import KNOWN, canonical, nearest, unit_of
+from anna_onnx.labels import nearest
+from anna_onnx.labeltable import LabelTable, read_labels
 from anna_onnx.preparation import Preparation, Prepared, PrepareOptions
 from anna_onnx.progress import Progress, silent
 from anna_onnx.readers import ReadOptions, read_each
@@ -35,47 +36,8 @@ from anna_onnx.resampling import Grid
 from anna_onnx.spectrum import Frame, Source, Spectrum
 from anna_onnx.trainingset import TrainingSetWriter, blocks
 
-KEYS = ("id", "file", "filename", "file_name", "spectrum", "star", "name", "object", "source_id")
-"""Columns that name a spectrum, in the order of preference."""
-
-SENTINELS = (-9999.0, -999.0)
-"""Values that surveys write for a label that is not known."""
-
 FATAL = Flag.no_coverage | Flag.partial_coverage | Flag.not_normalized
 """Flags for which a spectrum is left out."""
-
-
-@dataclass(frozen=True, eq=False)
-class LabelTable:
-    """A table of labels.
-
-    Attributes
-    ----------
-    name : str
-        Of its file.
-    label_names, label_units : tuple of str
-    labels : array of float64, shape (n, n_label)
-        NaN = not known.
-    key : str
-        The column that names the spectra.
-    keys : list of str, length n
-    places : list of (hdu, row), length n
-        Of the spectrum in its file; None where the table does not say.
-    columns : mapping of str to array, shape (n,)
-        Its other columns of numbers.
-    """
-
-    name: str
-    label_names: tuple[str, ...]
-    label_units: tuple[str, ...]
-    labels: FloatArray
-    key: str
-    keys: list[str]
-    places: list[tuple[int | None, int | None]]
-    columns: Mapping[str, FloatArray]
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
 
 @dataclass(frozen=True)
@@ -89,7 +51,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Report:
+class PackReport:
     """What became of every spectrum.
 
     Attributes
@@ -144,7 +106,7 @@ def pack_files(
     keep: Sequence[str] = (),
     progress: Progress = silent,
     **reading: Any,
-) -> Report:
+) -> PackReport:
     """Build a training set as the command ``anna pack`` is asked to; see `pack`.
 
     Parameters
@@ -212,7 +174,7 @@ def pack(
     keep: Sequence[str] = (),
     report: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
-) -> Report:
+) -> PackReport:
     """Build a training set from files of spectra.
 
     Spectra are left out when they cannot be read, have no row in the table or
@@ -245,7 +207,7 @@ def pack(
 
     Returns
     -------
-    Report
+    PackReport
 
     Raises
     ------
@@ -259,7 +221,7 @@ def pack(
     if options is not None and options.rv == "auto":
         preparation.check_template(template)
     output = Path(output)
-    matcher, found = _Matcher(table), Report()
+    matcher, found = _Matcher(table), PackReport()
     job = _Job(table, preparation, options or PrepareOptions(), rv_column, template, _fatal(keep))
     with ExitStack() as held:
         with writing(output):
@@ -276,56 +238,6 @@ def pack(
             raise TrainingSetError(f"{output}: nothing to write: {found.summary()}")
         stars.write(output, job)
     return found
-
-
-def read_labels(
-    path: str | os.PathLike[str], labels: Sequence[str] | None = None, key: str | None = None
-) -> LabelTable:
-    """Read a table of labels: CSV, ECSV, FITS or VOTable, or any text table that astropy knows.
-
-    Values that are masked, not finite, -9999 or -999 are not known. Columns
-    ``hdu`` and ``row`` (from 0) say which spectrum of a file is meant.
-
-    Parameters
-    ----------
-    path : path-like
-    labels : sequence of str, optional
-        Columns to take, ``name=column`` to rename. Default: those with the name of a
-        well-known label, such as teff or logg; if there are none, all columns of numbers.
-    key : str, optional
-        Column with the id or the file of the spectra. Default: the first of `KEYS`.
-
-    Raises
-    ------
-    TrainingSetError
-        If the table cannot be read, or has not the columns.
-    """
-    table = _read_table(Path(path))
-    text = {name.lower(): name for name in table.colnames}
-    found = key or next((text[name] for name in KEYS if name in text), None)
-    if found is None or found not in table.colnames:
-        wanted = f"'{key}'" if key else f"one of {', '.join(KEYS)}"
-        raise TrainingSetError(f"{path}: columns {', '.join(table.colnames)}; to name the spectra needed {wanted}")
-    numbers = {name: _numbers(table[name]) for name in table.colnames if table[name].dtype.kind in "fiu"}
-    chosen = dict(_renamed(text) for text in labels or _likely_labels(numbers, skip={found}))
-    for name, column in chosen.items():
-        if column not in numbers:
-            raise TrainingSetError(f"{path}: no column '{column}' of numbers{nearest(column, [*numbers])}")
-        if not name.isidentifier():
-            raise TrainingSetError(f"{path}: '{name}' cannot name a label; rename it, such as feh={column}")
-    if not chosen:
-        raise TrainingSetError(f"{path}: no column of numbers to take as label, found {', '.join(table.colnames)}")
-    places = zip(*(_whole(numbers.get(text.get(name, "")), len(table)) for name in ("hdu", "row")), strict=True)
-    return LabelTable(
-        name=str(path),
-        label_names=tuple(chosen),
-        label_units=tuple(_unit(table[column], name) for name, column in chosen.items()),
-        labels=np.column_stack([numbers[column] for column in chosen.values()]),
-        key=found,
-        keys=[str(value).strip() for value in table[found]],
-        places=list(places),
-        columns=numbers,
-    )
 
 
 def _preparation(
@@ -569,57 +481,3 @@ def _names_of(file: str) -> tuple[str, str, str]:
 def _name_of(source: Source) -> str:
     stem = _names_of(source.file)[-1]
     return stem if source.row is None else f"{stem}:{source.row}"
-
-
-def _read_table(path: Path) -> Any:
-    """Read a table with astropy, its format found by content; only CSV tells itself by its name."""
-    from astropy.table import Table
-
-    if not path.is_file():
-        raise TrainingSetError(f"{path}: no such file")
-    try:
-        return Table.read(path, format=_table_format(path))
-    except Exception as error:  # whatever astropy raises for a table that is none
-        raise TrainingSetError(f"{path}: cannot be read as a table ({first_line(error)})") from error
-
-
-def _table_format(path: Path) -> str:
-    from astropy.utils.data import get_readable_fileobj
-
-    with get_readable_fileobj(path, encoding="binary") as file:  # unpacked, if it is compressed
-        head = file.read(512)
-    if head.startswith(b"SIMPLE  ="):
-        return "fits"
-    if head.startswith(b"# %ECSV"):
-        return "ascii.ecsv"
-    if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith((b"<?xml", b"<VOTABLE")):
-        return "votable"
-    return "ascii.csv" if ".csv" in path.suffixes[-2:] else "ascii"
-
-
-def _numbers(column: Any) -> FloatArray:
-    values = np.array(np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan))
-    values[~np.isfinite(values) | np.isin(values, SENTINELS)] = np.nan
-    return values
-
-
-def _whole(values: FloatArray | None, n: int) -> list[int | None]:
-    if values is None:
-        return [None] * n
-    return [None if np.isnan(value) or value < 0 else int(value) for value in values]
-
-
-def _renamed(text: str) -> tuple[str, str]:
-    """Return name and column of ``name=column``, or of a column that keeps its name."""
-    name, _, column = text.partition("=")
-    return name.strip(), column.strip() or name.strip()
-
-
-def _likely_labels(names: Iterable[str], skip: set[str]) -> list[str]:
-    candidates = [name for name in names if name not in skip and name.lower() not in (*KEYS, "hdu", "row")]
-    return [name for name in candidates if canonical(name) in KNOWN and canonical(name) != "rv"] or candidates
-
-
-def _unit(column: Any, name: str) -> str:
-    """Return the unit that the table states, else that of a well-known label."""
-    return unit_of(name) if column.unit is None else str(column.unit)

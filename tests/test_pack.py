@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
-from astropy.table import MaskedColumn, Table
+from astropy.table import Table
 from click.testing import CliRunner
 
 from anna_onnx.arrays import FloatArray
 from anna_onnx.bundle import write as write_bundle
 from anna_onnx.errors import TrainingSetError
 from anna_onnx.labels import Label
+from anna_onnx.labeltable import read_labels
 from anna_onnx.medium import doppler
 from anna_onnx.novelty import Novelty
-from anna_onnx.packing import Report, pack, read_labels
+from anna_onnx.packing import PackReport, pack
 from anna_onnx.preparation import Preparation, PrepareOptions
 from anna_onnx.resampling import Grid
 from anna_onnx.sidecar import Sidecar
@@ -59,7 +60,7 @@ def table(folder: Path, **columns: Any) -> Path:
     return folder / "labels.csv"
 
 
-def pack_all(folder: Path, labels: Path, **options: Any) -> tuple[TrainingSet, Report]:
+def pack_all(folder: Path, labels: Path, **options: Any) -> tuple[TrainingSet, PackReport]:
     report = pack(read_labels(labels), sorted(folder.glob("*.txt")), folder / "train.h5", MODEL, **options)
     return TrainingSet.open(folder / "train.h5"), report
 
@@ -85,43 +86,6 @@ def test_spectra_and_labels_come_together_by_file_name(folder: Path) -> None:
 def test_a_file_may_be_named_with_folder_or_without_suffix(folder: Path, name: str) -> None:
     labels = table(folder, file=[name.format(star, folder) for star in STARS])
     assert pack_all(folder, labels)[1].packed == 3
-
-
-@pytest.mark.parametrize("suffix", ["csv", "ecsv", "fits", "fit", "fits.gz", "vot"])
-def test_labels_come_in_every_format_with_their_units(folder: Path, suffix: str) -> None:
-    labels = Table({"id": list(STARS), "teff": [5.772, 4.5, 6.5], "other": [1, 2, 3], "note": ["a", "b", "c"]})
-    labels["teff"].unit = "kK"
-    labels["logg"] = MaskedColumn([4.4, 0, -9999], mask=[False, True, False])
-    path = folder / f"labels.{suffix}"
-    labels.write(path, **({"format": kinds[suffix]} if suffix in (kinds := {"vot": "votable", "fit": "fits"}) else {}))
-    found = read_labels(path)
-    assert found.label_names == ("teff", "logg")
-    assert found.label_units[0] == ("K" if suffix == "csv" else "kK")
-    np.testing.assert_allclose(found.labels[:, 0], [5.772, 4.5, 6.5], rtol=1e-6)
-    assert list(np.isnan(found.labels[:, 1])) == [False, True, True]
-    assert found.key == "id"
-    assert found.keys == list(STARS)
-
-
-def test_labels_can_be_chosen_and_renamed(folder: Path) -> None:
-    Table({"star": [1, 2], "[Fe/H]": [0.1, 0.2], "age": [1.0, 2.0]}).write(folder / "labels.csv")
-    found = read_labels(folder / "labels.csv", ["feh=[Fe/H]", "age"])
-    assert (found.label_names, found.label_units, found.keys) == (("feh", "age"), ("dex", ""), ["1", "2"])
-    with pytest.raises(TrainingSetError, match="cannot name a label; rename it"):
-        read_labels(folder / "labels.csv", ["[Fe/H]"])
-    with pytest.raises(TrainingSetError, match="no column 'ages' of numbers; did you mean 'age'"):
-        read_labels(folder / "labels.csv", ["ages"])
-    with pytest.raises(TrainingSetError, match="needed 'name'"):
-        read_labels(folder / "labels.csv", key="name")
-
-
-@pytest.mark.parametrize("content", [b"", b"\0\1\2", b"only words here\n"])
-def test_a_table_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "labels.csv").write_bytes(content)
-    with pytest.raises(TrainingSetError, match=r"labels\.csv"):
-        read_labels(tmp_path / "labels.csv")
-    with pytest.raises(TrainingSetError, match="no such file"):
-        read_labels(tmp_path / "none.csv")
 
 
 def test_what_is_left_out_is_reported_and_stops_nothing(folder: Path) -> None:
