@@ -23,12 +23,14 @@ def test_factors_are_those_of_the_table(calibration: Calibration, snr: float, le
     assert calibration.half_width([[10.0]], [snr], level)[0, 0] == approx(10 * factor)
 
 
-def test_the_factor_lies_between_those_of_its_neighbours(calibration: Calibration) -> None:
-    assert 1 < calibration.half_width([[1.0]], [100.0], 0.5)[0, 0] < 2
+def test_between_bins_the_factor_is_linear_in_the_noise(calibration: Calibration) -> None:
+    # 1 / 100 is two thirds of the way from 1 / 50 to 1 / 200.
+    assert calibration.half_width([[1.0]], [100.0], 0.5)[0, 0] == approx(5 / 3)
 
 
-def test_an_unknown_snr_has_some_width(calibration: Calibration) -> None:
-    assert np.isfinite(calibration.half_width([[1.0]], [np.nan], 0.5)).all()
+def test_where_the_snr_is_not_known_the_median_bin_counts() -> None:
+    three = Calibration(LEVELS, np.array([20.0, 50.0, 200.0]), np.concatenate([FACTORS[:1] + 5, FACTORS]), 100)
+    assert three.half_width([[1.0]], [np.nan], 0.5)[0, 0] == FACTORS[0, 0, 0]
 
 
 def test_a_level_beyond_the_table_is_refused(calibration: Calibration) -> None:

@@ -215,16 +215,22 @@ def test_a_hostile_model_writes_no_control_characters(tmp_path: Path) -> None:
     assert "\x1b" not in result.output
 
 
-def test_lists_of_files(model: str, stars: list[str], tmp_path: Path) -> None:
+def test_a_list_in_a_file_or_on_standard_input_stands_for_its_files(
+    model: str, stars: list[str], tmp_path: Path
+) -> None:
     listed = tmp_path / "list.txt"
     listed.write_text("\n".join(stars) + "\n\n", encoding="utf-8")
     expected = lite("infer", model, *stars).stdout
     assert lite("infer", model, f"@{listed}").stdout == expected
     assert lite("infer", model, "-", stdin=listed.read_text(encoding="utf-8")).stdout == expected
-    assert "list is empty" in lite("infer", model, "-", stdin="\n").stderr
     listed.write_text("\r\n".join(stars), encoding="utf-8-sig", newline="")  # as editors of Windows write it
     assert lite("infer", model, f"@{listed}").stdout == expected
+
+
+def test_what_is_no_list_of_files_is_refused_with_the_reason(model: str, stars: list[str], tmp_path: Path) -> None:
+    assert "list is empty" in lite("infer", model, "-", stdin="\n").stderr
     assert f"{tmp_path}: not a list of files (" in lite("infer", model, f"@{tmp_path}").stderr
+    listed = tmp_path / "list.txt"
     listed.write_text(stars[0], encoding="utf-16")
     assert "holds zero bytes" in lite("infer", model, f"@{listed}").stderr
 

@@ -49,7 +49,7 @@ def rows_of(bundle, flux, level=0.9):
     return join(list(infer(bundle, spectra, InferOptions(level=level))))
 
 
-def test_there_is_one():
+def test_the_model_that_the_documentation_uses_is_released():
     assert "fgk-6625-6825" in MODELS
 
 

@@ -1,4 +1,4 @@
-"""ANNA.param, the parameter file of the old ANNA, read and turned into params.toml.
+"""ANNA.param, the parameter file of the old ANNA, read and checked.
 
 Two dialects exist: the manual's tells inference what to do with ``DEBUG_MODE``
 and ``SINGLE_MS_MODE``, the last release's with ``INFER_MODE``, and only the latter

@@ -66,7 +66,7 @@ def test_the_medium_is_judged_right_or_not_at_all_where_what_states_it_is_taken_
 
 
 @each_file
-def test_flux_is_right(read, entry):
+def test_the_flux_at_the_probed_pixels_and_its_median_are_those_of_the_manifest(read, entry):
     probe = entry["flux_probe"]
     spectrum = read(entry)[probe["spectrum"]]
     flux = spectrum.flux[::-1] if entry["descending"] else spectrum.flux
