@@ -31,3 +31,8 @@ def in_order(submit: Callable[[_Piece], _Promise], pieces: Iterable[_Piece], n: 
     while waiting:
         yield waiting.popleft()
         waiting.extend(map(submit, islice(pieces, 1)))
+
+
+def slices(n: int, size: int) -> Iterator[slice]:
+    """Return the slices that cut `n` rows into blocks of `size`."""
+    return (slice(first, min(first + size, n)) for first in range(0, n, size))

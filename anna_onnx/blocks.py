@@ -8,29 +8,26 @@ Training sets, HDF5 or legacy binary, come as blocks from the disk.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice, pairwise, takewhile
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from anna_onnx.arrays import BoolArray, FloatArray, Floats
 from anna_onnx.errors import AnnaError
-from anna_onnx.readers import ReadOptions, read_each
-from anna_onnx.readers.assembly import are_measured, number_names, padding
+from anna_onnx.readers import ReadOptions, read_each, registry
+from anna_onnx.readers.assembly import are_measured, ascends, padding
 from anna_onnx.readers.series import Alike, Series
+from anna_onnx.readers.stacks import Stack
 from anna_onnx.spectrum import Frame, Medium, Spectrum
-from anna_onnx.trial import HDF5_SIGNATURE
 
 ROWS = 128  # of spectra one by one; measured: 4096 pixels each, 64 to 1024 are within 15 %, this the best
 FEW = 16  # of a series; fewer may be put together with others
 STACK_ROWS = 512  # of a training set; measured: a fifth faster than 128, 1024 no better
 PIXELS = 1 << 20  # of one block: 8 MB of float64
-_F8 = np.dtype("<f8")
 
 
 class Setting(NamedTuple):
@@ -142,12 +139,8 @@ def read_blocks(parts: Iterable[Part], options: ReadOptions) -> Iterator[Block |
     for come_alone, run in groupby(_open(parts, options), key=lambda item: isinstance(item, (Spectrum, Failure))):
         if come_alone:
             yield from _gathered(item for item in run if isinstance(item, (Spectrum, Failure)))
-            continue
-        for item in run:
-            if isinstance(item, _Stack):
-                yield from _guarded(item.part.file, item.blocks())
-            elif isinstance(item, Block):
-                yield item
+        else:
+            yield from (item for item in run if isinstance(item, Block))
 
 
 def as_blocks(spectra: Iterable[Spectrum]) -> Iterator[Block]:
@@ -157,15 +150,22 @@ def as_blocks(spectra: Iterable[Spectrum]) -> Iterator[Block]:
 
 def count_rows(file: str) -> int | None:
     """Return the number of spectra of a training set, which can be read from the middle; None for other files."""
+    stack = _stack(file, ReadOptions())
+    return None if stack is None else stack.n
+
+
+def _stack(file: str, options: ReadOptions) -> Stack | None:
+    """Return a training set whose spectra make blocks; None for other files."""
     try:
-        stack = _stack(Part(file), ReadOptions())
-        return None if stack is None else stack.n
+        stack = registry.stack(file, options)
     except (OSError, ValueError, KeyError, AnnaError):
         return None  # whoever reads it says what is wrong
+    fits = stack is not None and stack.wavelength.size <= PIXELS and ascends(stack.wavelength)
+    return stack if fits else None
 
 
-def _open(parts: Iterable[Part], options: ReadOptions) -> Iterator[Spectrum | Failure | Block | _Stack]:
-    """Yield the spectra of files, those of a series in blocks, and training sets as a whole."""
+def _open(parts: Iterable[Part], options: ReadOptions) -> Iterator[Spectrum | Failure | Block]:
+    """Yield the spectra of files, those of a series and of training sets in blocks."""
     series, parts = Series(options), iter(parts)
     ahead: deque[Part] = deque()
     n = 1  # doubled as long as the series goes on, so that hardly a file is read in vain
@@ -189,15 +189,10 @@ def _is_whole(part: Part) -> bool:
     return part.first == 0 and part.last is None
 
 
-def _one_file(part: Part, series: Series, options: ReadOptions) -> Iterator[Spectrum | Failure | _Stack]:
-    try:
-        stack = _stack(part, options)
-    except (OSError, ValueError, KeyError, AnnaError):
-        stack = None  # the reader says what is wrong
-    if stack is not None:
-        yield stack
-    else:
-        yield from _guarded(part.file, islice(_each(series, part.file, options), part.first, part.last))
+def _one_file(part: Part, series: Series, options: ReadOptions) -> Iterator[Spectrum | Failure | Block]:
+    if (stack := _stack(part.file, options)) is not None:
+        return _guarded(part.file, _stacked(part, stack, options))
+    return _guarded(part.file, islice(_each(series, part.file, options), part.first, part.last))
 
 
 def _each(series: Series, file: str, options: ReadOptions) -> Iterator[Spectrum | Failure]:
@@ -299,91 +294,37 @@ def _alike_block(alike: Alike) -> Block:
     )
 
 
-class _Stack(NamedTuple):
-    """Some rows of a training set, HDF5 or legacy binary.
-
-    Attributes
-    ----------
-    part : Part
-    n : int
-        Rows of the whole file.
-    setting : Setting
-    notes : tuple of str
-    n_label : int or None
-        Of a legacy binary file; None for HDF5.
-    """
-
-    part: Part
-    n: int
-    setting: Setting
-    notes: tuple[str, ...]
-    n_label: int | None
-
-    def blocks(self) -> Iterator[Block]:
-        """Read the rows, a block at a time."""
-        last = self.n if self.part.last is None else min(self.part.last, self.n)
-        size = max(1, min(STACK_ROWS, PIXELS // self.setting.wavelength.size))
-        slices = [slice(first, min(first + size, last)) for first in range(self.part.first, last, size)]
-        if self.n_label is None:
-            return self._from_hdf5(slices)
-        return self._from_binary(slices, self.n_label)
-
-    def _from_hdf5(self, slices: Sequence[slice]) -> Iterator[Block]:
-        import h5py
-
-        from anna_onnx.readers.hdf5 import radial_velocities, star_names
-
-        with h5py.File(self.part.file, "r", locking=False) as file:
-            flux, others = file["flux"], {name: file[name] for name in ("sigma", "mask") if name in file}
-            if any(dataset.shape != flux.shape for dataset in others.values()):
-                raise AnnaError(f"{self.part.file}: sigma or mask differ from flux in shape")
-            for rows in slices:
-                sigma = others["sigma"][rows] if "sigma" in others else None
-                bad = others["mask"][rows] != 0 if "mask" in others else None
-                velocity = radial_velocities(file, rows)
-                yield from self._made(rows, flux[rows], sigma, bad, velocity, star_names(file, rows))
-
-    def _from_binary(self, slices: Sequence[slice], n_label: int) -> Iterator[Block]:
-        n_pixel = self.setting.wavelength.size
-        width = n_label + 2 + n_pixel
-        with Path(self.part.file).open("rb") as file:
-            for rows in slices:
-                file.seek(_F8.itemsize * (2 + n_pixel + rows.start * width))
-                stars = np.fromfile(file, _F8, (rows.stop - rows.start) * width).reshape(-1, width)
-                names = number_names(stars[:, 0])
-                yield from self._made(rows, stars[:, n_label + 2 :], None, None, None, names)
-
-    def _made(
-        self,
-        rows: slice,
-        flux: Floats,
-        sigma: Floats | None,
-        bad: BoolArray | None,
-        velocity: FloatArray | None,
-        names: Sequence[str],
-    ) -> Iterator[Block]:
-        """Yield the block, in two or more where only some of the rows have errors."""
-        bad = _padding(flux, bad)
-        whole = Block(
-            self.setting,
-            flux,
+def _stacked(part: Part, stack: Stack, options: ReadOptions) -> Iterator[Block]:
+    """Read the spectra of a training set, a block at a time."""
+    facts = options.override(stack.facts)
+    setting = Setting(stack.wavelength, facts.medium, facts.frame)
+    last = stack.n if part.last is None else min(part.last, stack.n)
+    size = max(1, min(STACK_ROWS, PIXELS // stack.wavelength.size))
+    places = [slice(first, min(first + size, last)) for first in range(part.first, last, size)]
+    for place, rows in zip(places, stack.read(places), strict=True):
+        n = len(rows.flux)
+        block = Block(
+            setting,
+            rows.flux,
             None,
-            bad,
-            velocity,
-            names,
-            [self.part.file] * len(flux),
-            [None] * len(flux),
-            list(range(rows.start, rows.stop)),
-            [self.notes] * len(flux),
+            _padding(rows.flux, rows.bad),
+            rows.radial_velocity,
+            rows.ids,
+            [part.file] * n,
+            [None] * n,
+            range(place.start, place.stop),
+            [facts.notes] * n,
         )
-        if sigma is None:
-            yield whole
-            return
-        sigma = np.where(are_measured(sigma, flux), sigma, np.nan)
-        has_errors = np.asarray(np.isfinite(sigma).any(axis=1))
-        edges = [0, *(np.flatnonzero(np.diff(has_errors)) + 1).tolist(), len(flux)]
-        for first, last in pairwise(edges):
-            yield _cut(whole, slice(first, last), sigma if has_errors[first] else None)
+        yield from [block] if rows.sigma is None else _with_errors(block, rows.sigma)
+
+
+def _with_errors(block: Block, sigma: Floats) -> Iterator[Block]:
+    """Yield a block with its errors, in two or more where only some of the rows have them."""
+    sigma = np.where(are_measured(sigma, block.flux), sigma, np.nan)
+    has_errors = np.asarray(np.isfinite(sigma).any(axis=1))
+    edges = [0, *(np.flatnonzero(np.diff(has_errors)) + 1).tolist(), len(block)]
+    for first, last in pairwise(edges):
+        yield _cut(block, slice(first, last), sigma if has_errors[first] else None)
 
 
 def _cut(block: Block, rows: slice, sigma: Floats | None) -> Block:
@@ -409,83 +350,3 @@ def _padding(flux: Floats, bad: BoolArray | None) -> BoolArray | None:
     for row in np.flatnonzero((flux == 0).any(axis=1)):
         bad[row] |= padding(flux[row])
     return bad
-
-
-def _stack(part: Part, options: ReadOptions) -> _Stack | None:
-    """Return a file as a training set, None when it is something else."""
-    if not Path(part.file).is_file():
-        return None  # a pipe would wait for ever
-    with Path(part.file).open("rb") as file:
-        head = file.read(16)
-        if head.startswith(HDF5_SIGNATURE):
-            return _hdf5_stack(part, options)
-        size = file.seek(0, os.SEEK_END)
-        counts = _counts(head, size)
-        return None if counts is None else _binary_stack(part, options, file, size, *counts)
-
-
-def _hdf5_stack(part: Part, options: ReadOptions) -> _Stack | None:
-    import h5py
-
-    from anna_onnx.readers.hdf5 import check_chunks, check_training_set, stated_frame, stated_medium
-    from anna_onnx.readers.units import to_angstrom
-
-    check_training_set(part.file)
-    with h5py.File(part.file, "r", locking=False) as file:
-        if file.attrs.get("format") != "anna-trainingset":
-            return None
-        stored, flux = file["wavelength"], file["flux"]
-        if stored.ndim != 1 or flux.ndim != 2 or flux.shape[1] != stored.size or stored.nbytes > 8 * PIXELS:
-            return None
-        check_chunks(part.file, stored, flux, *(file[name] for name in ("sigma", "mask") if name in file))
-        unit = str(stored.attrs.get("units", "Angstrom"))
-        wavelength, notes = to_angstrom(stored[:].astype(np.float64), unit, options.wave_unit, part.file)
-        medium = stated_medium(stored)
-        return _made_stack(part, options, flux.shape[0], wavelength, medium, stated_frame(file), notes, None)
-
-
-def _counts(head: bytes, size: int) -> tuple[int, int] | None:
-    """Return n_pixel and n_label if a file begins as a binary file of the old ANNA and is as long."""
-    if len(head) < 16 or size % 8:
-        return None
-    n_pixel, n_label = np.frombuffer(head, _F8, 2).tolist()
-    if not (2 <= n_pixel <= PIXELS and 0 <= n_label < 10_000 and n_pixel.is_integer() and n_label.is_integer()):
-        return None
-    stars = size // 8 - 2 - int(n_pixel)
-    whole = stars > 0 and stars % (int(n_pixel) + int(n_label) + 2) == 0
-    return (int(n_pixel), int(n_label)) if whole else None
-
-
-def _binary_stack(
-    part: Part, options: ReadOptions, file: BinaryIO, size: int, n_pixel: int, n_label: int
-) -> _Stack | None:
-    from anna_onnx.readers.units import to_angstrom
-
-    file.seek(16)
-    stored = np.fromfile(file, _F8, n_pixel)
-    wavelength, notes = to_angstrom(stored, None, options.wave_unit, part.file, default="Angstrom")
-    n = (size // 8 - 2 - n_pixel) // (n_pixel + n_label + 2)
-    notes = ("binary training file of the old ANNA: it does not state the medium", *notes)
-    return _made_stack(part, options, n, wavelength, "unknown", "unknown", notes, n_label)
-
-
-def _made_stack(
-    part: Part,
-    options: ReadOptions,
-    n: int,
-    wavelength: FloatArray,
-    medium: Medium,
-    frame: Frame,
-    notes: tuple[str, ...],
-    n_label: int | None,
-) -> _Stack | None:
-    """Return the training set, with what the user says about it; None when its wavelengths are out of order."""
-    if not (np.isfinite(wavelength).all() and wavelength[0] > 0 and (np.diff(wavelength) > 0).all()):
-        return None
-    if options.wave_unit is not None:
-        notes = (*notes, f"wavelength unit {options.wave_unit} as requested")
-    for name, asked, stated in (("medium", options.medium, medium), ("frame", options.frame, frame)):
-        if asked is not None:
-            notes = (*notes, f"{name} {asked} as requested (file: {stated})")
-    setting = Setting(wavelength, options.medium or medium, options.frame or frame)
-    return _Stack(part, n, setting, notes, n_label)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -179,6 +180,18 @@ def test_a_training_set_comes_in_blocks_as_it_would_one_by_one(tmp_path: Path) -
     assert at == 300
 
 
+@pytest.mark.parametrize(("stated", "medium"), [("vacuum", "vacuum"), ("rest", "unknown")])
+def test_the_medium_of_a_training_set_is_the_same_in_blocks_as_one_by_one(
+    tmp_path: Path, stated: str, medium: str
+) -> None:
+    path = write_training_set(tmp_path / "set.h5", np.ones((3, 50), np.float32))
+    with h5py.File(path, "a") as file:
+        file["wavelength"].attrs["medium"] = stated
+    (block,) = read_blocks([Part(str(path))], ReadOptions())
+    assert isinstance(block, Block)
+    assert {block.setting.medium, *(one.medium for one in iter_spectra(path))} == {medium}
+
+
 def test_a_part_of_a_training_set_is_read_from_the_middle(tmp_path: Path) -> None:
     path = write_training_set(tmp_path / "set.h5", np.ones((300, 50), np.float32))
     (block,) = read_blocks([Part(str(path), 250, 260)], ReadOptions())
@@ -187,10 +200,11 @@ def test_a_part_of_a_training_set_is_read_from_the_middle(tmp_path: Path) -> Non
     assert count_rows(str(path)) == 300
 
 
-def test_legacy_binary_files_come_in_blocks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", "<>")
+def test_legacy_binary_files_come_in_blocks(tmp_path: Path, order: str) -> None:
     stars = [np.concatenate([[i, 5000.0, 0.0], np.full(50, 1 - i / 1000)]) for i in range(200)]
     content = np.concatenate([[50, 1], tiny.GRID.wavelength, *stars])
-    content.tofile(tmp_path / "train.bin")
+    content.astype(f"{order}f8").tofile(tmp_path / "train.bin")
     blocks = list(read_blocks([Part(str(tmp_path / "train.bin"), first=100)], ReadOptions(medium="air")))
     assert [len(block) for block in blocks if isinstance(block, Block)] == [100]
     assert isinstance(blocks[0], Block)

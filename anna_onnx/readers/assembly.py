@@ -78,35 +78,28 @@ def assemble(
     sigma, notes = _usable_sigma(sigma, flux)
     bad = padding(flux) if bad is None else padding(flux) | np.asarray(bad, dtype=np.bool_)
     arrays = (wavelength, flux, sigma, bad)
-    if not _ascends(wavelength) and all(a is None or np.shape(a) == np.shape(wavelength) for a in arrays):
+    if not ascends(wavelength) and all(a is None or np.shape(a) == np.shape(wavelength) for a in arrays):
         arrays, order_notes = _in_order(arrays, source)
         notes = (*notes, *order_notes)
     wavelength, flux, sigma, bad = arrays
-    medium, frame = facts.medium, facts.frame
-    if options.wave_unit is not None:
-        notes = (*notes, f"wavelength unit {options.wave_unit} as requested")
-    if options.medium is not None:
-        notes = (*notes, f"medium {options.medium} as requested (file: {facts.medium})")
-        medium = options.medium
-    if options.frame is not None:
-        notes = (*notes, f"frame {options.frame} as requested (file: {facts.frame})")
-        frame = options.frame
+    facts = options.override(facts.noted(*notes))
     return Spectrum(
         wavelength,
         flux,
         sigma,
         bad,
-        medium=medium,
-        frame=frame,
+        medium=facts.medium,
+        frame=facts.frame,
         id=facts.id,
         source=source,
-        notes=(*facts.notes, *notes),
+        notes=facts.notes,
         resolution=facts.resolution,
         radial_velocity=facts.radial_velocity,
     )
 
 
-def _ascends(wavelength: FloatArray) -> bool:
+def ascends(wavelength: FloatArray) -> bool:
+    """Return whether wavelengths are positive, finite and in order."""
     return bool(
         wavelength.ndim == 1
         and wavelength.size > 1

@@ -1,14 +1,14 @@
-"""HDF5: the training sets of this project, row by row."""
+"""HDF5: the training sets of this project."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -16,18 +16,21 @@ from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import ReadError, first_line
 from anna_onnx.files import Content
 from anna_onnx.guard import check_heaps
-from anna_onnx.spectrum import Frame, Medium, Source, Spectrum
+from anna_onnx.spectrum import Frame, Medium, Spectrum
 from anna_onnx.trial import Trial, state, trial_of
 
-from .assembly import assemble, number_names
-from .facts import Facts, finite
+from .assembly import number_names
+from .facts import Facts
 from .options import ReadOptions
+from .stacks import Rows, Stack
 from .units import to_angstrom
+
+if TYPE_CHECKING:
+    import h5py
 
 FORMAT = "anna-trainingset"
 _HEAPS_BEFORE = 16 << 20  # bytes; a heap of attributes stands near the beginning
 _MAX_CHUNK = 256 << 20  # bytes, unpacked as a whole however little of it is asked for
-_BLOCK = 1 << 20  # pixels read at a time
 
 
 def read(path: str, data: Content, options: ReadOptions) -> Iterator[Spectrum]:
@@ -45,20 +48,23 @@ def read(path: str, data: Content, options: ReadOptions) -> Iterator[Spectrum]:
     ReadError
         If it is another HDF5 file, or damaged.
     """
-    import io
-
-    import h5py
-
     check(path, data)
     try:
-        with h5py.File(io.BytesIO(data) if isinstance(data, bytes) else path, "r", locking=False) as file:
-            found = file.attrs.get("format")
-            if found != FORMAT:
-                shown = ", ".join(list(file)[:10])
-                raise ReadError(f"{path}: HDF5 of format '{found}' with {shown}; of HDF5 only '{FORMAT}' is read")
-            yield from _rows(path, file, options)
+        yield from _stack(path, data if isinstance(data, bytes) else None, options).spectra(options)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise ReadError(f"{path}: damaged HDF5 ({first_line(error)})") from error
+
+
+def stack(path: str, options: ReadOptions) -> Stack:
+    """Return a training set on the disk, to be read many rows at a time.
+
+    Raises
+    ------
+    ReadError, OSError, KeyError, ValueError
+        If it is another HDF5 file, or damaged.
+    """
+    _check_once(*state(path))
+    return _stack(path, None, options)
 
 
 def check(path: str, data: Content) -> None:
@@ -75,16 +81,6 @@ def check(path: str, data: Content) -> None:
     """
     _check_structure(path, data)
     Trial(path, data if isinstance(data, bytes) else None).check()
-
-
-def check_training_set(path: str) -> None:
-    """Do the same for a file on the disk, once as long as it does not change.
-
-    Raises
-    ------
-    ReadError, OSError
-    """
-    _check_once(*state(path))
 
 
 @lru_cache(maxsize=1024)
@@ -112,62 +108,50 @@ def _check_structure(path: str, data: Content) -> None:
         raise ReadError(f"{path}: damaged HDF5 ({error})") from error
 
 
-def check_chunks(path: str, *datasets: Any) -> None:
-    """Refuse chunks that take much memory to unpack.
+def _stack(path: str, content: bytes | None, options: ReadOptions) -> Stack:
+    """Return a training set, on the disk or unpacked."""
+    with _open(path, content) as file:
+        found = file.attrs.get("format")
+        if found != FORMAT:
+            shown = ", ".join(list(file)[:10])
+            raise ReadError(f"{path}: HDF5 of format '{found}' with {shown}; of HDF5 only '{FORMAT}' is read")
+        stored, flux = file["wavelength"], file["flux"]
+        if stored.ndim != 1 or flux.ndim != 2 or flux.shape[1] != stored.shape[0] or stored.shape[0] > 1e7:
+            raise ReadError(f"{path}: flux of shape {flux.shape} on wavelengths of shape {stored.shape}")
+        others = [file[name] for name in ("sigma", "mask") if name in file]
+        _check_chunks(path, stored, flux, *others)
+        if any(dataset.shape != flux.shape for dataset in others):
+            raise ReadError(f"{path}: sigma or mask differ from flux in shape")
+        unit = str(stored.attrs.get("units", "Angstrom"))
+        wavelength, notes = to_angstrom(stored[:].astype(np.float64), unit, options.wave_unit, path)
+        facts = Facts(_medium(stored), _frame(file), notes=notes)
+        return Stack(path, flux.shape[0], wavelength, facts, partial(_rows, path, content))
 
-    Raises
-    ------
-    ReadError
-    """
+
+def _open(path: str, content: bytes | None) -> h5py.File:
+    import io
+
+    import h5py
+
+    return h5py.File(path if content is None else io.BytesIO(content), "r", locking=False)
+
+
+def _check_chunks(path: str, *datasets: h5py.Dataset) -> None:
+    """Refuse chunks that take much memory to unpack."""
     for dataset in datasets:
         size = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
         if size > _MAX_CHUNK:
             raise ReadError(f"{path}: HDF5 chunks of {size >> 20} MB, more than {_MAX_CHUNK >> 20} MB")
 
 
-def _rows(path: str, file: Any, options: ReadOptions) -> Iterator[Spectrum]:
-    stored, flux = file["wavelength"], file["flux"]
-    if stored.ndim != 1 or flux.ndim != 2 or flux.shape[1] != stored.shape[0] or stored.shape[0] > 1e7:
-        raise ReadError(f"{path}: flux of shape {flux.shape} on wavelengths of shape {stored.shape}")
-    others = {name: file[name] for name in ("sigma", "mask") if name in file}
-    check_chunks(path, stored, flux, *others.values())
-    wavelength, notes = to_angstrom(
-        stored[:].astype(np.float64), str(stored.attrs.get("units", "Angstrom")), options.wave_unit, path
-    )
-    facts = Facts(stated_medium(stored), stated_frame(file)).noted(*notes)
-    if any(dataset.shape != flux.shape for dataset in others.values()):
-        raise ReadError(f"{path}: sigma or mask differ from flux in shape")
-    n, step = flux.shape[0], max(1, _BLOCK // max(1, flux.shape[1]))
-    for first in range(0, n, step):
-        rows = slice(first, min(first + step, n))
-        block = {name: dataset[rows] for name, dataset in others.items()}
-        velocities = radial_velocities(file, rows)
-        for i, (values, name) in enumerate(zip(flux[rows], star_names(file, rows), strict=True)):
-            sigma = block["sigma"][i] if "sigma" in block else None
-            bad = block["mask"][i] != 0 if "mask" in block else None
-            source = Source(path, row=first + i)
-            known = facts.known(id=name, radial_velocity=None if velocities is None else finite(velocities[i]))
-            yield assemble(wavelength, values, known, source, options, sigma=sigma, bad=bad)
-
-
-def stated_medium(wavelength: Any) -> Medium:
-    """Return the medium that the wavelengths of a training set state.
-
-    Parameters
-    ----------
-    wavelength : h5py.Dataset
-    """
+def _medium(wavelength: h5py.Dataset) -> Medium:
+    """Return the medium that the wavelengths state."""
     medium = str(wavelength.attrs.get("medium", "unknown"))
     return medium if medium in ("air", "vacuum") else "unknown"  # type: ignore[return-value]  # one of the literals
 
 
-def stated_frame(file: Any) -> Frame:
-    """Return the frame of the wavelengths of a training set, which `anna pack` writes into ``preparation``.
-
-    Parameters
-    ----------
-    file : h5py.File
-    """
+def _frame(file: h5py.File) -> Frame:
+    """Return the frame of the wavelengths, which `anna pack` writes into ``preparation``."""
     try:
         frame = json.loads(str(file.attrs.get("preparation", "{}")))["frame"]
     except (ValueError, KeyError, TypeError):
@@ -175,30 +159,30 @@ def stated_frame(file: Any) -> Frame:
     return frame if frame in get_args(Frame) else "unknown"
 
 
-def radial_velocities(file: Any, rows: slice) -> FloatArray | None:
-    """Return the radial velocities that are in the spectra of a training set, ``aux/rv``, km/s; None without numbers.
-
-    Parameters
-    ----------
-    file : h5py.File
-    rows : slice
-    """
-    column = file.get("aux/rv")
-    if column is None or column.shape != file["flux"].shape[:1] or column.dtype.kind not in "fiu":
-        return None
-    return np.asarray(column[rows], dtype=np.float64)
+def _rows(path: str, content: bytes | None, places: Sequence[slice]) -> Iterator[Rows]:
+    with _open(path, content) as file:
+        for rows in places:
+            yield Rows(
+                file["flux"][rows],
+                _names(file, rows),
+                sigma=file["sigma"][rows] if "sigma" in file else None,
+                bad=file["mask"][rows] != 0 if "mask" in file else None,
+                radial_velocity=_radial_velocities(file, rows),
+            )
 
 
-def star_names(file: Any, rows: slice) -> list[str]:
-    """Return the names of stars of a training set, empty where it has none.
-
-    Parameters
-    ----------
-    file : h5py.File
-    rows : slice
-    """
+def _names(file: h5py.File, rows: slice) -> list[str]:
+    """Return the names of stars, empty where there are none."""
     ids = file.get("id")
     if ids is None or ids.shape != file["flux"].shape[:1]:
         return [""] * (rows.stop - rows.start)
     values = np.asarray(ids.asstr()[rows] if ids.dtype.kind == "O" else ids[rows])
     return number_names(values) if values.dtype.kind == "f" else [str(value) for value in values.tolist()]
+
+
+def _radial_velocities(file: h5py.File, rows: slice) -> FloatArray | None:
+    """Return the radial velocities that are in the spectra, ``aux/rv``, km/s; None without numbers."""
+    column = file.get("aux/rv")
+    if column is None or column.shape != file["flux"].shape[:1] or column.dtype.kind not in "fiu":
+        return None
+    return np.asarray(column[rows], dtype=np.float64)

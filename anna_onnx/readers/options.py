@@ -13,6 +13,8 @@ from anna_onnx.errors import ReadError
 from anna_onnx.quantity import shown
 from anna_onnx.spectrum import Frame, Medium
 
+from .facts import Facts
+
 
 @dataclass(frozen=True)
 class ReadOptions:
@@ -61,6 +63,16 @@ class ReadOptions:
             raise ReadError(f"wave_unit {shown(self.wave_unit)}, needed a unit such as nm")
         if self.columns is not None:
             object.__setattr__(self, "columns", _columns(self.columns))
+
+    def override(self, facts: Facts) -> Facts:
+        """Return what a file says of a spectrum with what the user says instead, and notes on that."""
+        if self.wave_unit is not None:
+            facts = facts.noted(f"wavelength unit {self.wave_unit} as requested")
+        if self.medium is not None:
+            facts = facts.noted(f"medium {self.medium} as requested (file: {facts.medium})").known(medium=self.medium)
+        if self.frame is not None:
+            facts = facts.noted(f"frame {self.frame} as requested (file: {facts.frame})").known(frame=self.frame)
+        return facts
 
 
 def _columns(given: Any) -> tuple[str | int, ...]:

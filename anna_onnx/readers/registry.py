@@ -8,6 +8,7 @@ import os
 import stat
 import zlib
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import IO
 
@@ -22,6 +23,7 @@ from . import wat
 from .assembly import Readings
 from .fits import FitsFile, open_fits
 from .options import ReadOptions
+from .stacks import Stack
 
 MAX_UNPACKED = 256 << 20
 MAPPED = 4 << 20  # larger files are memory-mapped
@@ -77,11 +79,32 @@ def _open(path: str, options: ReadOptions) -> Readings:
     head = bytes(data[:4096])
     if head.startswith((b"SIMPLE  =", b"XTENSION=")):
         return _judged(_open_fits(open_fits(path, data), options), options)
-    is_hdf5 = head.startswith(HDF5_SIGNATURE)
-    if is_hdf5 or _module("legacy_binary").matches(data):  # training sets are left as they are
-        stars: Readings = _module("hdf5" if is_hdf5 else "legacy_binary").read(path, data, options)
+    if kind := _kind_of_stack(head, len(data)):  # training sets are left as they are
+        stars: Readings = _module(kind).read(path, data, options)
         return stars
     return _judged(_module("votable" if b"<VOTABLE" in head.upper() else "text").read(path, data, options), options)
+
+
+def stack(path: str, options: ReadOptions) -> Stack | None:
+    """Return a training set on the disk, to be read many rows at a time; None when a file is something else.
+
+    Raises
+    ------
+    AnnaError, OSError, KeyError, ValueError
+        If it is damaged.
+    """
+    if not Path(path).is_file():
+        return None  # a pipe would wait for ever
+    with Path(path).open("rb") as file:
+        kind = _kind_of_stack(file.read(16), file.seek(0, os.SEEK_END))
+    found: Stack | None = _module(kind).stack(path, options) if kind else None
+    return found
+
+
+def _kind_of_stack(head: bytes, size: int) -> str | None:
+    if head.startswith(HDF5_SIGNATURE):
+        return "hdf5"
+    return "legacy_binary" if _module("legacy_binary").matches(head, size) else None
 
 
 def _judged(spectra: Readings, options: ReadOptions) -> Readings:
