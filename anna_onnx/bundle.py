@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from anna_onnx import wire
 from anna_onnx.errors import BundleError, SidecarMismatchError
 from anna_onnx.files import Content, replacing
-from anna_onnx.network import check_network, split_metadata
+from anna_onnx.graphcheck import check_network, split_metadata
 from anna_onnx.sidecar import MAX_SIDECAR, Sidecar, is_sidecar
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from anna_onnx.bundle import Bundle
 from anna_onnx.card import model_card
 from anna_onnx.coverage import Coverage
 from anna_onnx.errors import TrainingError
+from anna_onnx.graphcheck import check_network
 from anna_onnx.labels import Label
-from anna_onnx.network import check_network
 from anna_onnx.novelty import Novelty
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid

@@ -30,7 +30,7 @@ def load_bytes(data: bytes, path: Path) -> None:
     from anna_onnx.bundle import Bundle
     from anna_onnx.card import model_card
     from anna_onnx.errors import BundleError
-    from anna_onnx.network import check_network
+    from anna_onnx.graphcheck import check_network
     from anna_onnx.session import Session
     from anna_onnx.sidecar import Sidecar
     from tests import tiny
