@@ -586,7 +586,7 @@ def _about_labels(labels: Labels) -> Iterator[str]:
     """Yield what is wrong with the labels among themselves."""
     names = [canonical(name) for name in labels.names]
     if twice := {name for name in names if names.count(name) > 1}:
-        yield f"labels.names: {', '.join(sorted(twice))} stands there more than once"
+        yield f"labels.names: {', '.join(sorted(twice))} is listed more than once"
     for unit in labels.units:
         if not is_unit(unit):
             yield f"labels.units: '{unit}' is no unit in astropy's spelling, such as K or km / s"

@@ -616,7 +616,7 @@ def test_spectra_without_pixels_are_refused(toy):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"labels": {"names": ["teff", "temperature"]}}, "labels.names: teff stands there more than once"),
+        ({"labels": {"names": ["teff", "temperature"]}}, "labels.names: teff is listed more than once"),
         ({"labels": {"names": ["teff"], "units": ["Kelvinx"]}}, "labels.units: 'Kelvinx' is no unit"),
         ({"augmentation": {"snr": [10, float("inf")]}}, r"augmentation.snr: \[10, inf\] must be finite"),
         (
