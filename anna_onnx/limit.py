@@ -92,15 +92,7 @@ def _derivatives(synthesizer: Synthesizer, labels: FloatArray, rv: FloatArray) -
 
 
 def bound(information: FloatArray, snr: ArrayLike, ranges: Sequence[Range]) -> FloatArray:
-    """Return the smallest standard deviation that an unbiased estimate of each label can have.
-
-    The square root of the diagonal of the inverse Fisher matrix: all other
-    labels and what comes after them are unknown too. A label's range is prior
-    knowledge, a Gaussian of the same variance, (high - low)² / 12.
-
-    Flux is even in vsini and vmic, so that near zero its derivative vanishes
-    and the prior is all that is left. There the local bound is no limit: an
-    estimate of finite width knows that the label is small.
+    """Return the bounds on labels, the square roots of the diagonal of the inverse Fisher matrix.
 
     Parameters
     ----------
@@ -109,7 +101,7 @@ def bound(information: FloatArray, snr: ArrayLike, ranges: Sequence[Range]) -> F
     snr : array_like, shape (n,) or ()
         Signal to noise of the continuum, a pixel, where the template is 1.
     ranges : sequence of (float, float)
-        Of the labels, the first of the k.
+        Of the labels, the first of the k: prior knowledge, a Gaussian of the variance (high - low)² / 12.
 
     Returns
     -------
@@ -239,7 +231,7 @@ def limits(
     template: FloatArray | None = None,
     progress: Progress = silent,
 ) -> Limits:
-    """Compute the Cramér-Rao bounds of stars at random places in the label space.
+    """Compute the Cramér-Rao bounds of stars at random places in the label space, see `star_bounds`.
 
     Parameters
     ----------
@@ -307,7 +299,14 @@ def star_bounds(
     resolution: float | None = None,
     progress: Progress = silent,
 ) -> dict[str, FloatArray]:
-    """Compute the bound of stars whose labels are known.
+    """Compute the smallest standard deviation that an unbiased estimate of each label can have, star by star.
+
+    All other labels, the radial velocity and the level of the continuum are unknown too. A label's range is prior
+    knowledge, a Gaussian of the same variance, (high - low)² / 12.
+
+    Flux is even in vsini and vmic, so that near zero its derivative vanishes
+    and the prior is all that is left. There the local bound is no limit: an
+    estimate of finite width knows that the label is small.
 
     Parameters
     ----------
@@ -317,8 +316,11 @@ def star_bounds(
     labels : mapping of str to array, shape (n,)
         Every label of the grid, vsini included.
     snr : array_like, shape (n,)
-    rv, template
-        See `fisher_information`.
+        Signal to noise of the continuum, a pixel, where `template` is 1.
+    rv : array_like, shape (n,) or ()
+        True radial velocity, km/s.
+    template : array, shape (n_pixel,), optional
+        S/N of each pixel relative to `snr`; 1 by default.
     ranges : mapping of str to (float, float), optional
         Prior knowledge on labels; by default the whole axis, vsini 0-40 km/s.
     fwhm, resolution : float, optional

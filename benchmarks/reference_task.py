@@ -24,6 +24,7 @@ from anna_onnx.legacy import open_training_set
 from anna_onnx.limit import star_bounds
 from anna_onnx.preparation import PrepareOptions
 from anna_onnx.results import Rows, join
+from anna_onnx.scatter import MAD
 from anna_onnx.snrtemplate import read_template
 from anna_onnx.spectrum import Spectrum
 from anna_onnx.synthesis import SpectralGrid
@@ -96,7 +97,7 @@ class Task:
         )  # fmt: skip
         limit = np.stack([bound[name] for name in self.names], axis=1)
         rms, of_bound = (np.sqrt(np.nanmean(np.square(values), axis=0)) for values in (error, limit))
-        median = np.nanmedian(np.abs(error) / limit, axis=0) / 0.6745
+        median = MAD * np.nanmedian(np.abs(error) / limit, axis=0)
         found = zip(self.names, rms, rms / of_bound, median, strict=True)
         return {name: {"rms": float(a), "over_bound": float(b), "median_ratio": float(c)} for name, a, b, c in found}
 
