@@ -14,11 +14,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from anna_onnx.ahead import in_order
 from anna_onnx.blocks import Part
 from anna_onnx.bundle import Bundle
 from anna_onnx.errors import AnnaError, MissingExtraError
 from anna_onnx.inference import Inference, InferOptions
+from anna_onnx.pieces import in_order
 from anna_onnx.results import Rows, join
 
 try:

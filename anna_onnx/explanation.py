@@ -29,12 +29,12 @@ from anna_onnx.files import make_folder, write_text
 from anna_onnx.flags import Flag
 from anna_onnx.inference import Inference, InferOptions
 from anna_onnx.labels import Label
+from anna_onnx.pieces import slices
 from anna_onnx.preparation import Prepared
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import FWHM, Grid
 from anna_onnx.results import Rows
 from anna_onnx.session import BATCH, Session
-from anna_onnx.trainingset import blocks
 
 MAX_SPECTRA = 100
 """Spectra of a run that are explained unless more are asked for."""
@@ -215,7 +215,7 @@ def differentiate(session: Session, flux: Float32Array, n_label: int) -> FloatAr
     """
     jacobian = np.full((n_label, flux.size), np.nan)
     valid = np.flatnonzero(np.isfinite(flux))
-    for rows in blocks(valid.size, BATCH):
+    for rows in slices(valid.size, BATCH):
         pixels = valid[rows]
         varied = np.tile(flux, (2, pixels.size, 1))  # (brighter or fainter, varied pixel, pixel)
         step = np.arange(pixels.size)

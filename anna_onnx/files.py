@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from anna_onnx.errors import AnnaError, ResultError
+from anna_onnx.errors import AnnaError, ResultError, VersionError
 
 Content = bytes | mmap.mmap  # of a file: read, or mapped into the memory
 BEYOND = 0x7FFF0000  # bytes: a place that no file of ours reaches
@@ -131,6 +131,21 @@ def is_one_of(path: Path, others: Iterable[str | os.PathLike[str]]) -> bool:
             if os.path.samestat(own, Path(other).stat()):
                 return True
     return False
+
+
+def check_version(found: str, known: str, where: str) -> None:
+    """Refuse a format whose major version is newer than the one known.
+
+    Raises
+    ------
+    VersionError
+    """
+    try:
+        newer = int(found.split(".")[0]) > int(known.split(".")[0])
+    except ValueError:
+        raise VersionError(f"{where}: format_version '{found}' is no version") from None
+    if newer:
+        raise VersionError(f"{where}: format_version {found}, this program knows {known}: upgrade anna-onnx")
 
 
 def expand(files: Iterable[str]) -> Iterator[str]:

@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from anna_onnx.ahead import in_order
 from anna_onnx.arrays import BoolArray, FloatArray, IntArray
 from anna_onnx.blocks import Block, Failure, Part, as_blocks, read_blocks
 from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.calibration import ONE_SIGMA
+from anna_onnx.cores import usable_cores
 from anna_onnx.errors import AnnaError, BundleError
 from anna_onnx.fit import FitLimits
 from anna_onnx.flags import Flag
 from anna_onnx.gridding import Spectra
 from anna_onnx.labels import scale, unscale
+from anna_onnx.pieces import in_order
 from anna_onnx.preparation import PreparedBlock, PrepareOptions
 from anna_onnx.quantity import number, shown
 from anna_onnx.readers import ReadOptions
 from anna_onnx.recognition import Recognizer, Verdict
 from anna_onnx.results import Rows, as_qtable, join, of_pairs
-from anna_onnx.session import PROVIDERS, usable_cores
+from anna_onnx.session import PROVIDERS
 from anna_onnx.session import Session as Session
 from anna_onnx.spectrum import Spectrum
 from anna_onnx.velocity import Velocities, fitted_rv

@@ -15,12 +15,12 @@ from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import GridError, MissingExtraError, ResultError
 from anna_onnx.files import replacing
 from anna_onnx.labels import difference_unit
+from anna_onnx.pieces import slices
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
 from anna_onnx.synthesis import WAVELENGTH, SpectralGrid, Synthesizer
 from anna_onnx.synthesis.simulation import DEFAULT_FWHM, RV, Range, ascending, label_ranges
 from anna_onnx.synthesis.synthesizer import ROTATION
-from anna_onnx.trainingset import blocks
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -64,7 +64,7 @@ def fisher_information(
     information : array of float64, shape (n, n_label + 2, n_label + 2)
     """
     matrices = []
-    for rows in blocks(len(labels), _BLOCK):
+    for rows in slices(len(labels), _BLOCK):
         signal = _derivatives(synthesizer, labels[rows], rv[rows])
         if template is not None:
             signal *= template

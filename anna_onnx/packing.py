@@ -29,12 +29,13 @@ from anna_onnx.files import expand, replacing, writing
 from anna_onnx.flags import Flag, names
 from anna_onnx.labels import nearest
 from anna_onnx.labeltable import LabelTable, read_labels
+from anna_onnx.pieces import slices
 from anna_onnx.preparation import Preparation, Prepared, PrepareOptions
 from anna_onnx.progress import Progress, silent
 from anna_onnx.readers import ReadOptions, read_each
 from anna_onnx.resampling import Grid
 from anna_onnx.spectrum import Frame, Source, Spectrum
-from anna_onnx.trainingset import TrainingSetWriter, blocks
+from anna_onnx.trainingset import TrainingSetWriter
 
 FATAL = Flag.no_coverage | Flag.partial_coverage | Flag.not_normalized
 """Flags for which a spectrum is left out."""
@@ -420,7 +421,7 @@ class _Stars:
         """Yield blocks of what was kept."""
         self._scratch.seek(0)
         kept = np.array(self._kept)
-        for part in blocks(kept.size, 256):
+        for part in slices(kept.size, 256):
             size = (part.stop - part.start) * self._record.itemsize
             yield np.frombuffer(self._scratch.read(size), dtype=self._record)[kept[part]]
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from anna_onnx.blocks import Block, Failure, Part, count_rows, read_blocks
 from anna_onnx.bundle import Bundle, find_model
+from anna_onnx.cores import usable_cores
 from anna_onnx.errors import AnnaError, ResultError
 from anna_onnx.files import check_folder, is_one_of
 from anna_onnx.files import expand as expand
@@ -28,7 +29,6 @@ from anna_onnx.processes import run_in_processes
 from anna_onnx.progress import Progress, silent
 from anna_onnx.readers import ReadOptions
 from anna_onnx.results import Done, ResultWriter, Rows, work_files
-from anna_onnx.session import usable_cores
 from anna_onnx.tableformats import printable
 
 SHARD_FILES = 200

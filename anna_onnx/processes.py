@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from anna_onnx.ahead import in_order
 from anna_onnx.blocks import Part
 from anna_onnx.bundle import Bundle
+from anna_onnx.cores import processes_for, usable_cores
 from anna_onnx.errors import AnnaError
 from anna_onnx.inference import Inference, InferOptions
+from anna_onnx.pieces import in_order
 from anna_onnx.results import Rows, join
-from anna_onnx.session import usable_cores
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -52,8 +52,7 @@ def run_in_processes(bundle: Bundle, options: InferOptions, shards: Iterator[lis
     import multiprocessing
     from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 
-    if sys.platform == "win32":
-        n = min(n, 61)  # more cannot be waited for there
+    n = processes_for(n)
     alone = replace(options, threads=max(1, (options.threads or usable_cores()) // n))
     context = multiprocessing.get_context("spawn")
     theirs, ours = context.Pipe(duplex=False)

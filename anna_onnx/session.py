@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from anna_onnx.arrays import Float32Array, FloatArray
 from anna_onnx.bundle import Bundle
+from anna_onnx.cores import usable_cores
 from anna_onnx.errors import BundleError, first_line
 from anna_onnx.fit import COLUMNS, Fit
 from anna_onnx.guard import bounded_memory
-from anna_onnx.trainingset import blocks
+from anna_onnx.pieces import slices
 
 BATCH = 256  # spectra in one call of the network: larger ones only take memory
 PROBE_SECONDS = 1.0
@@ -90,7 +90,7 @@ class Session:
             Continuum = 1, NaN where a pixel is not valid.
         """
         answers = {name: np.empty((len(flux), *shape)) for name, shape in self._shapes.items()}
-        for rows in blocks(len(flux), BATCH):
+        for rows in slices(len(flux), BATCH):
             for whole, part in zip(answers.values(), self.run_whole(flux[rows]), strict=True):
                 whole[rows] = part
         fit = Fit.of(answers["fit"]) if "fit" in answers else None
@@ -175,8 +175,3 @@ def _options(ort: Any, threads: int) -> Any:
     # Idle threads that spin take the core from the reader of the next file.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

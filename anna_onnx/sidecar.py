@@ -18,6 +18,7 @@ from anna_onnx import hdf5
 from anna_onnx.arrays import Float32Array
 from anna_onnx.calibration import Calibration, Trends
 from anna_onnx.errors import AnnaError, BundleError, VersionError, first_line
+from anna_onnx.files import check_version
 from anna_onnx.fit import FitLimits
 from anna_onnx.guard import check_heaps
 from anna_onnx.hull import Hull
@@ -25,7 +26,6 @@ from anna_onnx.labels import Label
 from anna_onnx.novelty import Novelty
 from anna_onnx.preparation import Preparation
 from anna_onnx.resampling import Grid
-from anna_onnx.trainingset import check_version
 
 if TYPE_CHECKING:
     import h5py

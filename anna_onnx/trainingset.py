@@ -19,7 +19,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anna_onnx.arrays import Float32Array, FloatArray, Floats, IntArray
-from anna_onnx.errors import TrainingSetError, VersionError
-from anna_onnx.files import writing
+from anna_onnx.errors import TrainingSetError
+from anna_onnx.files import check_version, writing
 from anna_onnx.resampling import Grid
 
 if TYPE_CHECKING:
@@ -170,21 +170,6 @@ def _map(dataset: h5py.Dataset, path: Path, shape: tuple[int, int]) -> NDArray[A
 
 def _ids(dataset: h5py.Dataset) -> NDArray[Any]:
     return np.asarray(dataset.asstr()[:]) if dataset.dtype.kind == "O" else np.asarray(dataset[:])
-
-
-def check_version(found: str, known: str, where: str) -> None:
-    """Refuse a format whose major version is newer than the one known.
-
-    Raises
-    ------
-    VersionError
-    """
-    try:
-        newer = int(found.split(".")[0]) > int(known.split(".")[0])
-    except ValueError:
-        raise VersionError(f"{where}: format_version '{found}' is no version") from None
-    if newer:
-        raise VersionError(f"{where}: format_version {found}, this program knows {known}: upgrade anna-onnx")
 
 
 class _Disk(io.FileIO):
@@ -367,8 +352,3 @@ class TrainingSetWriter:
             del self._file[name]
             self._columns[name] = self._file.create_dataset(name, data=rows, dtype=kind)
             self._columns[name].attrs.update(attrs)
-
-
-def blocks(n: int, size: int) -> Iterator[slice]:
-    """Return the slices that cut `n` rows into blocks of `size`."""
-    return (slice(first, min(first + size, n)) for first in range(0, n, size))

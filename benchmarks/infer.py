@@ -34,7 +34,7 @@ import numpy as np
 from materials import make_model, spectra, write_fits, write_training_set
 
 from anna_onnx.bundle import Bundle
-from anna_onnx.session import usable_cores
+from anna_onnx.cores import usable_cores
 
 RELEASED = Path(__file__).parents[1] / "models" / "fgk-6625-6825.onnx"
 LITE = [sys.executable, "-c", "from anna_onnx_cli.lite import run; run()"]

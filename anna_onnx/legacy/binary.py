@@ -25,9 +25,10 @@ from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import LegacyError
 from anna_onnx.files import replacing
 from anna_onnx.labels import unit_of
+from anna_onnx.pieces import slices
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
-from anna_onnx.trainingset import FORMAT, TrainingSet, TrainingSetWriter, blocks
+from anna_onnx.trainingset import FORMAT, TrainingSet, TrainingSetWriter
 from anna_onnx.trial import is_hdf5
 
 _VALUE = np.dtype("<f8")
@@ -204,7 +205,7 @@ def hdf5_to_binary(
     # The flux is read, not memory-mapped, so that its pages do not pile up in memory.
     with replacing(target) as partial, partial.open("wb") as file, h5py.File(source, "r", locking=False) as hdf5:
         header.tofile(file)
-        for stars in blocks(layout.n, layout.block):
+        for stars in slices(layout.n, layout.block):
             records = np.empty((stars.stop - stars.start, layout.record), _VALUE)
             records[:, 0], records[:, layout.dummy] = ids[stars], dummy[stars]
             records[:, layout.labels] = training_set.labels[stars]
@@ -372,7 +373,7 @@ def _read_blocks(layout: _Layout, progress: Progress) -> Iterator[tuple[slice, F
     """Read stars in blocks of bounded memory: which stars, and their numbers, shape (stars, record)."""
     with layout.path.open("rb") as file:
         file.seek(layout.start)
-        for stars in blocks(layout.n, layout.block):
+        for stars in slices(layout.n, layout.block):
             count = (stars.stop - stars.start) * layout.record
             yield stars, np.fromfile(file, _VALUE, count=count).reshape(-1, layout.record)
             progress(stars.stop, layout.n)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from anna_onnx.ahead import slices
 from anna_onnx.arrays import BoolArray, FloatArray, Floats
+from anna_onnx.pieces import slices
 from anna_onnx.spectrum import Source, Spectrum
 
 from .assembly import assemble

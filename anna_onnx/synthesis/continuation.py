@@ -14,7 +14,7 @@ import numpy as np
 
 from anna_onnx.arrays import Float32Array, FloatArray, Floats
 from anna_onnx.errors import GridError
-from anna_onnx.trainingset import blocks
+from anna_onnx.pieces import slices
 
 from .grid import Axis, SpectralGrid
 
@@ -63,7 +63,7 @@ def continued(spectra: SpectralGrid, ranges: Mapping[str, tuple[float, float]]) 
     mean, *components = spectra.read().astype(np.float64)
     basis = np.array(components)
     products = np.zeros((np.prod([axis.values.size for axis in axes]), len(basis)))
-    for pixels in blocks(mean.size, _PART):
+    for pixels in slices(mean.size, _PART):
         known = mean[pixels] + spectra.coefficients @ basis[:, pixels]
         products += (_continue(known, spectra.axes, axes) - mean[pixels]) @ basis[:, pixels].T
     amounts = np.linalg.lstsq(basis @ basis.T, products.T)[0].T  # components are nearly orthogonal, not quite

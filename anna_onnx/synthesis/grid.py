@@ -31,8 +31,8 @@ import numpy as np
 
 from anna_onnx.arrays import Float32Array, FloatArray
 from anna_onnx.errors import GridError
+from anna_onnx.files import check_version
 from anna_onnx.labels import KNOWN
-from anna_onnx.trainingset import check_version
 
 if TYPE_CHECKING:
     import h5py

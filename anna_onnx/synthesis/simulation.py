@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -15,11 +14,12 @@ from typing import Literal
 import numpy as np
 
 from anna_onnx._version import __version__
-from anna_onnx.ahead import in_order
 from anna_onnx.arrays import Float32Array, FloatArray
+from anna_onnx.cores import processes_for, usable_cores
 from anna_onnx.errors import GridError, SpectrumError
 from anna_onnx.files import make_folder, replacing
 from anna_onnx.labels import nearest
+from anna_onnx.pieces import in_order
 from anna_onnx.progress import Progress, silent
 from anna_onnx.resampling import Grid
 from anna_onnx.trainingset import TrainingSet, TrainingSetWriter
@@ -241,11 +241,9 @@ def ascending(name: str, values: Range) -> Range:
 
 def draw(recipe: Recipe, n: int, *, processes: int | None = None) -> Iterator[DrawnBlock]:
     """Draw `n` spectra, block by block in order, in this process or in several."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if processes is None:
-        processes = min(cores, 1 + n // _WORTH_A_PROCESS)
-    if sys.platform == "win32":
-        processes = min(processes, 61)  # more cannot be waited for there
+        processes = min(usable_cores(), 1 + n // _WORTH_A_PROCESS)
+    processes = processes_for(processes)
     starts = range(0, n, _BLOCK)
     sizes = [min(_BLOCK, n - start) for start in starts]
     if processes <= 1:

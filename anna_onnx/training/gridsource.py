@@ -10,10 +10,10 @@ from torch import Tensor
 
 from anna_onnx.errors import GridError
 from anna_onnx.labels import Label, canonical
+from anna_onnx.pieces import slices
 from anna_onnx.resampling import Grid
 from anna_onnx.synthesis import SpectralGrid, Synthesizer
 from anna_onnx.synthesis.simulation import RV, Range, label_ranges
-from anna_onnx.trainingset import blocks
 
 Sampler = Callable[[int, torch.Generator], Tensor]
 """Draws the labels of n stars, shape (n, n_label), in the order of `GridSource.label_names`."""
@@ -122,7 +122,7 @@ class GridSource:
     def synthesize(self, labels: Tensor, rv: Tensor) -> Tensor:
         """Return the spectra, float32 (n, n_pixel), of labels (n, n_label) at radial velocities (n,) in km/s."""
         flux = torch.empty(len(labels), self.grid.n_pixel, device=self.device)
-        for rows in blocks(len(labels), self._block):
+        for rows in slices(len(labels), self._block):
             flux[rows] = self._synthesizer(labels[rows], rv[rows])
         return flux
 

@@ -14,7 +14,7 @@ import torch
 from torch import distributed, nn
 
 from anna_onnx import config
-from anna_onnx.session import usable_cores
+from anna_onnx.cores import usable_cores
 from anna_onnx.training.network import Network
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anna_onnx.ahead import in_order
+from anna_onnx.pieces import in_order
 
 
 @pytest.mark.parametrize("n", [1, 3, 100])

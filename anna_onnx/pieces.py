@@ -1,4 +1,4 @@
-"""Work that is handed out a few pieces ahead of what is taken, so that memory stays bounded."""
+"""Work in pieces, so that memory stays bounded: rows are cut into slices, and pieces handed out a few ahead."""
 
 from __future__ import annotations
 
