@@ -38,11 +38,12 @@ def inspect_files(files: Iterable[str], **read: Any) -> Iterator[Description]:
     """
     options = ReadOptions(**read)
     for file in files:
-        n, notes = 0, None
+        n, notes, failed = 0, None, False
         try:
             for spectrum in read_each(file, options):
                 if not isinstance(spectrum, Spectrum):
-                    yield Description(str(spectrum.error), failed=True)
+                    failed = True
+                    yield Description(str(spectrum.error), failed)
                     continue
                 n += 1
                 if n <= SHOWN:
@@ -54,7 +55,8 @@ def inspect_files(files: Iterable[str], **read: Any) -> Iterator[Description]:
             yield Description(str(error), failed=True)
             continue
         more = f", the first {SHOWN} shown" if n > SHOWN else ""
-        yield Description(f"{file}: {n} {'spectrum' if n == 1 else 'spectra'}{more}")
+        if n or not failed:
+            yield Description(f"{file}: {n} {'spectrum' if n == 1 else 'spectra'}{more}")
 
 
 def describe(spectrum: Spectrum) -> str:

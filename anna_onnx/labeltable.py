@@ -127,7 +127,7 @@ def _table_format(path: Path) -> str:
         return "ascii.ecsv"
     if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith((b"<?xml", b"<VOTABLE")):
         return "votable"
-    return "ascii.csv" if ".csv" in path.suffixes[-2:] else "ascii"
+    return "ascii.csv" if ".csv" in map(str.lower, path.suffixes[-2:]) else "ascii"
 
 
 def _numbers(column: Any) -> FloatArray:

@@ -328,6 +328,13 @@ def test_inspect_says_what_was_assumed(tmp_path: Path, stars: list[str]) -> None
     assert "junk.txt" in result.stderr
 
 
+def test_inspect_counts_no_spectra_of_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "pixels.csv").write_text(",0,1\n0,6600.0,1.0\n1,6600.1,1.0\n2,6600.2,1.0\n", encoding="utf-8")
+    result = lite("inspect", str(tmp_path / "pixels.csv"))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "counts pixels" in result.stderr
+
+
 def test_inspect_reads_real_multispec(shared: Path) -> None:
     result = lite("inspect", str(shared / "fits" / "jun2011_3133.fits"))
     assert result.exit_code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import re
 from dataclasses import replace
@@ -86,6 +87,13 @@ def test_spectra_and_labels_come_together_by_file_name(folder: Path) -> None:
 def test_a_file_may_be_named_with_folder_or_without_suffix(folder: Path, name: str) -> None:
     labels = table(folder, file=[name.format(star, folder) for star in STARS])
     assert pack_all(folder, labels)[1].packed == 3
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "LABELS.CSV", "Labels.Csv.gz"])
+def test_a_table_of_labels_is_csv_by_its_suffix_in_any_case(folder: Path, name: str) -> None:
+    text = table(folder).read_text(encoding="utf-8") + "delta,5000\n"  # what only CSV allows: a cell that is left out
+    (folder / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    assert list(read_labels(folder / name).keys) == [*STARS, "delta"]
 
 
 def test_what_is_left_out_is_reported_and_stops_nothing(folder: Path) -> None:
