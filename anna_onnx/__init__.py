@@ -7,15 +7,22 @@ from anna_onnx._version import __version__
 
 if TYPE_CHECKING:
     from anna_onnx.bundle import Bundle
-    from anna_onnx.readers import read_spectra
+    from anna_onnx.errors import AnnaError
+    from anna_onnx.readers import iter_spectra, read_spectra
     from anna_onnx.spectrum import Spectrum
 
-__all__ = ["Bundle", "Spectrum", "__version__", "read_spectra"]
+__all__ = ["AnnaError", "Bundle", "Spectrum", "__version__", "iter_spectra", "read_spectra"]
 
 # onnxruntime from 1.29 on sends telemetry unless this stands before its first import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-_HOMES = {"Bundle": "bundle", "Spectrum": "spectrum", "read_spectra": "readers"}
+_HOMES = {
+    "AnnaError": "errors",
+    "Bundle": "bundle",
+    "Spectrum": "spectrum",
+    "iter_spectra": "readers",
+    "read_spectra": "readers",
+}
 
 
 def __dir__() -> list[str]:

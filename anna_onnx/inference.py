@@ -26,8 +26,7 @@ from anna_onnx.quantity import number, shown
 from anna_onnx.readers import ReadOptions
 from anna_onnx.recognition import Recognizer, Verdict
 from anna_onnx.results import Rows, as_qtable, join, of_pairs
-from anna_onnx.session import PROVIDERS
-from anna_onnx.session import Session as Session
+from anna_onnx.session import PROVIDERS, Session
 from anna_onnx.spectrum import Spectrum
 from anna_onnx.velocity import Velocities, fitted_rv
 

@@ -107,12 +107,12 @@ def read_blocks(part: Path, schema: Schema) -> Iterator[list[list[Any]]]:
         yield [list(map(kind, column)) for kind, column in zip(convert, block, strict=True)]
 
 
-def _read_text(part: Path, size: int = 10_000) -> Iterator[list[tuple[str, ...]]]:
+def _read_text(part: Path) -> Iterator[list[tuple[str, ...]]]:
     """Yield the rows of a CSV table in blocks, as columns of text."""
     with part.open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file)
         next(rows)
-        while block := list(itertools.islice(rows, size)):
+        while block := list(itertools.islice(rows, 10_000)):
             yield list(zip(*block, strict=True))
 
 

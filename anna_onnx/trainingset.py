@@ -215,8 +215,7 @@ class TrainingSetWriter:
     label_names : sequence of str
     label_units : sequence of str
     n : int
-        Number of spectra to come; exactly so many must be appended
-        (fewer are allowed when `may_be_fewer`).
+        Number of spectra to come; exactly so many must be appended.
     dtype : {'f4', 'f8'}
         Of flux and sigma.
     sigma, mask : bool
@@ -245,14 +244,12 @@ class TrainingSetWriter:
         id_dtype: Literal["f8", "str"] = "f8",
         attrs: Mapping[str, Any] | None = None,
         label_attrs: Mapping[str, Any] | None = None,
-        may_be_fewer: bool = False,
     ) -> None:
         import h5py
 
         self.path = Path(path)
         self.n = n
         self.written = 0
-        self._may_be_fewer = may_be_fewer
         self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -328,11 +325,9 @@ class TrainingSetWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        complete = kind is None and (self.written == self.n or self._may_be_fewer)
+        complete = kind is None and self.written == self.n
         try:
             with writing(self.path):
-                if complete and self.written < self.n:
-                    self._shrink()
                 self._file.close()
                 self._disk.close()
                 if complete:
@@ -342,13 +337,3 @@ class TrainingSetWriter:
             self._partial.unlink(missing_ok=True)
         if kind is None and not complete:
             raise TrainingSetError(f"{self.path}: {self.written} spectra given, {self.n} announced")
-
-    def _shrink(self) -> None:
-        """Rewrite the columns with the rows that came (a contiguous dataset cannot be cut)."""
-        for name, column in self._columns.items():
-            attrs = dict(column.attrs)
-            rows = column[: self.written]
-            kind = column.dtype
-            del self._file[name]
-            self._columns[name] = self._file.create_dataset(name, data=rows, dtype=kind)
-            self._columns[name].attrs.update(attrs)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+import anna_onnx
 from anna_onnx import __version__
 from anna_onnx.card import list_models
 
@@ -133,6 +134,10 @@ def test_nothing_heavy_is_imported_at_the_start(module):
     done = python(f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})")
     loaded = set(done.stdout.split())
     assert not loaded & {*HEAVY, "astropy", "h5py", "onnxruntime"}, done.stderr
+
+
+def test_every_public_name_is_at_hand():
+    assert [name for name in anna_onnx.__all__ if not hasattr(anna_onnx, name)] == []
 
 
 def test_standard_output_is_utf8_whatever_the_code_page():

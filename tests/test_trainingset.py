@@ -80,13 +80,10 @@ def test_a_file_that_was_not_finished_does_not_appear(tmp_path, columns):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_fewer_spectra_than_announced_are_an_error_unless_allowed(tmp_path, columns):
+def test_fewer_spectra_than_announced_are_an_error(tmp_path, columns):
     with pytest.raises(TrainingSetError, match="5 spectra given, 9 announced"):
         write(tmp_path / "a.h5", columns, n=9)
-    write(tmp_path / "a.h5", columns, n=9, may_be_fewer=True)
-    read = TrainingSet.open(tmp_path / "a.h5")
-    np.testing.assert_array_equal(read.flux, columns["flux"])
-    assert read.label_names == NAMES
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_newer_major_version_is_refused_and_a_newer_minor_one_is_not(tmp_path, columns):
