@@ -539,47 +539,37 @@ def _convert_tuple(value: Any, arguments: tuple[Any, ...], name: str, problems: 
     return tuple(_convert(item, hint, name, problems) for item, hint in zip(value, arguments, strict=True))
 
 
-def _contradictions(config: Config) -> list[str]:
-    """Return what is wrong although every single value is right."""
-    problems = []
-    data, labels, augmentation = config.data, config.labels, config.augmentation
-    if bool(data.train) == bool(data.grid):
-        problems.append("data: needs either train or grid")
-    if data.grid and len(data.wavelength) != 3:
-        problems.append(
-            "data.wavelength: a grid needs the first, last and step of the pixels, such as [6625, 6825, 0.2]"
-        )
-    elif data.grid and not 0 < data.wavelength[2] <= data.wavelength[1] - data.wavelength[0]:
-        problems.append(f"data.wavelength: {list(data.wavelength)} must be first < last, and a step above zero")
-    if data.grid and augmentation.file_noise:
-        problems.append("augmentation.file_noise: a grid has no sigma, give snr")
-    if data.grid and (data.fwhm is None) == (data.resolution is None):
-        problems.append("data: a grid needs the instrument, either fwhm or resolution")
-    if data.grid and (data.balance or data.label_errors):
-        problems.append("data: balance and label_errors are for training sets, a grid is drawn evenly and exactly")
-    if data.beyond and not data.grid:
-        problems.append("data.beyond: is for a grid, a training set has the stars that it has")
-    if bool(data.beyond) != bool(labels.lowest or labels.highest):
-        problems.append("data.beyond and labels.lowest or labels.highest go together")
-    if data.beyond and not (labels.low and labels.high):
-        problems.append("data.beyond: needs labels.low and labels.high")
-    problems += [*_about_labels(labels), *_about_augmentation(augmentation)]
-    sizes = config.network.sizes
-    if isinstance(sizes, Aligned):
-        n_template = (sizes.velocities[1] - sizes.velocities[0]) / sizes.velocity_step
-        if n_template > MOST_TEMPLATES:
-            problems.append(f"network.velocity_step: makes {n_template:.0f} templates, at most {MOST_TEMPLATES}")
-    if config.network.covariance and not config.network.uncertainty:
-        problems.append("network.covariance: needs uncertainty = true")
-    for name, choices in (config.tune.space or {}).items():
-        if not (isinstance(choices, list) and choices) and not _is_interval(choices):
-            problems.append(
-                f"tune.space.{name}: needs a list of values, or low and high with low < high, both finite; "
-                "with log = true both above 0 and no step"
-            )
+def _contradictions(config: Config) -> Iterator[str]:
+    """Yield what is wrong although every single value is right."""
+    yield from _about_data(config.data, config.labels, config.augmentation)
+    yield from _about_labels(config.labels)
+    yield from _about_augmentation(config.augmentation)
+    yield from _about_network(config.network)
+    yield from _about_tune(config.tune)
     if not config.stage:
-        problems.append("stage: needs at least one [[stage]]")
-    return problems
+        yield "stage: needs at least one [[stage]]"
+
+
+def _about_data(data: Data, labels: Labels, augmentation: Augmentation) -> Iterator[str]:
+    """Yield what is wrong with where the spectra come from."""
+    if bool(data.train) == bool(data.grid):
+        yield "data: needs either train or grid"
+    if data.grid and len(data.wavelength) != 3:
+        yield "data.wavelength: a grid needs the first, last and step of the pixels, such as [6625, 6825, 0.2]"
+    elif data.grid and not 0 < data.wavelength[2] <= data.wavelength[1] - data.wavelength[0]:
+        yield f"data.wavelength: {list(data.wavelength)} must be first < last, and a step above zero"
+    if data.grid and augmentation.file_noise:
+        yield "augmentation.file_noise: a grid has no sigma, give snr"
+    if data.grid and (data.fwhm is None) == (data.resolution is None):
+        yield "data: a grid needs the instrument, either fwhm or resolution"
+    if data.grid and (data.balance or data.label_errors):
+        yield "data: balance and label_errors are for training sets, a grid is drawn evenly and exactly"
+    if data.beyond and not data.grid:
+        yield "data.beyond: is for a grid, a training set has the stars that it has"
+    if bool(data.beyond) != bool(labels.lowest or labels.highest):
+        yield "data.beyond and labels.lowest or labels.highest go together"
+    if data.beyond and not (labels.low and labels.high):
+        yield "data.beyond: needs labels.low and labels.high"
 
 
 def _about_labels(labels: Labels) -> Iterator[str]:
@@ -616,6 +606,27 @@ def _about_augmentation(augmentation: Augmentation) -> Iterator[str]:
         yield "augmentation: species and species_errors go together"
     if augmentation.snr_template and not augmentation.snr:
         yield "augmentation.snr_template: needs snr"
+
+
+def _about_network(network: Network) -> Iterator[str]:
+    """Yield what is wrong with the network as a whole."""
+    if isinstance(network.sizes, Aligned):
+        low, high = network.sizes.velocities
+        n_template = (high - low) / network.sizes.velocity_step
+        if n_template > MOST_TEMPLATES:
+            yield f"network.velocity_step: makes {n_template:.0f} templates, at most {MOST_TEMPLATES}"
+    if network.covariance and not network.uncertainty:
+        yield "network.covariance: needs uncertainty = true"
+
+
+def _about_tune(tune: Tune) -> Iterator[str]:
+    """Yield what is wrong with the space to search."""
+    for name, choices in (tune.space or {}).items():
+        if not (isinstance(choices, list) and choices) and not _is_interval(choices):
+            yield (
+                f"tune.space.{name}: needs a list of values, or low and high with low < high, both finite; "
+                "with log = true both above 0 and no step"
+            )
 
 
 def _is_interval(choices: Any) -> bool:

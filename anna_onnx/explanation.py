@@ -158,7 +158,7 @@ def explain_parts(
     parts: Iterable[Part],
     directory: str | Path,
     most: int = MAX_SPECTRA,
-    report: Progress = silent,
+    progress: Progress = silent,
 ) -> Explained:
     """Draw a picture for each of the first spectra of some files.
 
@@ -172,7 +172,7 @@ def explain_parts(
         Made if need be. The pictures are named after row of the table, file, HDU and row of the file.
     most : int
         Spectra to look at.
-    report : Progress
+    progress : Progress
 
     Returns
     -------
@@ -187,14 +187,14 @@ def explain_parts(
     explainer = _Explainer(inference)
     spectra = explainer.spectra(read_blocks(parts, inference.options.read))
     seen = pictures = 0
-    report(0, most, "explained")
+    progress(0, most, "explained")
     make_folder(directory)
     for seen, (prepared, rows, row) in enumerate(islice(spectra, most), start=1):
         if prepared is not None:
             picture = draw(explainer.explanation(prepared, rows, row))
             write_text(directory / _file_name(seen, rows, row), picture)
             pictures += 1
-        report(seen, most, f"explained, {_title(rows, row)}")
+        progress(seen, most, f"explained, {_title(rows, row)}")
     return Explained(pictures, seen - pictures, next(spectra, None) is not None, directory)
 
 

@@ -25,7 +25,8 @@ from anna_onnx._version import __version__
 from anna_onnx.arrays import FloatArray
 from anna_onnx.continuum import Normalization
 from anna_onnx.errors import AnnaError, TrainingSetError
-from anna_onnx.files import expand, replacing, writing
+from anna_onnx.filelist import expand
+from anna_onnx.files import replacing, writing
 from anna_onnx.flags import Flag, names
 from anna_onnx.labels import nearest
 from anna_onnx.labeltable import LabelTable, read_labels

@@ -20,8 +20,8 @@ from anna_onnx.blocks import Block, Failure, Part, count_rows, read_blocks
 from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.cores import usable_cores
 from anna_onnx.errors import AnnaError, ResultError
-from anna_onnx.files import check_folder, is_one_of
-from anna_onnx.files import expand as expand
+from anna_onnx.filelist import expand, is_one_of
+from anna_onnx.files import check_folder
 from anna_onnx.flags import Flag
 from anna_onnx.inference import Inference, InferOptions, model_info
 from anna_onnx.preparation import PrepareOptions
@@ -88,7 +88,7 @@ def infer_to_table(
     resume: bool = False,
     explain: str | None = None,
     explain_most: int = 100,
-    report: Progress = silent,
+    progress: Progress = silent,
     **read: Any,
 ) -> Summary:
     """Infer every spectrum of some files and write the table; the work of ``anna-lite infer``.
@@ -120,7 +120,7 @@ def infer_to_table(
         table is complete (`anna_onnx.explanation`).
     explain_most : int
         How many of them.
-    report : Progress
+    progress : Progress
     **read
         See `anna_onnx.readers.ReadOptions`; None where the file decides.
 
@@ -130,32 +130,15 @@ def infer_to_table(
         If the model, the table or what was asked for is not right. A file
         that cannot be read becomes a row instead.
     """
-    if resume and output is None:
-        raise AnnaError("--resume goes on with a table that was begun: needs -o")
+    prepare = PrepareOptions(_velocity(rv), normalize or None, resolution)
+    options = InferOptions(level, correct_trends, prepare, ReadOptions(**read), device, threads, covariance)
     path = find_model(model)
     bundle = Bundle.load(path)
-    options = InferOptions(
-        level,
-        correct_trends,
-        PrepareOptions(_velocity(rv), normalize or None, resolution),
-        ReadOptions(**read),
-        device,
-        threads,
-        covariance,
-    )
-    parts = [Part(file) for file in expand(files)]
-    if not parts:
-        raise AnnaError("no files to infer: the list is empty")
-    if output is not None:
-        lists = [file[1:] for file in files if file.startswith("@")]
-        _refuse_to_replace(Path(output), path, [*lists, *(part.file for part in parts)])
     inference = Inference(bundle, options)
-    if explain is not None:
-        if not explain:
-            raise AnnaError("--explain '': needed the name of a folder")
-        check_folder(Path(explain))
+    parts = [Part(file) for file in expand(files)]
+    _check(path, files, parts, output, resume, explain)
     columns = {"intervals": level is not None, "rv": rv is not None, "covariance": covariance}
-    counts = _Counts(report, len(parts))
+    counts = _Counts(progress, len(parts))
     meta = model_info(bundle) | options.said
     writer = ResultWriter(output, bundle.sidecar.labels, meta, resume=resume, **columns)
     try:
@@ -165,19 +148,25 @@ def infer_to_table(
     except KeyboardInterrupt:
         raise AnnaError(f"interrupted{writer.kept}") from None
     most = min(explain_most, writer.rows_done)
-    explained = "" if explain is None else _explain(inference, parts, explain, most, report, output)
+    explained = "" if explain is None else _explain(inference, parts, explain, most, progress, output)
     return Summary(writer.rows_done, counts.failed, counts.flagged, output, explained)
 
 
-def _infer(blocks: Generator[Rows], writer: ResultWriter, counts: _Counts) -> None:
-    """Write the rows as they come; an error also says where those are that have come."""
-    try:
-        with closing(blocks):
-            for rows in blocks:
-                writer.write(rows)
-                counts.add(rows)
-    except AnnaError as error:
-        raise AnnaError(f"{error}{writer.kept}") from error
+def _check(
+    model: Path, files: Sequence[str], parts: Sequence[Part], output: str | None, resume: bool, explain: str | None
+) -> None:
+    """Refuse a run before it begins that could not come to its end, or would cost the user a file."""
+    if not parts:
+        raise AnnaError("no files to infer: the list is empty")
+    if resume and output is None:
+        raise AnnaError("--resume goes on with a table that was begun: needs -o")
+    if output is not None:
+        lists = [file[1:] for file in files if file.startswith("@")]
+        _refuse_to_replace(Path(output), model, [*lists, *(part.file for part in parts)])
+    if explain is not None:
+        if not explain:
+            raise AnnaError("--explain '': needed the name of a folder")
+        check_folder(Path(explain))
 
 
 def _refuse_to_replace(output: Path, model: Path, inputs: Sequence[str]) -> None:
@@ -197,15 +186,26 @@ def _name(path: Path) -> str:
     return os.path.normcase(os.path.realpath(path))
 
 
+def _infer(blocks: Generator[Rows], writer: ResultWriter, counts: _Counts) -> None:
+    """Write the rows as they come; an error also says where those are that have come."""
+    try:
+        with closing(blocks):
+            for rows in blocks:
+                writer.write(rows)
+                counts.add(rows)
+    except AnnaError as error:
+        raise AnnaError(f"{error}{writer.kept}") from error
+
+
 def _explain(
-    inference: Inference, parts: Sequence[Part], directory: str, most: int, report: Progress, output: str | None
+    inference: Inference, parts: Sequence[Part], directory: str, most: int, progress: Progress, output: str | None
 ) -> str:
     """Draw the pictures and say what became of them; an error also says that the table does not lack anything."""
     from anna_onnx.explanation import explain_parts
 
     complete = f"the table{f' {output}' if output else ''} is complete, pictures in {directory} are not"
     try:
-        return explain_parts(inference, parts, directory, most, report).text
+        return explain_parts(inference, parts, directory, most, progress).text
     except KeyboardInterrupt:
         raise AnnaError(f"interrupted; {complete}") from None
     except AnnaError as error:
@@ -320,8 +320,8 @@ def _not_done(parts: Sequence[Part], done: Iterable[Done]) -> list[Part]:
 class _Counts:
     """Count rows and report how far a run has come."""
 
-    def __init__(self, report: Progress, n_file: int) -> None:
-        self._report, self._n_file = report, n_file
+    def __init__(self, progress: Progress, n_file: int) -> None:
+        self._progress, self._n_file = progress, n_file
         self._rows = self._files = self.failed = self.flagged = 0
         self._file: str | None = None
 
@@ -341,7 +341,7 @@ class _Counts:
         self._rows += len(rows)
         self.failed += int(((rows.flags & UNUSABLE) > 0).sum())
         self.flagged += int((rows.flags > 0).sum())
-        self._report(min(self._files, self._n_file), self._n_file, f"{self._rows} spectra")
+        self._progress(min(self._files, self._n_file), self._n_file, f"{self._rows} spectra")
 
     def _begin(self, file: str) -> None:
         self._files += file != self._file

@@ -14,8 +14,8 @@ from anna_onnx.arrays import FloatArray
 from anna_onnx.bundle import Bundle
 from anna_onnx.config import Range
 from anna_onnx.doctor import MIN_SPECTRA, WIDTHS, Deviation, Measurements, examine
+from anna_onnx.filelist import expand
 from anna_onnx.origin import instrument_of, settings_of, template_of
-from anna_onnx.pipeline import expand
 from anna_onnx.preparation import RESOLUTION_TOLERANCE
 from anna_onnx.snrtemplate import write_template
 

@@ -119,8 +119,8 @@ def infer(model: str, files: tuple[str, ...], output: str | None, **options: Any
     with begun(files[0]):  # while the rest is imported
         from anna_onnx.pipeline import infer_to_table
 
-        with interruptible(), progress_bar("inferring", output is None) as report:
-            summary = infer_to_table(model, files, output, report=report, **options)
+        with interruptible(), progress_bar("inferring", output is None) as progress:
+            summary = infer_to_table(model, files, output, progress=progress, **options)
     click.echo(summary.text, err=True)
     if summary.failed:
         raise SystemExit(1)
