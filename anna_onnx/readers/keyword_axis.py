@@ -173,10 +173,12 @@ def _refuse(ctype: str, where: str) -> None:
 
 
 def _linear(header: Header, where: str) -> tuple[float, float, tuple[str, ...]]:
-    """Return CRVAL1, the step, and notes; beside CD1_1 CDELT1 does not count (FITS paper I)."""
+    """Return CRVAL1, the step, and notes; beside CD1_1 CDELT1 does not count (FITS paper I), unless that is stale."""
     first, step, matrix = header.number("CRVAL1"), header.number("CDELT1"), header.number("CD1_1")
     notes: tuple[str, ...] = ()
-    if matrix:
+    if matrix and step and step != 1.0 and _is_stale(matrix, header):
+        notes = (f"step CDELT1 = {step:g}; CD1_1 = {matrix:g} does not count beside it",)
+    elif matrix:
         if step and step != 1.0 and not math.isclose(step, matrix, rel_tol=1e-6):
             notes = (f"step CD1_1 = {matrix:g}; CDELT1 = {step:g} does not count beside it",)
         step = matrix
@@ -192,6 +194,11 @@ def _linear(header: Header, where: str) -> tuple[float, float, tuple[str, ...]]:
     if header.number("CRPIX1") is None:
         notes = (*notes, "CRPIX1 missing, taken as 1")
     return first, step, notes
+
+
+def _is_stale(matrix: float, header: Header) -> bool:
+    """Return whether CD1_1 was never set, or is left over from the image that a spectrum was extracted from."""
+    return matrix == 1.0 or (header.integer("NAXIS") == 1 and ("CD2_1" in header or "CD2_2" in header))
 
 
 def _reference(header: Header) -> float:

@@ -46,6 +46,9 @@ def read(tmp_path):
         ({"CRVAL1": 5000, "CD1_1": 0.5, "CRPIX1": 1}, 5000.0, 5000.5),
         ({"CRVAL1": 5000.0, "CDELT1": 0.05, "CD1_1": 0.5, "CRPIX1": 1}, 5000.0, 5000.5),
         ({"CRVAL1": 5000.0, "CDELT1": 0.5, "CD1_1": 0.0, "CRPIX1": 1}, 5000.0, 5000.5),
+        ({"CRVAL1": 5000.0, "CDELT1": 0.5, "CD1_1": 1.0, "CRPIX1": 1}, 5000.0, 5000.5),
+        ({"CRVAL1": 5000.0, "CDELT1": 0.5, "CD1_1": -7.7e-5, "CD2_2": 7.7e-5, "CRPIX1": 1}, 5000.0, 5000.5),
+        ({"CRVAL1": 5000.0, "CDELT1": 1.0, "CD1_1": 0.5, "CD2_2": 1.0, "CRPIX1": 1}, 5000.0, 5000.5),
         ({"CRVAL1": 500.0, "CDELT1": 0.05, "CUNIT1": "nm"}, 5000.0, 5000.5),
         ({"CRVAL1": 0.5, "CDELT1": 5e-5, "CUNIT1": "micron"}, 5000.0, 5000.5),
         ({"CRVAL1": 5e-7, "CDELT1": 5e-11, "CUNIT1": "m"}, 5000.0, 5000.5),
@@ -214,6 +217,8 @@ def test_a_unit_in_brackets_counts(tmp_path, key, value, comment, resolution, ve
 def test_a_step_that_does_not_count_is_noted(read):
     (spectrum,) = read({"CRVAL1": 5000.0, "CDELT1": 0.05, "CD1_1": 0.5, "CRPIX1": 1.0})
     assert any("CDELT1 = 0.05" in note for note in spectrum.notes)
+    (spectrum,) = read({"CRVAL1": 5000.0, "CDELT1": 0.5, "CD1_1": 1.0, "CRPIX1": 1.0})
+    assert any("CD1_1 = 1 does not count" in note for note in spectrum.notes)
     (spectrum,) = read({"CRVAL1": 5000.0, "CDELT1": 0.5, "CD1_1": 0.5000000001, "CRPIX1": 1.0})
     assert not any("CDELT1" in note for note in spectrum.notes)
 

@@ -180,6 +180,8 @@ AXES: dict[str, dict[str, Any]] = {
     "units of another kind": {"CRVAL1": 6000.0, "CDELT1": 0.1, "RV": (12.0, "[pix]"), "SPEC_RES": (5e4, "[nm] FWHM")},
     "units": {"CRVAL1": 6000.0, "CDELT1": 0.1, "RV": (12.0, "[km s**-1] at"), "SPEC_RES": (50000, "[1] power")},
     "CD1_1 beside CDELT1": {"CRVAL1": 6000.0, "CDELT1": 0.2, "CD1_1": 0.1, "CRPIX1": 1.0},
+    "CD1_1 never set": {"CRVAL1": 6000.0, "CDELT1": 0.2, "CD1_1": 1.0, "CRPIX1": 1.0},
+    "CD1_1 of an image": {"CRVAL1": 6000.0, "CDELT1": 0.2, "CD1_1": -7.7e-5, "CD2_2": 7.7e-5, "CRPIX1": 1.0},
     "scaled": {"CRVAL1": 6000.0, "CDELT1": 0.1, "BSCALE": 2.0, "BZERO": 1.0},
     "velocity": {"CRVAL1": 0.0, "CDELT1": 0.1, "CTYPE1": "VELO-LSR"},
     "frequency": {"CRVAL1": 6000.0, "CDELT1": 0.1, "CUNIT1": "Hz"},

@@ -87,14 +87,16 @@ function refuse(ctype: string, where: string): void {
     throw new ReadError(`${where}: CTYPE1 '${ctype}': only linear and -LOG axes are read`);
 }
 
-/** Return CRVAL1, the step, and notes; beside CD1_1 CDELT1 does not count (FITS paper I). */
+/** Return CRVAL1, the step, and notes; beside CD1_1 CDELT1 does not count (FITS paper I), unless that is stale. */
 function linear(header: Header, where: string): { first: number; step: number; notes: string[] } {
   let first = header.number("CRVAL1");
   let step = header.number("CDELT1");
   const matrix = header.number("CD1_1");
   const rotation = header.number("PC1_1");
   const notes: string[] = [];
-  if (matrix) {
+  if (matrix && step && step !== 1 && isStale(matrix, header))
+    notes.push(`step CDELT1 = ${general(step)}; CD1_1 = ${general(matrix)} does not count beside it`);
+  else if (matrix) {
     if (step && step !== 1 && !(Math.abs(step - matrix) <= 1e-6 * Math.max(Math.abs(step), Math.abs(matrix))))
       notes.push(`step CD1_1 = ${general(matrix)}; CDELT1 = ${general(step)} does not count beside it`);
     step = matrix;
@@ -114,6 +116,11 @@ function linear(header: Header, where: string): { first: number; step: number; n
     throw new NoWavelengthError(`${where}: CRVAL1 ${first} and CDELT1 1 count pixels, needed wavelengths`);
   if (header.number("CRPIX1") === null) notes.push("CRPIX1 missing, taken as 1");
   return { first, step, notes };
+}
+
+/** Return whether CD1_1 was never set, or is left over from the image that a spectrum was extracted from. */
+function isStale(matrix: number, header: Header): boolean {
+  return matrix === 1 || (header.integer("NAXIS") === 1 && (header.has("CD2_1") || header.has("CD2_2")));
 }
 
 /** Return the unit and the label of the axis, as stated anywhere. */
