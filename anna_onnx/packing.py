@@ -31,7 +31,7 @@ from anna_onnx.flags import Flag, names
 from anna_onnx.labels import nearest
 from anna_onnx.labeltable import LabelTable, read_labels
 from anna_onnx.pieces import slices
-from anna_onnx.preparation import Preparation, Prepared, PrepareOptions
+from anna_onnx.preparation import Preparation, Prepared, PrepareOptions, RadialVelocity, parse_velocity
 from anna_onnx.progress import Progress, silent
 from anna_onnx.readers import ReadOptions, read_each
 from anna_onnx.resampling import Grid
@@ -258,12 +258,10 @@ def _preparation(
     return Preparation(wavelength_grid(str(wavelength), medium)), None
 
 
-def _parse_rv(text: str | None) -> tuple[float | Literal["header", "auto"] | None, str | None]:
+def _parse_rv(text: str | None) -> tuple[RadialVelocity | None, str | None]:
     """Return a radial velocity option and, when `text` is none, the column that it names."""
-    if text is None or text in ("header", "auto"):
-        return text, None  # type: ignore[return-value]  # one of the literals
     try:
-        return float(text), None
+        return None if text is None else parse_velocity(text), None
     except ValueError:
         return None, text
 

@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from anna_onnx.blocks import Block, Failure, Part, count_rows, read_blocks
 from anna_onnx.bundle import Bundle, find_model
@@ -24,7 +24,7 @@ from anna_onnx.filelist import expand, is_one_of
 from anna_onnx.files import check_folder
 from anna_onnx.flags import Flag
 from anna_onnx.inference import Inference, InferOptions, model_info
-from anna_onnx.preparation import PrepareOptions
+from anna_onnx.preparation import PrepareOptions, RadialVelocity, parse_velocity
 from anna_onnx.processes import run_in_processes
 from anna_onnx.progress import Progress, silent
 from anna_onnx.readers import ReadOptions
@@ -348,12 +348,8 @@ class _Counts:
         self._file = file
 
 
-def _velocity(text: str | None) -> float | Literal["header", "auto"] | None:
-    if text is None:
-        return None
-    if text in ("header", "auto"):
-        return cast(Literal["header", "auto"], text)
+def _velocity(text: str | None) -> RadialVelocity | None:
     try:
-        return float(text)
+        return None if text is None else parse_velocity(text)
     except ValueError:
         raise AnnaError(f"--rv {text}: needed a number in km/s, header or auto") from None

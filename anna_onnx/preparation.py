@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -56,6 +56,14 @@ KNOWN_SNR_MARGIN, ESTIMATED_SNR_MARGIN = 0.9, 0.5
 an estimate, which takes narrow lines for noise."""
 
 
+RadialVelocity = float | Literal["header", "auto"]
+
+
+def parse_velocity(text: str) -> RadialVelocity:
+    """Return what a text says for `PrepareOptions.rv`; ValueError if it is no number, nor one of the two words."""
+    return cast(Literal["header", "auto"], text) if text in ("header", "auto") else float(text)
+
+
 @dataclass(frozen=True)
 class PrepareOptions:
     """What the user may ask for.
@@ -80,7 +88,7 @@ class PrepareOptions:
         If a value makes no sense.
     """
 
-    rv: float | Literal["header", "auto"] | None = None
+    rv: RadialVelocity | None = None
     normalize: bool | Normalization | None = None
     resolution: float | None = None
 
