@@ -112,8 +112,8 @@ def simulate(
     from anna_onnx import synthesis
 
     pixels = synthesis.wavelength_grid(wavelength, medium)
-    with progress_bar("simulating") as report:
-        synthesis.simulate(grid, output, n, wavelength=pixels, fits=fits, progress=report, **options)
+    with progress_bar("simulating") as progress:
+        synthesis.simulate(grid, output, n, wavelength=pixels, fits=fits, progress=progress, **options)
     click.echo("\n".join(f"{path}: {n} spectra written" for path in (output, fits) if path))
 
 
@@ -149,8 +149,8 @@ def limit(
 
     pixels = synthesis.wavelength_grid(wavelength, medium)
     profile = snrtemplate.read_template(template, pixels) if template else None
-    with progress_bar("computing bounds") as report:
-        found = bounds.limits(grid, wavelength=pixels, template=profile, progress=report, **options)
+    with progress_bar("computing bounds") as progress:
+        found = bounds.limits(grid, wavelength=pixels, template=profile, progress=progress, **options)
     click.echo("\n".join([str(found), *found.warnings()]))
     if output:
         found.write(output)
@@ -239,8 +239,8 @@ def convert(old: str, new: str, labels: str | None, **options: Any) -> None:
     from anna_onnx import legacy
 
     names = None if labels is None else [name.strip() for name in labels.split(",")]
-    with progress_bar("converting") as report:
-        notes = legacy.convert(old, new, legacy.Options(labels=names, **options), progress=report)
+    with progress_bar("converting") as progress:
+        notes = legacy.convert(old, new, legacy.Options(labels=names, **options), progress=progress)
     click.echo("\n".join([*notes, f"{new} written"]))
 
 
