@@ -122,6 +122,8 @@ def _stack(path: str, content: bytes | None, options: ReadOptions) -> Stack:
         _check_chunks(path, stored, flux, *others)
         if any(dataset.shape != flux.shape for dataset in others):
             raise ReadError(f"{path}: sigma or mask differ from flux in shape")
+        if any(dataset.dtype.kind not in "biuf" for dataset in (stored, flux, *others)):
+            raise ReadError(f"{path}: wavelength, flux, sigma or mask hold no numbers")
         unit = str(stored.attrs.get("units", "Angstrom"))
         wavelength, notes = to_angstrom(stored[:].astype(np.float64), unit, options.wave_unit, path)
         facts = Facts(_medium(stored), _frame(file), notes=notes)

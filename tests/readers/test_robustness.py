@@ -109,6 +109,18 @@ def test_damaged_hdf5_is_refused_before_it_is_opened(tmp_path):
         assert isinstance(item, Failure)
 
 
+@pytest.mark.parametrize("flux", [np.full((3, 10), b"1"), np.ones((3, 10), complex), np.ones((3, 0))])
+def test_a_training_set_of_no_numbers_is_refused(tmp_path, flux):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs["format"] = "anna-trainingset"
+        file["wavelength"] = np.arange(5000.0, 5010)[: flux.shape[1]]
+        file["flux"] = flux
+    (item,) = read_blocks([Part(str(tmp_path / "a.h5"))], ReadOptions())
+    assert isinstance(item, Failure)
+    with pytest.raises(AnnaError):
+        read_spectra(tmp_path / "a.h5")
+
+
 @pytest.mark.parametrize("size", [0, 8, 200, 1 << 40])
 def test_a_heap_over_which_libhdf5_would_never_end_is_refused(tmp_path, size):
     write_set(tmp_path / "a.h5")
