@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 from anna_onnx.arrays import FloatArray
@@ -42,6 +43,10 @@ class Facts(NamedTuple):
         """Return these facts with further notes."""
         return self._replace(notes=(*self.notes, *notes))
 
+    def in_medium(self, medium: Medium) -> Facts:
+        """Return these facts with the medium that the wavelengths themselves state, without notes on another."""
+        return self._replace(medium=medium, notes=tuple(note for note in self.notes if not note.startswith("medium ")))
+
 
 # Instruments whose pipelines give wavelengths in a known medium, by INSTRUME.
 _AIR = "HARPS HARPN HARPS-N SOPHIE CORALIE ELODIE UVES FEROS XSHOOTER GIRAFFE ESPADONS NARVAL HERMES"
@@ -62,20 +67,24 @@ _SYSTEMS: Mapping[str, Frame] = {
 _MEDIUM = ("AIRORVAC", "AIRVAC", "VACAIR", "WAVETYPE", "MEDIUM", "WAVEMED")
 _RESOLUTION = ("SPEC_RES", "SPECRES", "RESOLUT", "SPEC_RP", "RESPOWER", "RP", "R_POWER")
 _VELOCITY = ("ESO DRS CCF RV", "ESO QC CCF RV", "TNG DRS CCF RV", "VRAD", "RADVEL", "RV")
-# Units of resolving powers and of velocities, in lower case without blanks and signs of multiplication.
-_POWER: Mapping[str, float] = dict.fromkeys(("", "1", "-", "r", "lambda/dlambda"), 1.0)
+# Units in lower case without blanks and signs of multiplication: of velocities, and of what is neither one nor a ratio.
 _KMS: Mapping[str, float] = {
     **dict.fromkeys(("km/s", "kms-1", "km/sec"), 1.0),
     **dict.fromkeys(("m/s", "ms-1", "m/sec"), 1e-3),
 }
+_LENGTHS = "a å aa ang angstrom angstroms ma nm um µm μm micron microns mm cm m pm nanometer nanometers"
+_OTHER_UNITS = frozenset(f"{_LENGTHS} pix pixel pixels px channel channels cm-1 1/cm hz khz mhz ghz ev kev mag".split())
 _BRACKET = re.compile(r"\[([^\]]*)\]")
 _NAME = ("ESO OBS TARG NAME", "OBJECT", "TARGNAME", "TARGETID", "TARGET", "OBJNAME", "DESIG", "OBSID")
-_MEDIUM_WORD = re.compile(r"(?:\b|_)(vac(?:uum)?|air)(?:\b|_)", re.I)
+_WORD = r"(?:\b|_)(vac(?:uum)?|air)(?:\b|_)"
+_MEDIUM_WORD = re.compile(_WORD, re.I)
 _OTHER_AIR = re.compile(
     r"\bair[\s_-]*(?:mass|pressure|temp|index|refract|humid|density)|(?:index|pressure|temperature) of (?:the )?air",
     re.I,
 )
-_DENIED = re.compile(r"\b(?:not|no|without)\b", re.I)
+_CLAUSE = re.compile(r"[,;:()\[\]]|\.\s|\bbut\b", re.I)
+_DENIED = re.compile(rf"\b(?:not?|without)\b.*{_WORD}|{_WORD}.*\bnot\b", re.I)
+_LEFT_OPEN = "medium left open by the comment"
 _CONVERTED = re.compile(r"(?:air|vac(?:uum)?)\W*(?:to|2|->)\W*(vac(?:uum)?|air)", re.I)
 _WAVELENGTH = re.compile(r"wavel|lambda|angstrom", re.I)
 _ORIGIN = ("INSTRUME", "INSTR", "TELESCOP", "DBTABLE", "PYP_SPEC", "ESO PRO REC1 ID")
@@ -90,7 +99,7 @@ def from_headers(*headers: Keywords) -> Facts:
     medium, medium_note = _stated_medium(stated)
     if medium == "unknown":
         medium, medium_note = _remarked_medium(headers)
-    if medium == "unknown":
+    if medium == "unknown" and not medium_note:
         medium, medium_note = _conventional_medium(stated)
     frame, frame_note = _frame(stated)
     return Facts(
@@ -98,7 +107,7 @@ def from_headers(*headers: Keywords) -> Facts:
         frame=frame,
         id=next((name for keys in stated for key in _NAME if (name := _text(keys, key))), ""),
         notes=tuple(note for note in (medium_note, frame_note) if note),
-        resolution=_first(headers, stated, _RESOLUTION, _POWER, lambda value: 10 < value < 1e7),
+        resolution=_first(headers, stated, _RESOLUTION, {}, lambda value: 10 < value < 1e7),
         radial_velocity=_first(headers, stated, _VELOCITY, _KMS, lambda value: 0 < abs(value) < 2000),
     )
 
@@ -126,14 +135,14 @@ def _first(
 
 
 def _unit(header: Keywords, name: str, units: Mapping[str, float]) -> float:
-    """Return the unit that the comment of a card gives in brackets, 1 without one, NaN when it is of another kind.
+    """Return the unit that the comment of a card gives in brackets, NaN when it is of another kind, 1 without one.
 
-    It should stand at the beginning (FITS Standard 4.0, 4.3.2), but many write it at the end.
+    It should stand at the beginning (FITS Standard 4.0, 4.3.2), but many write it at the end, and other things in
+    brackets.
     """
     bracket = next((found for remark in header.remarks(name) if (found := _BRACKET.search(remark))), None)
-    if bracket is None:
-        return 1.0
-    return units.get(re.sub(r"[\s.*^()]", "", bracket[1].lower()), 1.0 if bracket.start() else math.nan)
+    unit = "" if bracket is None else re.sub(r"[\s.*^()]", "", bracket[1].lower())
+    return units.get(unit, math.nan if unit in _OTHER_UNITS or unit in _KMS else 1.0)
 
 
 def _stated_medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:
@@ -154,22 +163,31 @@ def _stated_medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:
 
 
 def _remarked_medium(headers: Sequence[Keywords]) -> tuple[Medium, str]:
-    """Return the medium that a comment in the header tells, with a note."""
+    """Return the medium that a comment in the header tells, with a note, also on one that leaves it open."""
+    left_open = ""
     for header in headers:
-        for remark in header.remarks("CTYPE1", "CUNIT1", "CRVAL1", "TTYPE1"):
-            if found := spoken_medium(remark):
+        lines = (line for line in header.prose() if _WAVELENGTH.search(line))
+        for remark in chain(header.remarks("CTYPE1", "CUNIT1", "CRVAL1", "TTYPE1"), lines):
+            found = spoken_medium(remark)
+            if found == "unknown":
+                left_open = left_open or f"{_LEFT_OPEN} '{remark}'"
+            elif found:
                 return found, f"medium {found}, from the comment '{remark}'"
-        for line in header.prose():
-            if _WAVELENGTH.search(line) and (found := spoken_medium(line)):
-                return found, f"medium {found}, from the comment '{line}'"
-    return "unknown", ""
+    return "unknown", left_open
 
 
 def spoken_medium(remark: str) -> Medium | None:
-    """Return the medium that a sentence tells, or None: it may deny it, or speak of the air above a telescope."""
-    if not _MEDIUM_WORD.search(remark) or _DENIED.search(remark):
+    """Return the medium that a sentence tells, unknown if it leaves it open, or None if it speaks of none.
+
+    It is left open by clauses that deny a medium, or tell both. The air above a telescope is none.
+    """
+    if not _MEDIUM_WORD.search(remark):
         return None
-    return medium_in(_OTHER_AIR.sub("", remark))
+    clauses = [clause for clause in _CLAUSE.split(_OTHER_AIR.sub("", remark)) if _MEDIUM_WORD.search(clause)]
+    if not clauses:
+        return None
+    told = {medium_in(clause) for clause in clauses if not _DENIED.search(clause)}
+    return (told.pop() or "unknown") if len(told) == 1 else "unknown"
 
 
 def _conventional_medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:
@@ -234,8 +252,10 @@ def iraf_medium(facts: Facts, wavelength: FloatArray) -> Facts:
     """Take optical wavelengths made by IRAF as air: its arc-line lists are.
 
     Near-infrared users often bring line lists in vacuum, so that beyond
-    1 micron nothing is assumed.
+    1 micron nothing is assumed, nor where a comment leaves it open.
     """
+    if any(note.startswith(_LEFT_OPEN) for note in facts.notes):
+        return facts
     if facts.medium != "unknown" or 0.5 * (wavelength[0] + wavelength[-1]) > 10000:
         return facts
     return facts.known(medium="air").noted("medium air, the convention of IRAF's optical line lists")

@@ -230,7 +230,7 @@ def _comments(head: Sequence[str]) -> Facts:
     for line in (whole[:MAX_LINE] for whole in head[:200]):
         if stated := _STATED.match(_COMMENT.sub("", line)):
             facts = facts.known(id=stated[2][:80])
-        if _MEDIUM.search(line) and (medium := spoken_medium(line)):
+        if _MEDIUM.search(line) and (medium := spoken_medium(line)) in ("air", "vacuum"):
             facts = facts.known(medium=medium).noted(f"medium {medium}, from the comment '{line.strip()[:60]}'")
     return facts
 

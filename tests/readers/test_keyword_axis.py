@@ -132,12 +132,31 @@ def test_the_medium_is_what_the_header_or_the_convention_says(read, cards, mediu
         ("HISTORY wavelengths in vacuum, by the refractive index of air", "vacuum"),
         ("COMMENT wavelengths are not in vacuum", "unknown"),
         ("COMMENT wavelengths may be in air or vacuum", "unknown"),
+        ("HISTORY Wavelengths converted to vacuum, not yet to the heliocentric frame", "vacuum"),
+        ("COMMENT Wavelengths in vacuum; heliocentric correction not applied", "vacuum"),
+        ("COMMENT wavelengths in air, no telluric correction", "air"),
+        ("COMMENT Vacuum wavelengths (without barycentric correction)", "vacuum"),
+        ("COMMENT wavelength in air, not in vacuum", "air"),
+        ("COMMENT vacuum correction of the wavelengths not applied", "unknown"),
     ],
 )
 def test_the_medium_may_stand_in_a_remark(tmp_path, remark, medium):
     data = image_bytes(FLUX, {"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0})
     (tmp_path / "a").write_bytes(data.replace(b"END".ljust(160), remark.encode().ljust(80) + b"END".ljust(80), 1))
     assert read_spectra(tmp_path / "a")[0].medium == medium
+
+
+@pytest.mark.parametrize("maker", [{"INSTRUME": "UVES"}, {"CTYPE1": "WAVE"}, {"WAT0_001": "system=linear"}])
+@pytest.mark.parametrize(
+    ("history", "medium"),
+    [("in vacuum, no sky", "vacuum"), ("not in vacuum", "unknown"), ("vacuum from air", "unknown")],
+)
+def test_no_convention_wins_over_a_remark_that_names_a_medium(tmp_path, maker, history, medium):
+    hdu = fits.PrimaryHDU(FLUX)
+    hdu.header.update({"CRVAL1": 5000.0, "CDELT1": 0.5, "CRPIX1": 1.0, **maker})
+    hdu.header.add_history(f"Wavelengths {history}")
+    hdu.writeto(tmp_path / "star.fits")
+    assert read_spectra(tmp_path / "star.fits")[0].medium == medium
 
 
 @pytest.mark.parametrize(
@@ -201,7 +220,14 @@ def test_name_resolution_and_velocity_come_from_the_header(read):
         ("RADVEL", 1500.0, "Radial velocity [m/s]", None, 1.5),
         ("RADVEL", -12.5, "[Angstrom]", None, None),
         ("RADVEL", -12.5, "barycentric [see the manual]", None, -12.5),
+        ("RADVEL", 150.0, "of the line [pixel]", None, None),
         ("SPECRES", 35.0, "[mA] resolution element", None, None),
+        ("SPECRES", 15.0, "spectral resolution [Angstrom]", None, None),
+        ("SPECRES", 27.0, "FWHM of the LSF [km/s]", None, None),
+        ("RESOLUT", 12.0, "FWHM [pix]", None, None),
+        ("SPEC_RES", 40000.0, "[lambda/delta_lambda]", 40000, None),
+        ("SPEC_RES", 40000.0, "[unitless] resolving power", 40000, None),
+        ("SPEC_RES", 40000.0, "[none]", 40000, None),
         ("SPECRES", 42000.0, "[] resolving power", 42000, None),
     ],
 )

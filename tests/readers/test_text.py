@@ -82,6 +82,11 @@ def test_comments_may_state_the_medium_and_the_name(read):
     assert (star.medium, star.id) == ("vacuum", "HD 140283")
 
 
+def test_a_comment_may_deny_other_corrections_than_that_to_a_medium(read):
+    (star,) = read("# wavelengths in air; no telluric correction\n" + lines(WAVE, FLUX))
+    assert star.medium == "air"
+
+
 @pytest.mark.parametrize("comment", ["wavelengths are not in vacuum", "wavelength and air mass", "wavelength: air/vac"])
 def test_comments_that_only_mention_a_medium_do_not_state_it(read, comment):
     assert read(f"# {comment}\n" + lines(WAVE, FLUX))[0].medium == "unknown"

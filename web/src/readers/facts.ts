@@ -22,13 +22,21 @@ const SYSTEMS = new Map<string, Frame>([
 const MEDIUM = ["AIRORVAC", "AIRVAC", "VACAIR", "WAVETYPE", "MEDIUM", "WAVEMED"];
 const RESOLUTION = ["SPEC_RES", "SPECRES", "RESOLUT", "SPEC_RP", "RESPOWER", "RP", "R_POWER"];
 const VELOCITY = ["ESO DRS CCF RV", "ESO QC CCF RV", "TNG DRS CCF RV", "VRAD", "RADVEL", "RV"];
-// Units of resolving powers and of velocities, in lower case without blanks and signs of multiplication.
-const POWER = unitsOf(["", "1", "-", "r", "lambda/dlambda"], 1);
+// Units in lower case without blanks and signs of multiplication: of velocities, and of what is neither one nor a ratio.
 const KMS = new Map([...unitsOf(["km/s", "kms-1", "km/sec"], 1), ...unitsOf(["m/s", "ms-1", "m/sec"], 1e-3)]);
+const OTHER_UNITS = new Set(
+  (
+    "a å aa ang angstrom angstroms ma nm um µm μm micron microns mm cm m pm nanometer nanometers " +
+    "pix pixel pixels px channel channels cm-1 1/cm hz khz mhz ghz ev kev mag"
+  ).split(" "),
+);
 const BRACKET = /\[([^\]]*)\]/;
 const OTHER_AIR =
   /\bair[\s_-]*(?:mass|pressure|temp|index|refract|humid|density)|(?:index|pressure|temperature) of (?:the )?air/gi;
-const DENIED = /\b(?:not|no|without)\b/i;
+const WORD = /(?:\b|_)(vac(?:uum)?|air)(?:\b|_)/gi;
+const CLAUSE = /[,;:()[\]]|\.\s|\bbut\b/i;
+const DENIED = new RegExp(`\\b(?:not?|without)\\b.*${WORD.source}|${WORD.source}.*\\bnot\\b`, "i");
+const LEFT_OPEN = "medium left open by the comment";
 const BERV = ["ESO DRS BERV", "TNG DRS BERV", "OHP DRS BERV", "ESO QC BERV", "TNG QC BERV"];
 const NAME = ["ESO OBS TARG NAME", "OBJECT", "TARGNAME", "TARGETID", "TARGET", "OBJNAME", "DESIG", "OBSID"];
 
@@ -36,7 +44,7 @@ const NAME = ["ESO OBS TARG NAME", "OBJECT", "TARGNAME", "TARGETID", "TARGET", "
 export function factsFrom(...headers: Header[]): Facts {
   const id = first(headers, NAME, (header, key) => header.string(key) || null) ?? "";
   const resolution = first(headers, RESOLUTION, (header, key) => {
-    const value = quantity(header, key, POWER);
+    const value = quantity(header, key, new Map());
     return value > 10 && value < 1e7 ? value : null;
   });
   const radialVelocity = first(headers, VELOCITY, (header, key) => {
@@ -49,6 +57,11 @@ export function factsFrom(...headers: Header[]): Facts {
 /** Return facts with further notes. */
 export function noted(facts: Facts, ...notes: string[]): Facts {
   return { ...facts, notes: [...facts.notes, ...notes] };
+}
+
+/** Return facts with the medium that the wavelengths themselves state, without notes on another. */
+export function inMedium(facts: Facts, medium: Medium): Facts {
+  return { ...facts, medium, notes: facts.notes.filter((note) => !note.startsWith("medium ")) };
 }
 
 function first<T>(headers: Header[], keys: string[], find: (header: Header, key: string) => T | null): T | null {
@@ -64,13 +77,12 @@ function first<T>(headers: Header[], keys: string[], find: (header: Header, key:
  * Return a number in the first of `units`, NaN where there is none or it is in a unit of another kind.
  *
  * The unit is in brackets in the comment. It should stand at the beginning (FITS Standard 4.0, 4.3.2), but many
- * write it at the end.
+ * write it at the end, and other things in brackets.
  */
 function quantity(header: Header, key: string, units: Map<string, number>): number {
   const value = header.number(key) ?? NaN;
-  const bracket = BRACKET.exec(header.remark(key));
-  if (bracket === null) return value;
-  return value * (units.get(bracket[1].toLowerCase().replace(/[\s.*^()]/g, "")) ?? (bracket.index ? 1 : NaN));
+  const unit = (BRACKET.exec(header.remark(key))?.[1] ?? "").toLowerCase().replace(/[\s.*^()]/g, "");
+  return value * (units.get(unit) ?? (OTHER_UNITS.has(unit) || KMS.has(unit) ? NaN : 1));
 }
 
 function unitsOf(spellings: string[], size: number): Map<string, number> {
@@ -92,14 +104,17 @@ function withMedium(facts: Facts, headers: Header[]): Facts {
       if (medium) return noted({ ...facts, medium }, `medium ${medium}, from ${key} '${text}'`);
     }
   }
+  const leftOpen: string[] = [];
   for (const header of headers) {
     const remarks = ["CTYPE1", "CUNIT1", "CRVAL1", "TTYPE1"].map((key) => header.remark(key));
     const lines = header.prose().filter((line) => /wavel|lambda|angstrom/i.test(line));
     for (const text of [...remarks, ...lines]) {
       const medium = spokenMedium(text);
-      if (medium) return noted({ ...facts, medium }, `medium ${medium}, from the comment '${text}'`);
+      if (medium === "unknown") leftOpen.push(`${LEFT_OPEN} '${text}'`);
+      else if (medium) return noted({ ...facts, medium }, `medium ${medium}, from the comment '${text}'`);
     }
   }
+  if (leftOpen.length) return noted(facts, leftOpen[0]);
   if (headers.some((header) => header.has("PYP_SPEC")))
     return noted({ ...facts, medium: "vacuum" }, "medium vacuum, the convention of PypeIt");
   for (const header of headers) {
@@ -139,14 +154,25 @@ function withFrame(facts: Facts, headers: Header[]): Facts {
   return facts;
 }
 
-/** Return the medium that a sentence tells, or null: it may deny it, or speak of the air above a telescope. */
+/**
+ * Return the medium that a sentence tells, unknown if it leaves it open, or null if it speaks of none.
+ *
+ * It is left open by clauses that deny a medium, or tell both. The air above a telescope is none.
+ */
 export function spokenMedium(remark: string): Medium | null {
-  return DENIED.test(remark) ? null : mediumIn(remark.replace(OTHER_AIR, ""));
+  const clauses = remark.replace(OTHER_AIR, "").split(CLAUSE).filter(hasMedium);
+  if (!clauses.length) return null;
+  const told = new Set(clauses.filter((clause) => !DENIED.test(clause)).map(mediumIn));
+  return told.size === 1 ? ([...told][0] ?? "unknown") : "unknown";
+}
+
+function hasMedium(text: string): boolean {
+  return text.search(WORD) >= 0;
 }
 
 /** Return the medium that a word or phrase names, or null; of a conversion the outcome. */
 export function mediumIn(text: string): Medium | null {
-  const named = Array.from(text.matchAll(/(?:\b|_)(vac(?:uum)?|air)(?:\b|_)/gi), (found) => found[1]);
+  const named = Array.from(text.matchAll(WORD), (found) => found[1]);
   const converted = /(?:air|vac(?:uum)?)\W*(?:to|2|->)\W*(vac(?:uum)?|air)/i.exec(text);
   const words = new Set((named.length && converted ? [converted[1]] : named).map((word) => word[0].toLowerCase()));
   if (words.size !== 1) return null;
@@ -155,6 +181,7 @@ export function mediumIn(text: string): Medium | null {
 
 /** Take optical wavelengths made by IRAF as air: its arc-line lists are. */
 export function irafMedium(facts: Facts, wavelength: Float64Array): Facts {
+  if (facts.notes.some((note) => note.startsWith(LEFT_OPEN))) return facts;
   if (facts.medium !== "unknown" || 0.5 * (wavelength[0] + wavelength[wavelength.length - 1]) > 10000) return facts;
   return noted({ ...facts, medium: "air" }, "medium air, the convention of IRAF's optical line lists");
 }

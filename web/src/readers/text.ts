@@ -16,7 +16,7 @@ import {
   type Column,
   type Roles,
 } from "./columns.ts";
-import { factsFrom, irafMedium, noted, spokenMedium } from "./facts.ts";
+import { factsFrom, inMedium, irafMedium, noted, spokenMedium } from "./facts.ts";
 import { Header } from "./fits.ts";
 import { differences, median } from "../numeric.ts";
 import { isNumber, parseNumber } from "./number.ts";
@@ -88,9 +88,10 @@ function assembled(path: string, layout: Layout, numbers: Float64Array[], notes:
   const { columns, notes: more } = cards ? byPosition(layout, numbers) : namedColumns(path, layout, numbers);
   const stated = noted(cards ? factsFrom(cards) : fromComments(layout.head), ...notes, ...more);
   const roles = withNumbers(understand(columns, path), path);
-  const medium = mediumOf(roles.wavelength, columns) ?? stated.medium;
+  const medium = mediumOf(roles.wavelength, columns);
+  const facts = medium ? inMedium(stated, medium) : stated;
   const { wavelength, notes: unitNotes } = wavelengths(roles, path);
-  const known = asRvs(wavelength, noted({ ...stated, medium }, ...roles.notes, ...unitNotes));
+  const known = asRvs(wavelength, noted(facts, ...roles.notes, ...unitNotes));
   const flux = roles.flux.values;
   const bad = badOf(roles.mask);
   const spectrum = assemble({ wavelength, flux, sigma: sigmaOf(roles), bad }, known, source);
@@ -196,7 +197,8 @@ function fromComments(head: readonly string[]): Facts {
     const stated = STATED.exec(line.replace(COMMENT, ""));
     if (stated) facts = { ...facts, id: stated[1].slice(0, 80) };
     const medium = MEDIUM.test(line) ? spokenMedium(line) : null;
-    if (medium) facts = noted({ ...facts, medium }, `medium ${medium}, from the comment '${line.trim().slice(0, 60)}'`);
+    if (medium && medium !== "unknown")
+      facts = noted({ ...facts, medium }, `medium ${medium}, from the comment '${line.trim().slice(0, 60)}'`);
   }
   return facts;
 }
