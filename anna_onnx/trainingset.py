@@ -169,7 +169,7 @@ def _map(dataset: h5py.Dataset, path: Path, shape: tuple[int, int]) -> NDArray[A
 
 
 def _ids(dataset: h5py.Dataset) -> NDArray[Any]:
-    return np.asarray(dataset.asstr()[:]) if dataset.dtype.kind == "O" else np.asarray(dataset[:])
+    return np.asarray(dataset.asstr("utf-8", "replace")[:]) if dataset.dtype.kind in "OS" else np.asarray(dataset[:])
 
 
 class _Disk(io.FileIO):

@@ -14,14 +14,15 @@ import numpy as np
 
 from anna_onnx.arrays import BoolArray
 from anna_onnx.errors import ReadError
-from anna_onnx.spectrum import Source
+from anna_onnx.spectrum import Source, Spectrum
 
-from .assembly import Readings, assemble
+from .assembly import Readings, assemble, attempt
 from .facts import Facts
 from .fits import FitsFile, Header
 from .keyword_axis import axis
 from .options import ReadOptions
 from .orders import merged_if_asked
+from .units import to_angstrom
 
 # BADPIX CRPIX SATPIX UNFIXABLE BADDARK BADFLAT BADERR NOSKY, SIG_SKYLINE, NOT_ENOUGH_PSF
 _BAD_BITS = 0xFF | 1 << 12 | 1 << 14
@@ -72,16 +73,14 @@ def _read_visit(fits: FitsFile, options: ReadOptions) -> Readings:
         _RESOLUTION,
         header.number("VRAD"),
     )
+
+    def spectrum(source: Source, chip: int) -> Spectrum:
+        angstrom, _ = to_angstrom(wavelength[chip], "Angstrom", options.wave_unit, fits.path)
+        bad = bad_pixels(mask[chip])
+        return assemble(angstrom, flux[chip], facts, source, options, sigma=error[chip], bad=bad)
+
     for chip in range(flux.shape[0]):
-        yield assemble(
-            np.asarray(wavelength[chip], dtype=np.float64),
-            flux[chip],
-            facts,
-            Source(fits.path, 1, chip),
-            options,
-            sigma=error[chip],
-            bad=bad_pixels(mask[chip]),
-        )
+        yield attempt(spectrum, Source(fits.path, 1, chip), chip)
 
 
 def _read_star(fits: FitsFile, options: ReadOptions) -> Readings:

@@ -33,10 +33,10 @@ class Unread(NamedTuple):
 Readings = Iterator[Spectrum | Unread]
 
 
-def attempt(source: Source, read: Callable[[], _T]) -> _T | Unread:
-    """Return what `read` returns, or what it complains of."""
+def attempt(read: Callable[..., _T], source: Source, *given: Any) -> _T | Unread:
+    """Return what `read` makes of one of several places in a file, or what it complains of."""
     try:
-        return read()
+        return read(source, *given)
     except AnnaError as error:
         return Unread(source, error)
 
@@ -179,7 +179,8 @@ def are_measured(sigma: NDArray[Any], flux: NDArray[Any]) -> BoolArray:
     if measured.all():
         return measured
     huge = (sigma >= HUGE_ERROR) & np.isfinite(sigma)
-    if huge.any():
+    least = np.min(sigma, where=huge, initial=np.inf)
+    if least < FAR_ABOVE * float(np.fmax.reduce(np.abs(flux), axis=None, initial=0)):  # else above every median
         limit = np.array([_far_above(one) for one in np.atleast_2d(flux)])
         measured |= huge & (sigma < limit.reshape(*flux.shape[:-1], 1))
     return measured

@@ -11,9 +11,9 @@ import re
 
 import numpy as np
 
-from anna_onnx.spectrum import Source
+from anna_onnx.spectrum import Source, Spectrum
 
-from .assembly import Readings, assemble
+from .assembly import Readings, assemble, attempt
 from .facts import from_headers
 from .fits import FitsFile, Hdu
 from .options import ReadOptions
@@ -42,13 +42,19 @@ def read(fits: FitsFile, options: ReadOptions) -> Readings:
 def _read_detector(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:
     stated = from_headers(fits.primary.header, hdu.header)
     facts = stated.known(medium="vacuum", frame="topocentric", notes=("CRIRES+: vacuum, as observed",))
-    for row, order in enumerate(_orders(hdu)):
+
+    def spectrum(source: Source, order: str) -> Spectrum | None:
         wave, flux, error = (hdu.column(f"{order}_{part}") for part in ("WL", "SPEC", "ERR"))
         assert wave is not None  # `_orders` has seen it
         assert flux is not None
         stored = np.asarray(wave.load(), dtype=np.float64)
         if not (stored > 0).any():
-            continue  # an order that the detector misses
+            return None  # an order that the detector misses
         wavelength, _ = to_angstrom(stored, wave.unit, options.wave_unit, fits.path, default="nm")
         sigma = None if error is None else np.asarray(error.load(), dtype=np.float64)
-        yield assemble(wavelength, flux.load(), facts, Source(fits.path, hdu.index, row), options, sigma=sigma)
+        return assemble(wavelength, flux.load(), facts, source, options, sigma=sigma)
+
+    for row, order in enumerate(_orders(hdu)):
+        found = attempt(spectrum, Source(fits.path, hdu.index, row), order)
+        if found is not None:
+            yield found

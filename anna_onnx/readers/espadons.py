@@ -17,9 +17,9 @@ from itertools import pairwise
 import numpy as np
 
 from anna_onnx.arrays import FloatArray
-from anna_onnx.spectrum import Source
+from anna_onnx.spectrum import Source, Spectrum
 
-from .assembly import Readings, assemble
+from .assembly import Readings, assemble, attempt
 from .facts import Facts, from_headers
 from .fits import FitsFile, Header
 from .options import ReadOptions
@@ -96,8 +96,8 @@ def orders(
     whole = [slice(None)]
     pieces = [slice(a, b) for a, b in pairwise(cuts) if b - a > 1] if options.merge_orders else whole
 
-    def cut(values: FloatArray | None, piece: slice) -> FloatArray | None:
-        return None if values is None else values[piece]
+    def spectrum(source: Source, piece: slice) -> Spectrum:
+        error = None if sigma is None else sigma[piece]
+        return assemble(wavelength[piece], flux[piece], facts, source, options, sigma=error)
 
-    spectra = (assemble(wavelength[p], flux[p], facts, source, options, sigma=cut(sigma, p)) for p in pieces)
-    return merged_if_asked(spectra, options)
+    return merged_if_asked((attempt(spectrum, source, piece) for piece in pieces), options)

@@ -367,15 +367,18 @@ def _scale(header: Header, pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _scaled(stored: NDArray[Any], scale: float | None, zero: float | None, blank: int | None) -> NDArray[Any]:
-    """Return stored numbers times `scale` plus `zero`, blanks as NaN; unsigned integers stay integers."""
+    """Return stored numbers times `scale` plus `zero`, blanks as NaN; without these, integers stay integers."""
     factor, shift = 1.0 if scale is None else scale, zero or 0.0
-    if factor == 1 and blank is None:
+    blanks = None if blank is None else stored == blank
+    if factor == 1 and (blanks is None or not blanks.any()):
         if shift == 0:
             return stored
         if stored.dtype.kind in "iu" and shift == int(shift) and abs(shift) < 2**62:
             return stored.astype(np.int64) + int(shift)
+        if stored.dtype.kind == "i" and stored.dtype.itemsize == 8 and shift == 2**63:  # unsigned
+            return stored.astype(np.int64).view(np.uint64) + np.uint64(2**63)
     scaled = stored * factor + shift
-    return scaled if blank is None else np.where(stored == blank, np.nan, scaled)
+    return scaled if blanks is None else np.where(blanks, np.nan, scaled)
 
 
 def _compressed_image(index: int, header: Header, data: Content, path: str) -> Hdu:

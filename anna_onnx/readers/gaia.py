@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from anna_onnx.errors import ReadError
 from anna_onnx.files import Content
 from anna_onnx.spectrum import Source, Spectrum
 
-from .assembly import assemble
+from .assembly import Readings, assemble, attempt
 from .columns import Column, values_of
 from .facts import Facts
 from .options import ReadOptions
@@ -71,22 +71,26 @@ def is_bulk(data: Content) -> bool:
     return {"source_id", "flux", "flux_error"} <= set(names) and any(mark in table[1] for mark in "[({")
 
 
-def read_bulk(path: str, data: Content, options: ReadOptions) -> Iterator[Spectrum]:
+def read_bulk(path: str, data: Content, options: ReadOptions) -> Readings:
     """Read the stars of a bulk file, one after the other.
 
     Raises
     ------
     ReadError
-        If a line does not hold 2401 fluxes and as many errors.
+        If the text is no CSV.
     """
     raw = data if hasattr(data, "readline") else io.BytesIO(data)
     lines = (line.decode("latin-1") for line in iter(raw.readline, b"") if line.strip() and not line.startswith(b"#"))
     wavelength, _ = to_angstrom(grid(), "nm", options.wave_unit, path)
+
+    def spectrum(source: Source, star: Mapping[str, str | None]) -> Spectrum:
+        flux, error = (_numbers(star[name], f"{source}, {name}") for name in ("flux", "flux_error"))
+        facts = recognize(wavelength, Facts(id=star["source_id"] or ""))
+        return assemble(wavelength, flux, facts, source, options, sigma=error)
+
     try:
         for row, star in enumerate(csv.DictReader(lines)):
-            flux, error = (_numbers(star[name], f"{path} row {row}, {name}") for name in ("flux", "flux_error"))
-            facts = recognize(wavelength, Facts(id=star["source_id"] or ""))
-            yield assemble(wavelength, flux, facts, Source(path, row=row), options, sigma=error)
+            yield attempt(spectrum, Source(path, row=row), star)
     except csv.Error as error:
         raise ReadError(f"{path}: not readable as CSV ({error})") from error
 

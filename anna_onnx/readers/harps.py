@@ -12,9 +12,9 @@ import numpy as np
 
 from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import NoWavelengthError, ReadError
-from anna_onnx.spectrum import Source
+from anna_onnx.spectrum import Source, Spectrum
 
-from .assembly import Readings, assemble
+from .assembly import Readings, assemble, attempt
 from .facts import Facts, from_headers
 from .fits import FitsFile, Header
 from .options import ReadOptions
@@ -49,14 +49,18 @@ def _read_orders(fits: FitsFile, options: ReadOptions) -> Readings:
     facts = Facts("air", "topocentric", stated.id, (note,), stated.resolution)
     flux = fits.primary.image()
     pixel = np.arange(n_pixel, dtype=np.float64)
+    stored = np.asarray(np.polynomial.polynomial.polyval(pixel, coefficients.T), np.float64)  # (order, pixel)
+    if np.isclose(flux, stored, rtol=1e-4, atol=0).all(axis=1).any():
+        raise ReadError(f"{fits.path}: the image holds the wavelengths of orders, needed fluxes")
+    wavelength, _ = to_angstrom(stored, "Angstrom", options.wave_unit, fits.path)
+
+    def spectrum(source: Source, order: int) -> Spectrum:
+        if not (np.isfinite(wavelength[order]).all() and (np.diff(wavelength[order]) > 0).all()):
+            raise NoWavelengthError(f"{source}: the wavelength polynomial does not ascend")
+        return assemble(wavelength[order], flux[order], facts, source, options)
+
     for order in range(n_order):
-        stored = np.polynomial.polynomial.polyval(pixel, coefficients[order])
-        wavelength, _ = to_angstrom(stored, "Angstrom", options.wave_unit, fits.path)
-        if not (np.isfinite(wavelength).all() and (np.diff(wavelength) > 0).all()):
-            raise NoWavelengthError(f"{fits.path}: the wavelength polynomial of order {order} does not ascend")
-        if np.allclose(flux[order], stored, rtol=1e-4, atol=0):
-            raise ReadError(f"{fits.path}: the image holds the wavelengths of order {order}, needed fluxes")
-        yield assemble(wavelength, flux[order], facts, Source(fits.path, 0, order), options)
+        yield attempt(spectrum, Source(fits.path, 0, order), order)
 
 
 def _coefficients(header: Header, n_order: int, path: str) -> FloatArray:

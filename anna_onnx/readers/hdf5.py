@@ -178,7 +178,7 @@ def _names(file: h5py.File, rows: slice) -> list[str]:
     ids = file.get("id")
     if ids is None or ids.shape != file["flux"].shape[:1]:
         return [""] * (rows.stop - rows.start)
-    values = np.asarray(ids.asstr()[rows] if ids.dtype.kind == "O" else ids[rows])
+    values = np.asarray(ids.asstr("utf-8", "replace")[rows] if ids.dtype.kind in "OS" else ids[rows])
     return number_names(values) if values.dtype.kind == "f" else [str(value) for value in values.tolist()]
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from .options import ReadOptions
 from .orders import merged_if_asked
 from .units import to_angstrom
 
+_SPEC = re.compile(r"spec\d+")
 _BRACKET = re.compile(r"[\[(]\s*([^\])]+?)\s*[\])]")
 MAX_FUNCTIONS = 50
 MAX_ORDER = 200
@@ -137,6 +137,8 @@ def _apertures(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:
         raise ReadError(f"{where}: a multispec image of {len(hdu.shape)} axes, needed 1 to 3")
     facts = from_headers(hdu.header, fits.primary.header)
     specs, unit = wat.attributes(hdu.header, 2), _unit(hdu.header)
+    if not any(map(_SPEC.fullmatch, specs)):
+        raise NoWavelengthError(f"{where}: WAT2 has no dispersion of any aperture (spec1 and so on)")
     bands = hdu.image().reshape((1,) * (3 - len(hdu.shape)) + hdu.shape)  # (band, aperture, pixel)
     flux_band, sigma_band = wat.bands(hdu.header, len(bands))
     pixel = _physical_pixels(hdu.header, bands.shape[2], where)
@@ -158,7 +160,7 @@ def _apertures(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:
     calibrated = 0
     for row in range(bands.shape[1]):
         source = Source(fits.path, hdu.index, row)
-        found = attempt(source, partial(aperture, source, row))
+        found = attempt(aperture, source, row)
         if found is not None:
             calibrated += 1
             yield found

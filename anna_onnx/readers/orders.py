@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, islice, pairwise
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from .assembly import Readings, Unread
 from .options import ReadOptions
 
 MOST_PIECES = 200  # of one star
-_LEFT_APART = "not merged: these may be several stars"
+LEAST_STEP = 0.1  # of an order's length, from one to the next; they overlap by more than half in the blue
 
 
 class _Pixels(NamedTuple):
@@ -28,21 +28,15 @@ class _Pixels(NamedTuple):
 
 
 def merged_if_asked(spectra: Readings, options: ReadOptions) -> Readings:
-    """Return the spectra of one star as they come, or merged when the user asks for that.
-
-    Raises
-    ------
-    AnnaError
-        If one that is to be merged cannot be read.
-    """
+    """Return the spectra of one star as they come, or merged when the user asks for that."""
     return _merged(spectra) if options.merge_orders else spectra
 
 
 def merged_if_pieces(spectra: Readings, options: ReadOptions, *, are_stars: bool = False) -> Readings:
     """Return spectra of which the file does not say what they are, merged when asked for and where they can be pieces.
 
-    Pieces of one star bear one name, are in one medium and frame, and follow
-    one another with little overlap. Others are left apart, with a note.
+    Pieces of one star bear one name, are in one medium and frame, and overlap
+    by less than half or advance from row to row. Others are left apart, with a note.
 
     Parameters
     ----------
@@ -57,33 +51,61 @@ def merged_if_pieces(spectra: Readings, options: ReadOptions, *, are_stars: bool
 def _merged_pieces(spectra: Readings, are_stars: bool) -> Readings:
     first = list(islice(spectra, MOST_PIECES + 1))
     pieces = [piece for piece in first if isinstance(piece, Spectrum)]
-    if len(pieces) == len(first) <= MOST_PIECES and not are_stars and _follow_one_another(pieces):
-        yield from [merge(pieces)] if pieces else []
+    if len(first) > MOST_PIECES:
+        apart = f"more than {MOST_PIECES} spectra"
+    else:
+        apart = "these may be several stars" if are_stars else _why_apart(pieces)
+    if not apart:
+        yield from _merged(iter(first))
         return
+    note = f"not merged: {apart}"
     for item in chain(first, spectra):
-        if isinstance(item, Spectrum) and len(first) > 1 and _LEFT_APART not in item.notes:
-            item = replace(item, notes=(*item.notes, _LEFT_APART))
+        if isinstance(item, Spectrum) and len(first) > 1 and note not in item.notes:
+            item = replace(item, notes=(*item.notes, note))
         yield item
 
 
-def _follow_one_another(pieces: Sequence[Spectrum]) -> bool:
-    """Return whether spectra are of one name, medium and frame, and overlap by less than half of the shorter one."""
+def _why_apart(pieces: Sequence[Spectrum]) -> str:
+    """Return why spectra cannot be pieces of one, empty where they can."""
+    if len({piece.id for piece in pieces}) > 1:
+        return "their names differ"
+    if len({(piece.medium, piece.frame) for piece in pieces}) > 1:
+        return "their media or frames differ"
+    if _overlap_little(pieces) or _advance(pieces):
+        return ""
+    return "they overlap by more than half, as several stars or exposures do"
+
+
+def _overlap_little(pieces: Sequence[Spectrum]) -> bool:
+    """Return whether spectra overlap by less than half of the shorter one."""
     ordered = sorted(pieces, key=lambda piece: float(piece.wavelength[0]))
-    overlaps = (
+    return all(
         2 * (blue.wavelength[-1] - red.wavelength[0]) < min(np.ptp(blue.wavelength), np.ptp(red.wavelength))
         for blue, red in pairwise(ordered)
     )
-    return len({(piece.id, piece.medium, piece.frame) for piece in pieces}) <= 1 and all(overlaps)
 
 
-def _merged(spectra: Readings) -> Iterator[Spectrum]:
-    pieces = []
-    for piece in spectra:
-        if isinstance(piece, Unread):
-            raise piece.error
-        pieces.append(piece)
-    if pieces:
-        yield merge(pieces)
+def _advance(pieces: Sequence[Spectrum]) -> bool:
+    """Return whether the rows of one table go to the red, or to the blue, steadily, as the orders of an echelle do."""
+    ends = np.array([piece.wavelength[[0, -1]] for piece in pieces])  # (piece, end)
+    steps = np.diff(ends, axis=0) / np.diff(ends, axis=1).min()
+    one_table = len({(piece.source.file, piece.source.hdu) for piece in pieces}) == 1
+    return one_table and bool((steps >= LEAST_STEP).all() or (steps <= -LEAST_STEP).all())
+
+
+def _merged(spectra: Readings) -> Readings:
+    """Merge what can be read of a star, with a note on the rest of it."""
+    items = list(spectra)
+    pieces = [item for item in items if isinstance(item, Spectrum)]
+    unread = [item for item in items if isinstance(item, Unread)]
+    if not pieces:
+        yield from unread
+        return
+    merged = merge(pieces)
+    if unread:
+        note = f"{len(unread)} of {len(items)} pieces left out: {unread[0].error}"
+        merged = replace(merged, notes=(*merged.notes, note))
+    yield merged
 
 
 def merge(spectra: Sequence[Spectrum]) -> Spectrum:

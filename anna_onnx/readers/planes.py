@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from anna_onnx.arrays import FloatArray
-from anna_onnx.spectrum import Source
+from anna_onnx.spectrum import Source, Spectrum
 
-from .assembly import ErrorKind, Readings, as_sigma, assemble
+from .assembly import ErrorKind, Readings, as_sigma, assemble, attempt
 from .facts import Facts, from_headers, medium_in
 from .fits import FitsFile, Hdu
 from .keyword_axis import axis
@@ -115,18 +115,14 @@ def _read_rows(fits: FitsFile, images: _Images, options: ReadOptions) -> Reading
     wavelength, facts = _wavelengths(fits, images, options)
     sigma = None if images.error is None else as_sigma(np.atleast_2d(images.error.image()), _kind(images.error.name))
     mask = None if images.mask is None else np.atleast_2d(images.mask.image()) != 0
+
+    def spectrum(source: Source, row: int) -> Spectrum:
+        error, bad = (None if image is None else image[row] for image in (sigma, mask))
+        return assemble(wavelength[row], flux[row], facts, source, options, sigma=error, bad=bad)
+
     for row in range(len(flux)):
-        if not (wavelength[row] > 0).any():
-            continue  # an order that has no wavelengths
-        yield assemble(
-            wavelength[row],
-            flux[row],
-            facts,
-            Source(fits.path, images.flux.index, row if len(flux) > 1 else None),
-            options,
-            sigma=None if sigma is None else sigma[row],
-            bad=None if mask is None else mask[row],
-        )
+        if (wavelength[row] > 0).any():  # else an order that has no wavelengths
+            yield attempt(spectrum, Source(fits.path, images.flux.index, row if len(flux) > 1 else None), row)
 
 
 def _wavelengths(fits: FitsFile, images: _Images, options: ReadOptions) -> tuple[FloatArray, Facts]:
@@ -144,7 +140,7 @@ def _wavelengths(fits: FitsFile, images: _Images, options: ReadOptions) -> tuple
     values, notes = to_angstrom(stored, unit, options.wave_unit, where, default=default)
     facts = from_headers(images.flux.header, hdu.header, fits.primary.header).noted(*notes)
     if medium := medium_in(hdu.name):
-        facts = facts.known(medium=medium).noted(f"wavelengths of {hdu.name}")
+        facts = facts.in_medium(medium).noted(f"wavelengths of {hdu.name}")
     if "BARY" in hdu.name:
         facts = facts.known(frame="barycentric")
     elif hdu.name == "SCI WAVL":

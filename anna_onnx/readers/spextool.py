@@ -9,12 +9,15 @@ Cushing, Vacca & Rayner 2004, PASP 116, 362; the headers' own HISTORY.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from anna_onnx.errors import ReadError
-from anna_onnx.spectrum import Source
+from anna_onnx.spectrum import Source, Spectrum
 
-from .assembly import Readings, assemble
+from .assembly import Readings, assemble, attempt
 from .facts import from_headers
 from .fits import FitsFile, Hdu
 from .options import ReadOptions
@@ -78,10 +81,13 @@ def _read_planes(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:
     elif facts.medium == "unknown":
         facts = facts.known(medium="vacuum").noted("medium vacuum, the convention of Spextool")
     planes = hdu.image().reshape(-1, *hdu.shape[-2:])
-    for row, plane in enumerate(planes):
+
+    def spectrum(source: Source, plane: NDArray[Any]) -> Spectrum:
         stored = np.asarray(plane[0], dtype=np.float64)
         wavelength, notes = to_angstrom(stored, _unit(hdu), options.wave_unit, where, default="um" if ours else None)
         sigma = plane[2] if plane.shape[0] > 2 else None
         bad = plane[3] != 0 if plane.shape[0] > 3 else None
-        source = Source(fits.path, hdu.index, row if len(planes) > 1 else None)
-        yield assemble(wavelength, plane[1], facts.noted(*notes), source, options, sigma=sigma, bad=bad)
+        return assemble(wavelength, plane[1], facts.noted(*notes), source, options, sigma=sigma, bad=bad)
+
+    for row, plane in enumerate(planes):
+        yield attempt(spectrum, Source(fits.path, hdu.index, row if len(planes) > 1 else None), plane)

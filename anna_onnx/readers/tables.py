@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -18,7 +17,7 @@ from anna_onnx.errors import ReadError
 from anna_onnx.spectrum import Source, Spectrum
 
 from . import gaia
-from .assembly import Readings, as_sigma, assemble, attempt
+from .assembly import Readings, as_sigma, assemble, attempt, number_names
 from .columns import Column, Roles, medium_of, understand, unit_of, values_of
 from .facts import Facts, from_headers
 from .fits import FitsFile, Hdu, Header
@@ -42,7 +41,7 @@ def reads(fits: FitsFile, hdu: Hdu) -> bool:
 
 
 def read(fits: FitsFile, options: ReadOptions) -> Readings:
-    """Read the first table that is understood, and those like it after it: chips, segments, slits.
+    """Read the first table that is understood, and those like it after it: chips, segments, slits, arms.
 
     Raises
     ------
@@ -51,11 +50,21 @@ def read(fits: FitsFile, options: ReadOptions) -> Readings:
     """
     first = _find(fits) if options.columns is None else _chosen(fits, options.columns)
     assert first is not None  # `matches` has seen it
-    names = [column.name for column in first.columns]
+    needed = _needed(fits, first, options)
     after = [hdu for hdu in fits.hdus[first.index + 1 :] if hdu.is_table and not _NO_STAR.search(hdu.name)]
-    tables = [first, *(hdu for hdu in after if [column.name for column in hdu.columns] == names)]
+    tables = [first, *(hdu for hdu in after if _needed(fits, hdu, options) == needed)]
     spectra = chain.from_iterable(read_hdu(fits, hdu, options) for hdu in tables)
     return merged_if_pieces(spectra, options, are_stars="PYP_SPEC" in fits.primary.header)
+
+
+def _needed(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> list[str]:
+    """Return the names of the columns that tables of one kind share, which are not errors and masks."""
+    columns = hdu.columns if options.columns else gaia.with_wavelength(hdu.columns, fits.path)
+    try:
+        roles = understand(columns, fits.path, options.columns)
+    except ReadError:
+        return []
+    return [column.name for column in columns if column is not roles.error and column is not roles.mask]
 
 
 def lacking(fits: FitsFile) -> str:
@@ -95,8 +104,9 @@ def _lacking(roles: Roles) -> str | None:
     values = column.load() if column.n_row else np.empty(0)
     if isinstance(values, list) or np.ndim(values) != 1:
         return None
-    first = np.asarray(values[:1000])
-    n = len(np.unique(first[np.isfinite(first)] if first.dtype.kind == "f" else first))
+    values = np.asarray(values)
+    usable = values[np.isfinite(values) & (values > 0)] if values.dtype.kind in "iuf" else values
+    n = len(np.unique(usable[:1000]))
     return None if n > 4 else f"column {column.name} has {n} different wavelengths in {column.n_row} rows, needed 5"
 
 
@@ -133,12 +143,17 @@ def read_columns(
     roles = _with_numeric_mask(understand(columns, where, options.columns), where)
     facts = facts.noted(*roles.notes)
     if medium := medium_of(roles.wavelength, columns):
-        facts = facts.known(medium=medium)
+        facts = facts.in_medium(medium)
     elif facts.medium == "unknown" and roles.wavelength.ucd == "em.wl" and roles.wavelength.utype:
         facts = facts.known(medium="vacuum").noted("medium vacuum: UCD em.wl, which ESO's Phase 3 standard means so")
     spectra = _spectra(columns, roles, facts, Source(path, hdu), options, headers)
-    has_orders = any(column.key in _ORDER for column in columns)
-    return merged_if_asked(spectra, options) if has_orders else merged_if_pieces(spectra, options)
+    merged = merged_if_asked if _tells_orders(columns) else merged_if_pieces
+    return merged(spectra, options)
+
+
+def _tells_orders(columns: Sequence[Column]) -> bool:
+    """Return whether the rows are said to be orders of one star."""
+    return any(column.key in _ORDER for column in columns)
 
 
 def _with_numeric_mask(roles: Roles, where: str) -> Roles:
@@ -160,14 +175,13 @@ def _spectra(
     options: ReadOptions,
     headers: Sequence[Header],
 ) -> Readings:
-    names = _row_names(columns, str(source))
+    names = _row_names(columns)
+    has_orders = _tells_orders(columns)
 
     def spectrum(source: Source, arrays: tuple[Any, ...]) -> Spectrum:
         stored, flux, error, mask = arrays
-        if any(a is not None and a.shape != flux.shape for a in arrays) or flux.ndim != 1:
-            asked = zip((roles.wavelength, roles.flux, roles.error, roles.mask), arrays, strict=True)
-            shapes = ", ".join(f"{column.name} {array.shape}" for column, array in asked if column)
-            raise ReadError(f"{source} does not make a spectrum: {shapes}")
+        if any(a is not None and a.shape != flux.shape for a in arrays):
+            raise _misfit(roles, arrays, str(source))
         wavelength, notes = _wavelength(stored, roles, options, str(source))
         known = gaia.recognize(wavelength, facts.noted(*notes))
         if source.row is not None and source.row < len(names):
@@ -177,19 +191,38 @@ def _spectra(
         return assemble(wavelength, flux, known, source, options, sigma=sigma, bad=bad)
 
     for row, arrays in _rows(roles, str(source)):
-        place = replace(source, row=row)
-        yield attempt(place, partial(spectrum, place, arrays))
+        if not has_orders or (arrays[0] > 0).any():  # else an order that has no wavelengths
+            yield attempt(spectrum, replace(source, row=row), arrays)
 
 
 def _rows(roles: Roles, where: str) -> Iterator[tuple[int | None, tuple[Any, ...]]]:
-    """Return the arrays of each spectrum, and its row when a row holds a whole one."""
+    """Return the arrays of each spectrum, and its row when a row holds a whole one.
+
+    Raises
+    ------
+    ReadError
+        If no row can make a spectrum.
+    """
     columns = (roles.wavelength, roles.flux, roles.error, roles.mask)
     values: list[Any] = [None if column is None else values_of(column, where) for column in columns]
     if all(v is None or (not isinstance(v, list) and np.ndim(v) == 1) for v in values):
         yield None, tuple(values)
         return
+    cells = {np.shape(v)[1:] for v in values if v is not None and not isinstance(v, list)}
+    if len(cells) > 1 or any(len(shape) != 1 for shape in cells):
+        raise _misfit(roles, values, where)
     for row in range(len(values[1])):
         yield row, tuple(None if v is None else np.asarray(v[row]) for v in values)
+
+
+def _misfit(roles: Roles, arrays: Sequence[Any], where: str) -> ReadError:
+    asked = zip((roles.wavelength, roles.flux, roles.error, roles.mask), arrays, strict=True)
+    shapes = (
+        f"{column.name} {'of cells that differ in length' if isinstance(array, list) else array.shape}"
+        for column, array in asked
+        if column
+    )
+    return ReadError(f"{where} does not make a spectrum: {', '.join(shapes)}")
 
 
 def _wavelength(
@@ -219,10 +252,13 @@ def _bad(mask: NDArray[Any], column: Column | None, headers: Sequence[Header]) -
     return np.asarray(mask != 0)
 
 
-def _row_names(columns: Sequence[Column], where: str) -> list[str]:
+def _row_names(columns: Sequence[Column]) -> list[str]:
     """Return the name of each row's star, when a column gives it."""
     column = next((c for name in _ID for c in columns if c.key == name), None)
     if column is None:
         return []
     values = column.load()
-    return [str(value).strip() for value in values] if np.ndim(values) == 1 else []
+    if np.ndim(values) != 1:
+        return []
+    names = number_names(values) if np.asarray(values).dtype.kind == "f" else map(str, values)
+    return [name.strip() for name in names]

@@ -7,9 +7,11 @@ import gzip
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 
 from anna_onnx.errors import NoWavelengthError, ReadError
-from anna_onnx.readers import read_spectra
+from anna_onnx.readers import ReadOptions, read_each, read_spectra
+from anna_onnx.spectrum import Spectrum
 from tests.readers.files import image, image_bytes, table, write_hdus
 
 N = 50
@@ -353,10 +355,12 @@ def test_the_unit_that_the_user_states_is_noted_whatever_the_format(tmp_path):
         harps.header[f"HIERARCH ESO DRS CAL TH {key}"] = value
     harps.writeto(tmp_path / "harps")
     write_hdus(tmp_path / "crires", table("CHIP1", **{"01_02_WL": WAVE / 10, "01_02_SPEC": FLUX}))
+    visit = (np.stack([FLUX]), np.stack([FLUX]), np.zeros((1, N), dtype="i2"), np.stack([WAVE / 10]))
+    write_hdus(tmp_path / "apogee", *(image(data, CTYPE2="Chip") for data in visit))
     write_hdus(
         tmp_path / "desi", image(FLUX[None], "B_FLUX"), image(IVAR[None], "B_IVAR"), image(WAVE / 10, "B_WAVELENGTH")
     )
-    for name in ("harps", "crires", "desi"):
+    for name in ("harps", "crires", "apogee", "desi"):
         for star in read_spectra(tmp_path / name, wave_unit="nm"):
             assert star.wavelength[0] in (4000, 4100, 5000)
             assert star.notes.count("wavelength unit nm as requested") == 1
@@ -493,6 +497,91 @@ def test_the_bulk_files_of_gaia_rvs_are_read_a_star_at_a_time(tmp_path):
         read_spectra(tmp_path / "short")
 
 
+def bulk_with_a_short_line(path):
+    cells = [f'"[{",".join(["1"] * n)}]"' for n in (2401, 2400, 2401)]
+    path.write_text("source_id,flux,flux_error\n" + "".join(f"7,{cell},{cell}\n" for cell in cells), encoding="utf-8")
+
+
+def s2d_with_an_order(path, wave):
+    rows = np.stack([WAVE, wave, WAVE + 60])
+    write_hdus(path, image(np.stack([FLUX] * 3), "SCIDATA"), image(rows, "WAVEDATA_VAC_BARY"))
+
+
+def visit_with_a_constant_chip(path):
+    wave = np.stack([16900 - WAVE * 0.02, np.full(N, 16000.0), 15800 - WAVE * 0.02])
+    hdus = [np.tile(FLUX, (3, 1)), np.full((3, N), 0.1), np.zeros((3, N), dtype="i2"), wave]
+    write_hdus(path, *(image(data, CTYPE2="Chip") for data in hdus))
+
+
+def e2ds_without_a_polynomial(path):
+    hdu = fits.PrimaryHDU(np.stack([FLUX] * 3))
+    for i, value in enumerate((4000.0, 0.1, 0.0, 0.0, 4020.0, 0.1)):
+        hdu.header[f"HIERARCH ESO DRS CAL TH COEFF LL{i}"] = value
+    hdu.header["HIERARCH ESO DRS CAL TH DEG LL"] = 1
+    hdu.writeto(path)
+
+
+def detector_with_a_constant_order(path):
+    waves = {"01_02": WAVE, "01_03": np.full(N, 5030.0), "01_04": WAVE + 60}
+    columns = {
+        f"{order}_{part}": value for order, wave in waves.items() for part, value in (("WL", wave), ("SPEC", FLUX))
+    }
+    write_hdus(path, table("CHIP1", **columns))
+
+
+def planes_with_a_constant_one(path):
+    data = np.stack([[wave, FLUX] for wave in (WAVE / 1e4, np.full(N, 0.5), WAVE / 1e4 + 0.01)])
+    path.write_bytes(image_bytes(data, {"XUNITS": "um", "YUNITS": "Wm-2um-1"}))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        bulk_with_a_short_line,
+        lambda path: s2d_with_an_order(path, np.full(N, 5030.0)),
+        lambda path: s2d_with_an_order(path, np.where(np.arange(N) == 3, 5030.0, 0.0)),
+        visit_with_a_constant_chip,
+        e2ds_without_a_polynomial,
+        detector_with_a_constant_order,
+        planes_with_a_constant_one,
+    ],
+    ids=["Gaia", "S2D", "one wavelength", "apVisit", "e2ds", "CRIRES+", "Spextool"],
+)
+def test_a_bad_order_or_line_costs_no_other(tmp_path, write):
+    write(tmp_path / "a")
+    read = list(read_each(tmp_path / "a", ReadOptions()))
+    assert [isinstance(order, Spectrum) for order in read] == [True, False, True]
+    assert [order.source.row for order in read] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["rows", "orders"])
+@pytest.mark.parametrize("missing", [0.0, np.nan])
+def test_what_cannot_be_read_of_a_star_is_left_out_of_its_merged_spectrum(tmp_path, missing, named):
+    wave = np.stack([np.full(N, missing), WAVE, WAVE + 20])
+    order = {"order": np.arange(3)} if named else {}
+    path = write_hdus(tmp_path / "a", table(wave=wave, flux=np.stack([FLUX] * 3), **order))
+    (star,) = read_spectra(path, merge_orders=True)
+    assert star.wavelength[[0, -1]] == pytest.approx([5000, 5044.5])
+    left_out = [note.partition(":")[0] for note in star.notes if "left out" in note]
+    assert left_out == ([] if named else ["1 of 3 pieces left out"])  # an order without wavelengths is none
+
+
+def test_blue_orders_that_advance_are_merged_though_they_overlap_by_more_than_half(tmp_path):
+    wave = WAVE + 10 * np.arange(4)[:, None]  # 25 Angstrom each
+    for name, rows in (("ascending", wave), ("descending", wave[::-1])):
+        path = write_hdus(tmp_path / name, table(wave=rows, flux=np.stack([FLUX] * 4)), OBJECT="HD 1")
+        (star,) = read_spectra(path, merge_orders=True)
+        assert star.wavelength[[0, -1]] == pytest.approx([5000, 5054.5])
+    path = write_hdus(tmp_path / "shifted", table(wave=WAVE + 0.1 * np.arange(4)[:, None], flux=np.stack([FLUX] * 4)))
+    assert len(read_spectra(path, merge_orders=True)) == 4
+
+
+def test_columns_that_fit_in_no_row_are_refused_once(tmp_path):
+    path = write_hdus(tmp_path / "stokes", table(wave=WAVE, flux=np.ones((N, 3))))
+    with pytest.raises(ReadError, match=rf"wave \({N},\), flux \({N}, 3\)"):
+        next(read_each(path, ReadOptions()))
+
+
 @pytest.mark.parametrize(("n_row", "error_row"), [(12, 2), (24, 5)])
 @pytest.mark.parametrize("named", [True, False])
 def test_espadons_images_are_tables_of_orders_in_nm(tmp_path, n_row, error_row, named):
@@ -581,21 +670,67 @@ def test_arms_in_tables_without_orders_are_merged_when_they_follow_one_another(t
 
 
 @pytest.mark.parametrize(
-    ("hdus", "primary"),
+    ("hdus", "primary", "why"),
     [
-        ((arm(5000), arm(5002)), {}),
-        ((arm(5000, OBJECT="HD 1"), arm(5020, OBJECT="HD 2")), {}),
-        ((arm(5000), arm(5020)), {"PYP_SPEC": "keck_deimos"}),
-        ((table(id=["a", "b"], wave=np.stack([WAVE, WAVE + 20]), flux=np.stack([FLUX, FLUX])),), {}),
+        ((arm(5000), arm(5002)), {}, "they overlap by more than half, as several stars or exposures do"),
+        ((arm(5000, OBJECT="HD 1"), arm(5020, OBJECT="HD 2")), {}, "their names differ"),
+        ((arm(5000, SPECSYS="TOPOCENT"), arm(5020)), {}, "their media or frames differ"),
+        ((arm(5000), arm(5020)), {"PYP_SPEC": "keck_deimos"}, "these may be several stars"),
+        (
+            (table(id=["a", "b"], wave=np.stack([WAVE, WAVE + 20]), flux=np.stack([FLUX] * 2)),),
+            {},
+            "their names differ",
+        ),
     ],
-    ids=["one range", "names", "PypeIt", "names of rows"],
+    ids=["one range", "names", "frames", "PypeIt", "names of rows"],
 )
-def test_what_may_be_several_stars_is_not_merged_and_noted(tmp_path, hdus, primary):
+def test_what_may_be_several_stars_is_not_merged_and_noted(tmp_path, hdus, primary, why):
     spectra = read_spectra(write_hdus(tmp_path / "a", *hdus, **primary), merge_orders=True)
     assert len(spectra) == 2
-    assert [note for star in spectra for note in star.notes if "merged" in note] == 2 * [
-        "not merged: these may be several stars"
-    ]
+    assert [note for star in spectra for note in star.notes if "merged" in note] == 2 * [f"not merged: {why}"]
+
+
+def test_arms_of_which_one_has_errors_are_both_read(tmp_path):
+    blue = table("BLUE", wave=WAVE, flux=FLUX)
+    other = table("LINES", wave=WAVE, flux=FLUX, depth=FLUX)
+    path = write_hdus(tmp_path / "a", blue, arm(5025), other)
+    assert [(star.source.hdu, star.sigma is None) for star in read_spectra(path)] == [(1, True), (2, False)]
+    (star,) = read_spectra(path, columns=("wave", "flux", "err"))
+    assert star.source.hdu == 2
+
+
+@pytest.mark.parametrize(
+    ("ids", "null", "names"),
+    [
+        (np.array([5937000000000000123, 5937000000000000377]), -1, ["5937000000000000123", "5937000000000000377"]),
+        (np.array([2**63 + 1, 2**64 - 1], dtype="u8"), None, ["9223372036854775809", "18446744073709551615"]),
+        (np.array([39633.0, 39634.0]), None, ["39633", "39634"]),
+    ],
+    ids=["nulls that no row has", "unsigned", "floats"],
+)
+def test_numbers_of_stars_are_exact(tmp_path, ids, null, names):
+    stars = Table({"source_id": ids, "wave": np.stack([WAVE] * 2), "flux": np.stack([FLUX] * 2)})
+    hdu = fits.BinTableHDU(stars)
+    if null is not None:
+        hdu.columns["source_id"].null = null
+    assert [star.id for star in read_spectra(write_hdus(tmp_path / "a", hdu))] == names
+
+
+@pytest.mark.parametrize("missing", [0.0, np.nan])
+def test_a_table_may_begin_with_pixels_without_wavelengths(tmp_path, missing):
+    wave = 5000 + 0.5 * np.arange(2500)
+    path = write_hdus(tmp_path / "a", table(wave=np.where(wave < 5600, missing, wave), flux=np.ones(2500)))
+    (star,) = read_spectra(path)
+    np.testing.assert_array_equal(star.wavelength, wave[1200:])
+
+
+def test_a_column_or_an_image_that_states_the_medium_leaves_no_note_on_the_usual_one(tmp_path):
+    flux = image(np.stack([FLUX] * 2), "SCIDATA", INSTRUME="HARPS")
+    path = write_hdus(tmp_path / "s2d", flux, image(np.stack([WAVE, WAVE + 20]), "WAVEDATA_VAC_BARY"))
+    s1d = write_hdus(tmp_path / "s1d", table(wavelength=WAVE, wavelength_air=WAVE - 1.4, flux=FLUX), INSTRUME="HARPS")
+    for star in (*read_spectra(path), *read_spectra(s1d)):
+        assert star.medium == "vacuum"
+        assert not [note for note in star.notes if "convention" in note]
 
 
 def test_a_catalogue_is_no_spectrum(tmp_path):

@@ -222,6 +222,12 @@ def test_an_uncalibrated_aperture_has_no_wavelengths():
         read_bytes(multispec_bytes(ramp(), [f"1 1 -1 1. 1. {N} 0. 1. 2."]))
 
 
+def test_an_image_without_any_dispersion_is_refused_once():
+    data = multispec_bytes(ramp(3), ["1"] * 3).replace(b"spec", b"sped")
+    with pytest.raises(NoWavelengthError, match="no dispersion of any aperture"):
+        read_bytes(data.replace(b"multisped", b"multispec"))
+
+
 def test_velocities_are_refused():
     spec = f"1 1 0 -500. 1. {N} 0. 1. 2."
     with pytest.raises(ReadError, match="velocit"):

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from astropy import units
 
-from anna_onnx.blocks import Failure, Part, read_blocks
+from anna_onnx.blocks import Block, Failure, Part, read_blocks
 from anna_onnx.errors import AnnaError, ReadError
 from anna_onnx.readers import ReadOptions, read_spectra
+from anna_onnx.readers.assembly import are_measured
 from tests.readers.files import card, multispec_bytes
 
 
@@ -91,6 +92,23 @@ def write_set(path: Path, **more: object) -> None:
         file.attrs["format"] = "anna-trainingset"
         file["wavelength"] = np.arange(5000.0, 5010)
         file.create_dataset("flux", data=np.ones((3, 10), "f4"), **more)
+
+
+@pytest.mark.parametrize("kind", ["S4", h5py.string_dtype()])
+def test_names_of_a_training_set_are_text_whatever_their_length_in_the_file(tmp_path, kind):
+    names = ["HD 1", "HD 2", "HD 3"]
+    write_set(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.create_dataset("id", data=np.array(names, dtype="S4"), dtype=kind)
+    (block,) = read_blocks([Part(str(tmp_path / "a.h5"))], ReadOptions())
+    assert isinstance(block, Block)
+    assert list(block.ids) == [star.id for star in read_spectra(tmp_path / "a.h5")] == names
+
+
+def test_errors_far_above_all_fluxes_need_no_median(monkeypatch):
+    monkeypatch.delattr("anna_onnx.readers.assembly._far_above")
+    flux, sigma = np.array([[1.0, np.nan, 0.9], [0.0, -2.0, 1.0]]), np.array([[0.1, 1e10, 0.0], [np.inf, 1e20, 0.1]])
+    assert are_measured(sigma, flux).tolist() == [[True, False, False], [False, False, True]]
 
 
 def test_damaged_hdf5_is_refused_before_it_is_opened(tmp_path):
