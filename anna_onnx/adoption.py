@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import AnnaError, SpectrumError
 from anna_onnx.quantity import Numbers, shown, unpack
-from anna_onnx.readers import ReadOptions, iter_spectra
+from anna_onnx.readers import ReadOptions, read_each
+from anna_onnx.readers.assembly import Unread
 from anna_onnx.readers.by_specutils import standard_deviation
 from anna_onnx.spectrum import Source, Spectrum
 
 _OF_FILES = ("hdu", "wave_unit", "columns", "merge_orders")
 
 
-def as_spectra(given: Any, options: ReadOptions | None = None) -> Iterator[Spectrum]:
-    """Yield `Spectrum` objects.
+def as_spectra(given: Any, options: ReadOptions | None = None) -> Iterator[Spectrum | Unread]:
+    """Yield `Spectrum` objects, and `Unread` for those of a file that cannot be read while others can.
 
     Parameters
     ----------
@@ -37,12 +38,12 @@ def as_spectra(given: Any, options: ReadOptions | None = None) -> Iterator[Spect
     Raises
     ------
     AnnaError
-        If something is none of these, or an option for files is given with something else.
+        If something is none of these, a file cannot be read, or an option for files is given with something else.
     """
     options = options or ReadOptions()
     for one in _each(given):
         if isinstance(one, (str, os.PathLike)):
-            yield from iter_spectra(one, options)
+            yield from read_each(one, options)
         else:
             yield from (_told(spectrum, options) for spectrum in _adopted(one))
 

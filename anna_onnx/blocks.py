@@ -19,7 +19,7 @@ import numpy as np
 from anna_onnx.arrays import BoolArray, FloatArray, Floats
 from anna_onnx.errors import AnnaError
 from anna_onnx.readers import ReadOptions, read_each, registry
-from anna_onnx.readers.assembly import are_measured, ascends, padding
+from anna_onnx.readers.assembly import Unread, are_measured, ascends, padding
 from anna_onnx.readers.series import Alike, Series
 from anna_onnx.readers.stacks import Stack
 from anna_onnx.spectrum import Frame, Medium, Spectrum
@@ -28,6 +28,7 @@ ROWS = 128  # of spectra one by one; measured: 4096 pixels each, 64 to 1024 are 
 FEW = 16  # of a series; fewer may be put together with others
 STACK_ROWS = 512  # of a training set; measured: a fifth faster than 128, 1024 no better
 PIXELS = 1 << 20  # of one block: 8 MB of float64
+_REST = "; the rest of the file was not read"
 
 
 class Setting(NamedTuple):
@@ -143,9 +144,9 @@ def read_blocks(parts: Iterable[Part], options: ReadOptions) -> Iterator[Block |
             yield from (item for item in run if isinstance(item, Block))
 
 
-def as_blocks(spectra: Iterable[Spectrum]) -> Iterator[Block]:
+def as_blocks(spectra: Iterable[Spectrum | Unread]) -> Iterator[Block | Failure]:
     """Put consecutive spectra on the same wavelengths together."""
-    return (item for item in _gathered(spectra) if isinstance(item, Block))
+    return _gathered(map(_spectrum_or_failure, spectra))
 
 
 def count_rows(file: str) -> int | None:
@@ -191,39 +192,42 @@ def _is_whole(part: Part) -> bool:
 
 def _one_file(part: Part, series: Series, options: ReadOptions) -> Iterator[Spectrum | Failure | Block]:
     if (stack := _stack(part.file, options)) is not None:
-        return _guarded(part.file, _stacked(part, stack, options))
-    return _guarded(part.file, islice(_each(series, part.file, options), part.first, part.last))
+        return _guarded(part, _stacked(part, stack, options))
+    return _guarded(part, islice(_each(series, part.file, options), part.first, part.last))
 
 
 def _each(series: Series, file: str, options: ReadOptions) -> Iterator[Spectrum | Failure]:
     """Yield the spectra of a file; the series learns from one that is alone."""
     alone: Spectrum | None = None
     for n, item in enumerate(read_each(file, options)):
-        if isinstance(item, Spectrum):
-            alone = item if n == 0 else None
-            yield item
-        else:
-            yield Failure(file, str(item.error), item.source.hdu, item.source.row)
+        alone = item if n == 0 and isinstance(item, Spectrum) else None
+        yield _spectrum_or_failure(item)
     if alone is not None:
         series.learn(file, alone)
 
 
-def _guarded(file: str, items: Iterable[Any]) -> Iterator[Any]:
+def _spectrum_or_failure(item: Spectrum | Unread) -> Spectrum | Failure:
+    if isinstance(item, Spectrum):
+        return item
+    return Failure(item.source.file, str(item.error), item.source.hdu, item.source.row)
+
+
+def _guarded(part: Part, items: Iterable[Any]) -> Iterator[Any]:
     """Yield items until an error, which becomes a `Failure`: one bad file never stops the others."""
-    iterator, rest = iter(items), ""
+    iterator, rest = iter(items), _REST if part.first else ""
     while True:
         try:
             item = next(iterator)
         except StopIteration:
             return
         except AnnaError as error:
-            yield Failure(file, f"{error}{rest}")
+            yield Failure(part.file, f"{error}{rest}")
             return
         except Exception as error:  # a bug, or a disk that fails: the other files are still wanted
-            yield Failure(file, f"{file}: cannot be read ({type(error).__name__}: {error}){rest}")
+            yield Failure(part.file, f"{part.file}: cannot be read ({type(error).__name__}: {error}){rest}")
             return
         yield item
-        rest = "; the rest of the file was not read"
+        rest = _REST
 
 
 def _gathered(items: Iterable[Spectrum | Failure]) -> Iterator[Block | Failure]:
@@ -253,9 +257,7 @@ def _fits(setting: Setting, own: Setting, waiting: Sequence[Spectrum], item: Spe
 
 
 def _join(setting: Setting, spectra: Sequence[Spectrum]) -> Block:
-    bad = None
-    if any(one.bad.any() for one in spectra):
-        bad = np.stack([one.bad for one in spectra])
+    marked = np.stack([one.bad for one in spectra]) if any(one.bad.any() for one in spectra) else None
     velocity = None
     if any(one.radial_velocity is not None for one in spectra):
         velocity = np.array([np.nan if one.radial_velocity is None else one.radial_velocity for one in spectra])
@@ -266,7 +268,7 @@ def _join(setting: Setting, spectra: Sequence[Spectrum]) -> Block:
         setting,
         flux=flux,
         sigma=None if spectra[0].sigma is None else np.stack([one.sigma for one in spectra]),  # type: ignore[misc]  # all or none
-        bad=bad,
+        bad=_padding(flux, marked),
         radial_velocity=velocity,
         ids=[one.id for one in spectra],
         files=[one.source.file for one in spectra],

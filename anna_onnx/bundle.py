@@ -140,12 +140,13 @@ class Bundle:
         Returns
         -------
         astropy.table.QTable
-            One row a spectrum, with units.
+            One row a spectrum, with units; one of several in a file that cannot be read has the flag
+            `unreadable` and the reason.
 
         Raises
         ------
         AnnaError
-            If something given makes no spectrum, or an option no sense.
+            If something given makes no spectrum, a file cannot be read to its end, or an option makes no sense.
 
         Examples
         --------

@@ -32,6 +32,7 @@ from anna_onnx.labels import Label
 from anna_onnx.pieces import slices
 from anna_onnx.preparation import Prepared
 from anna_onnx.progress import Progress, silent
+from anna_onnx.readers.assembly import Unread
 from anna_onnx.resampling import FWHM, Grid
 from anna_onnx.results import Rows
 from anna_onnx.session import BATCH, Session
@@ -146,6 +147,8 @@ def explain(bundle: Bundle, spectrum: Any, options: InferOptions | None = None) 
     given = list(islice(as_spectra(spectrum, options.read), 2))
     if len(given) != 1:
         raise AnnaError(f"{'no' if not given else 'several'} spectra given: one is explained at a time")
+    if isinstance(given[0], Unread):
+        raise given[0].error
     explainer = _Explainer(Inference(bundle, options))
     ((prepared, rows, row),) = explainer.spectra(as_blocks(given))
     if prepared is None:

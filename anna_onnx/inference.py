@@ -24,6 +24,7 @@ from anna_onnx.pieces import in_order
 from anna_onnx.preparation import PreparedBlock, PrepareOptions
 from anna_onnx.quantity import number, shown
 from anna_onnx.readers import ReadOptions
+from anna_onnx.readers.assembly import Unread
 from anna_onnx.recognition import Recognizer, Verdict
 from anna_onnx.results import Rows, as_qtable, join, of_pairs
 from anna_onnx.session import PROVIDERS, Session
@@ -312,13 +313,14 @@ def _messages(
     return messages
 
 
-def infer(bundle: Bundle, spectra: Iterable[Spectrum], options: InferOptions | None = None) -> Iterator[Rows]:
+def infer(bundle: Bundle, spectra: Iterable[Spectrum | Unread], options: InferOptions | None = None) -> Iterator[Rows]:
     """Infer the labels of spectra, a block at a time, in bounded memory.
 
     Parameters
     ----------
     bundle : Bundle
-    spectra : iterable of Spectrum
+    spectra : iterable of Spectrum or Unread
+        One that cannot be read becomes a row that says why.
     options : InferOptions, optional
 
     Yields

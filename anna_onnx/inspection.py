@@ -38,12 +38,13 @@ def inspect_files(files: Iterable[str], **read: Any) -> Iterator[Description]:
     """
     options = ReadOptions(**read)
     for file in files:
-        n, notes, failed = 0, None, False
+        n, n_unread, notes = 0, 0, None
         try:
             for spectrum in read_each(file, options):
                 if not isinstance(spectrum, Spectrum):
-                    failed = True
-                    yield Description(str(spectrum.error), failed)
+                    n_unread += 1
+                    if n_unread <= SHOWN:
+                        yield Description(str(spectrum.error), failed=True)
                     continue
                 n += 1
                 if n <= SHOWN:
@@ -55,7 +56,8 @@ def inspect_files(files: Iterable[str], **read: Any) -> Iterator[Description]:
             yield Description(str(error), failed=True)
             continue
         more = f", the first {SHOWN} shown" if n > SHOWN else ""
-        if n or not failed:
+        more += f", {n_unread} more cannot be read" if n_unread else ""
+        if n or n_unread > SHOWN:
             yield Description(f"{file}: {n} {'spectrum' if n == 1 else 'spectra'}{more}")
 
 

@@ -257,6 +257,30 @@ def test_a_bad_row_of_a_table_costs_no_other(bundle: Bundle, tmp_path: Path) -> 
     rows = join(list(infer_files(bundle, [str(path)])))
     assert list(rows.row) == [0, 1, 2]
     assert [bool(bits & Flag.unreadable) for bits in rows.flags] == [False, True, False]
+    from_python = bundle.infer(path)
+    assert list(from_python["row"]) == [0, 1, 2]
+    assert from_python["teff"].value == approx(rows.values[:, 0], nan_ok=True)
+    assert list(from_python["message"]) == list(rows.messages)
+
+
+def test_a_file_that_fails_says_that_its_rest_was_not_read_also_when_a_run_is_resumed_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail_after_two(path: str, options: ReadOptions) -> Any:
+        yield from (star(0.9), star(0.8))
+        raise ReadError(f"{path}: cut short")
+
+    monkeypatch.setattr("anna_onnx.blocks.read_each", fail_after_two)
+    for first in (0, 2):
+        *_, failure = read_blocks([Part("a.fits", first)], ReadOptions())
+        assert failure == Failure("a.fits", "a.fits: cut short; the rest of the file was not read")
+
+
+def test_zeros_mean_no_flux_from_python_as_from_files(bundle: Bundle) -> None:
+    padded = np.where(tiny.GRID.wavelength < 6010, 0, star(0.9).flux)
+    table = bundle.infer([Spectrum(tiny.GRID.wavelength, flux, medium="air") for flux in (0 * padded, padded)])
+    assert ["no_coverage" in flags for flags in table["flags"]] == [True, False]
+    assert table["coverage"] == approx([0, 0.8])
 
 
 def test_a_bug_in_a_reader_costs_one_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from anna_onnx.bundle import Bundle, write
 from anna_onnx.trainingset import TrainingSetWriter
 from anna_onnx_cli.lite import main
 from tests import tiny
+from tests.readers.files import table, write_hdus
 
 approx = pytest.approx
 ROOT = Path(__file__).parents[1]
@@ -333,6 +334,16 @@ def test_inspect_counts_no_spectra_of_a_file_that_cannot_be_read(tmp_path: Path)
     result = lite("inspect", str(tmp_path / "pixels.csv"))
     assert (result.exit_code, result.stdout) == (1, "")
     assert "counts pixels" in result.stderr
+
+
+def test_inspect_shows_so_many_failures_and_counts_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anna_onnx.inspection.SHOWN", 2)
+    wave = np.where(np.arange(5)[:, None] < 1, tiny.GRID.wavelength, np.nan)
+    path = write_hdus(tmp_path / "stars.fits", table(wave=wave, flux=np.ones(wave.shape)))
+    result = lite("inspect", str(path))
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 2
+    assert result.stdout.endswith(f"{path}: 1 spectrum, 4 more cannot be read\n")
 
 
 def test_inspect_reads_real_multispec(shared: Path) -> None:
