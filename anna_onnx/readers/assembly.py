@@ -179,8 +179,8 @@ def are_measured(sigma: NDArray[Any], flux: NDArray[Any]) -> BoolArray:
     if measured.all():
         return measured
     huge = (sigma >= HUGE_ERROR) & np.isfinite(sigma)
-    least = np.min(sigma, where=huge, initial=np.inf)
-    if least < FAR_ABOVE * float(np.fmax.reduce(np.abs(flux), axis=None, initial=0)):  # else above every median
+    # Mostly the least of them is above every median.
+    if huge.any() and np.where(huge, sigma, np.inf).min() < FAR_ABOVE * float(np.fmax.reduce(np.abs(flux), axis=None)):
         limit = np.array([_far_above(one) for one in np.atleast_2d(flux)])
         measured |= huge & (sigma < limit.reshape(*flux.shape[:-1], 1))
     return measured
