@@ -107,6 +107,12 @@ _MASK = (
     "flag", "data_quality", "dataqual", "bad", "badpix", "bitmask", "bpm", "flux_mask", "opt_mask", "box_mask",
     "quality_flag",
 )  # fmt: skip
+NO_FLUX = frozenset((
+    *_WAVELENGTH, *_LOG_WAVELENGTH, *_SIGMA, *_IVAR, *_VARIANCE, *_MASK, "snr", "sn", "s_n", "signal_to_noise",
+    "continuum", "cont", "sky", "background", "model", "telluric", "tellurics",
+))  # fmt: skip
+"""Names of columns that are not the flux, even where no other is."""
+
 _INVERSE, _SQUARED = re.compile("ivar|inv(erse)?_?var"), re.compile("(^|_)var(iance)?(_|$)")
 _NO_WAVELENGTH = re.compile("err|num")  # wavenumbers
 _BRACKET = re.compile(r"[\[(]([^\])]*)[\])]")

@@ -19,7 +19,7 @@ from anna_onnx.spectrum import Source, Spectrum
 
 from . import espadons, gaia
 from .assembly import Readings, Unread
-from .columns import Column, find_wavelength, understand
+from .columns import NO_FLUX, Column, find_wavelength, understand
 from .facts import Facts, from_headers, iraf_medium, spoken_medium
 from .fits import CARD, Header
 from .options import ReadOptions
@@ -44,7 +44,8 @@ _NUMBERED = re.compile(r"^\W*(?:col(?:umn)?\W?)?(\d{1,3})(?=\W)\s*+[:.)=-]?\s*+(
 _FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[+-]\d)")  # 1.5D-03
 _TYPES = {"double", "float", "real", "int", "integer", "long", "short", "char", "date", "string", ""}
 _MAGNITUDE = re.compile("(^|_)(ab|st|vega)?_?mag(nitude)?s?(_|$)")
-_PROSE = {"and", "are", "as", "at", "by", "for", "from", "in", "is", "of", "on", "the", "to", "was", "with"}  # no names
+_PROSE = {"and", "are", "as", "at", "by", "for", "from", "in", "is", "of", "on", "the", "to", "was", "with"}
+_PROSE |= {"air", "corrected", "vac", "vacuum"}  # no names either
 _MISSING = ("", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""')
 _WORDS = dict.fromkeys(_MISSING, np.nan) | {"true": 1.0, "false": 0.0}
 
@@ -282,21 +283,23 @@ def _columns(
 def _flux_beside_wavelengths(
     path: str, columns: list[Column], layout: _Layout
 ) -> tuple[list[Column], tuple[str, ...]] | None:
-    """Return columns of which only the wavelength has a known name, with the next one as flux, or None.
+    """Return columns of which only the wavelength has a known name, with the next one that may be it as flux, or None.
 
     Raises
     ------
     ReadError
-        If these are magnitudes.
+        If none may be it, or these are magnitudes.
     """
     wavelength, _ = find_wavelength(columns)
-    if wavelength is None or any(column.name.lower() in _PROSE for column in columns):
+    if wavelength is None or layout.words or any(column.name.lower() in _PROSE for column in columns):
         return None
     at = columns.index(wavelength)
-    after = [i for i in (*range(at + 1, len(columns)), *range(at)) if i not in layout.words]
-    if at in layout.words or not after or (at > 0 and not _is_monotonic(wavelength.load())):
+    if at > 0 and not _is_monotonic(wavelength.load()):
         return None
-    flux = columns[after[0]]
+    flux = next((column for column in (*columns[at + 1 :], *columns[:at]) if column.key not in NO_FLUX), None)
+    if flux is None:
+        named = ", ".join(column.name for column in columns)
+        raise ReadError(f"{path}: columns {named}: no flux among them; say which with columns")
     if _MAGNITUDE.search(flux.key):
         raise ReadError(f"{path}: column {flux.name} holds magnitudes, needed fluxes")
     renamed = [replace(column, name="flux") if column is flux else column for column in columns]

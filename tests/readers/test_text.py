@@ -174,6 +174,8 @@ def test_a_few_long_lines_are_columns(read):
         ("lambda_obs,obs,model", None, "column obs taken as flux; left out: model"),
         ("lambda_obs,obs,err", ERROR, "column obs taken as flux"),
         ("star1,star2", ERROR, "third column taken as error"),
+        ("wave,obs,continuum", None, "column obs taken as flux; left out: continuum"),
+        ("wavelengths,vacuum,corrected", ERROR, "third column taken as error"),
     ],
 )
 def test_under_a_header_no_column_without_a_known_name_is_an_error(read, names, sigma, note):
@@ -181,6 +183,20 @@ def test_under_a_header_no_column_without_a_known_name_is_an_error(read, names, 
     np.testing.assert_array_equal(star.flux, FLUX)
     np.testing.assert_array_equal(star.sigma, sigma)
     assert note in star.notes
+
+
+@pytest.mark.parametrize("name", ["error", "ivar", "mask", "S/N", "continuum", "sky", "model", "telluric", "wave_air"])
+def test_what_is_named_as_something_else_is_no_flux(read, name):
+    (star,) = read(f"wavelength,{name},normalised\n" + lines(WAVE, 50 * FLUX, FLUX, separator=","))
+    np.testing.assert_array_equal(star.flux, FLUX)
+    assert "column normalised taken as flux" in str(star.notes)
+    with pytest.raises(ReadError, match=f"wavelength, {name}: no flux among them"):
+        read(f"wavelength,{name}\n" + lines(WAVE, FLUX, separator=","))
+
+
+def test_no_column_beside_words_is_taken_as_flux(read):
+    with pytest.raises(ReadError, match="wavelength, element, EP, some of words: no wavelength and flux"):
+        read("wavelength,element,EP\n6000.1,Fe I,2.5\n6000.7,Ti I,3.1\n6001.5,Fe I,1.2\n")
 
 
 def test_the_flux_stands_after_the_wavelength_whose_name_is_known(read):

@@ -63,6 +63,11 @@ const MASK = words(`
   mask and_mask andmask pixmask pixel_flags dq quality qual qual_reduced flags
   flag data_quality dataqual bad badpix bitmask bpm flux_mask opt_mask box_mask
   quality_flag`);
+/** Names of columns that are not the flux, even where no other is. */
+export const NO_FLUX: ReadonlySet<string> = new Set([
+  ...[WAVELENGTH, LOG_WAVELENGTH, SIGMA, IVAR, VARIANCE, MASK].flat(),
+  ...words("snr sn s_n signal_to_noise continuum cont sky background model telluric tellurics"),
+]);
 const INVERSE = /ivar|inv(erse)?_?var/;
 const SQUARED = /(^|_)var(iance)?(_|$)/;
 const SPECTRAL_UNIT = /^(angstroms?|ang|aa|a|å|nm|nanomet(er|re)s?|um|µm|microns?|micromet(er|re)s?|0\.1\s*nm)$/iu;

@@ -12,6 +12,7 @@ import {
   mediumOf,
   understand,
   unitOf,
+  NO_FLUX,
   withNumbers,
   type Column,
   type Roles,
@@ -43,7 +44,7 @@ const ERROR_TO_FLUX = [1e-5, 3];
 const TYPES = new Set(["double", "float", "real", "int", "integer", "long", "short", "char", "date", "string", ""]);
 const MAGNITUDE = /(^|_)(ab|st|vega)?_?mag(nitude)?s?(_|$)/;
 /** No names of columns. */
-const PROSE = new Set("and are as at by for from in is of on the to was with".split(" "));
+const PROSE = new Set("air and are as at by corrected for from in is of on the to vac vacuum was with".split(" "));
 const MISSING = ["", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""'];
 const WORDS = new Map([...MISSING.map((word) => [word, NaN] as const), ["true", 1], ["false", 0]]);
 /** What the Gaia archive's RVS spectra have: 846-870 nm in steps of 0.01. */
@@ -243,13 +244,16 @@ function namedColumns(path: string, layout: Layout, numbers: Float64Array[]): Na
   return byPosition(layout, numbers, below ?? said.find((unit) => unit !== undefined) ?? "");
 }
 
-/** Return columns of which only the wavelength has a known name, with the next one as flux, or null. */
+/** Return columns of which only the wavelength has a known name, with the next one that may be it as flux, or null. */
 function fluxBesideWavelengths(path: string, columns: readonly Column[]): Named | null {
   const wavelength = findWavelength(columns);
-  if (wavelength === null || columns.some(({ name }) => PROSE.has(name.toLowerCase()))) return null;
+  if (wavelength === null || columns.some((column) => column.isOfWords || PROSE.has(column.name.toLowerCase())))
+    return null;
   const at = columns.indexOf(wavelength);
-  const flux = [...columns.slice(at + 1), ...columns.slice(0, at)].find((column) => !column.isOfWords);
-  if (wavelength.isOfWords || flux === undefined || (at > 0 && !isMonotonic(wavelength.values))) return null;
+  if (at > 0 && !isMonotonic(wavelength.values)) return null;
+  const flux = [...columns.slice(at + 1), ...columns.slice(0, at)].find((column) => !NO_FLUX.has(keyOf(column)));
+  if (flux === undefined)
+    throw new ReadError(`${path}: columns ${columns.map(({ name }) => name).join(", ")}: no flux among them`);
   if (MAGNITUDE.test(keyOf(flux))) throw new ReadError(`${path}: column ${flux.name} holds magnitudes, needed fluxes`);
   const renamed = columns.map((column) => (column === flux ? { ...column, name: "flux" } : column));
   const roles = understand(renamed, path);
