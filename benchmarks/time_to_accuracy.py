@@ -124,7 +124,7 @@ def take_turns(
             mine.acquire()
         mark = time.perf_counter()
 
-    train(settings, report=report, say=lambda text: None, look=look)
+    train(settings, progress=report, say=lambda text: None, look=look)
 
 
 def recipe(folder: Path, data: Path, steps: int | None) -> config.Config:

@@ -99,7 +99,7 @@ def take_turns(settings: config.Config) -> tuple[list[float], list[float]]:
         mark = time.perf_counter()
         bare.append((mark - start) / TURN)
 
-    train(settings, report=report, say=lambda text: None)
+    train(settings, progress=report, say=lambda text: None)
     warm = len(ours) // 10 + 1
     return ours[warm:], bare[warm:]
 
@@ -160,7 +160,7 @@ def alternate(*settings: config.Config) -> list[list[float]]:
             turns[i].acquire()
             mark = time.perf_counter()
 
-        train(settings[i], report=report, say=lambda text: None)
+        train(settings[i], progress=report, say=lambda text: None)
         turns[(i + 1) % len(settings)].release()
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(len(settings))]

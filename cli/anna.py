@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import click
+from click.core import ParameterSource
 
 from anna_onnx import __version__
 
@@ -55,6 +56,11 @@ def _text(_context: click.Context, _option: click.Parameter, file: TextIO | None
         return file.read() if file else ""
     except UnicodeDecodeError:
         raise click.BadParameter("not a text in UTF-8") from None
+
+
+def _say(text: str) -> None:
+    """Tell the user, beside the progress bar; what a command answers goes to stdout."""
+    click.echo(text, err=True)
 
 
 def _regions(
@@ -226,6 +232,7 @@ def pack(labels: str, files: tuple[str, ...], output: str, report: str | None, *
 @click.option(
     "--test-stats", type=click.Path(exists=True, dir_okay=False), help="frozen.model: test_stats.out with its errors."
 )
+@click.option("--force", is_flag=True, help="ANNA.param: replace a parameter file that is there.")
 def convert(old: str, new: str, labels: str | None, **options: Any) -> None:
     """Convert OLD, a file of the old ANNA, to NEW.
 
@@ -264,14 +271,13 @@ def train(params: str, resume: bool, run: str | None, find_lr: bool) -> None:
     if find_lr and (resume or run):
         raise click.UsageError("--find-lr tries a throw-away network: it goes without --resume and --run")
     if find_lr:
-        with progress_bar("testing rates") as report:
-            curve = ratetest.find_rate(config.load(params), report=report)
-        click.echo("\n".join(ratetest.write_curve(curve)))
+        with progress_bar("testing rates") as progress:
+            found = ratetest.suggest_rate(config.load(params), progress, _say)
+        click.echo("\n".join(found))
         return
-    going_on = loop.find_run(params, run) if resume or run else None
-    settings = going_on.settings() if going_on else config.load(params)
-    with progress_bar("training") as report:
-        directory = loop.train(settings, going_on, report, lambda text: click.echo(text, err=True))
+    settings, going_on = loop.choose_run(params, resume, run)
+    with progress_bar("training") as progress:
+        directory = loop.train(settings, going_on, progress, _say)
     if process.is_leader():
         click.echo(str(directory.path))
 
@@ -287,8 +293,8 @@ def tune(params: str) -> None:
     from anna_onnx import config
     from anna_onnx.training.tuning import tune as search
 
-    with progress_bar("tuning") as report:
-        found = search(config.load(params), report, lambda text: click.echo(text, err=True))
+    with progress_bar("tuning") as progress:
+        found = search(config.load(params), progress, _say)
     click.echo(f"best of {found.trials} trials: cost {found.cost:.4g}")
     click.echo("\n".join(f"  {name} = {value}" for name, value in found.values.items()))
     click.echo(f"{found.path} written")
@@ -400,14 +406,16 @@ def export(
     anna export --web page.html
     anna export --web page --model mymodel.onnx
     """
-    if model and (run or not web):
-        raise click.UsageError("--model goes with --web, and in place of a run")
+    given = click.get_current_context().get_parameter_source
+    of_a_run = ("run", "output", "runs", "precision", "notes")
+    if model and (not web or any(given(name) == ParameterSource.COMMANDLINE for name in of_a_run)):
+        raise click.UsageError("--model goes with --web and nothing else: the model is there already")
     if model is None:
         from anna_onnx.training.checkpoint import RunDirectory
         from anna_onnx.training.export import export as export_run
 
         directory = RunDirectory(run) if run else RunDirectory.newest(Path(runs))
-        export_run(directory, Path(output), precision, lambda text: click.echo(text, err=True), notes)
+        export_run(directory, Path(output), precision, _say, notes)
         click.echo(output)
     if web:
         from anna_onnx.bundle import Bundle, find_model

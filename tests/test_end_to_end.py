@@ -112,16 +112,16 @@ def test_the_self_test_passes_on_the_machine_that_trained(work):
 def test_torch_and_onnxruntime_agree_on_every_validation_spectrum(work):
     import torch
 
-    from anna_onnx.inference import Session
+    from anna_onnx.session import Session
     from anna_onnx.training.checkpoint import RunDirectory
-    from anna_onnx.training.export import Frozen, load_network, read_run
+    from anna_onnx.training.frozen import Frozen, load_network
     from anna_onnx.trainingset import TrainingSet
 
     run = RunDirectory.newest(work / "runs")
-    settings, _, labels = read_run(run)
+    labels = run.labels()
     flux = np.asarray(TrainingSet.open(work / "validation.h5").flux)
     with torch.no_grad():
-        ours, _ = Frozen(load_network(run, settings), labels, None).eval()(torch.from_numpy(flux.copy()))
+        ours, _ = Frozen(load_network(run), labels, None).eval()(torch.from_numpy(flux.copy()))
     theirs = Session(Bundle.load(work / "model.onnx")).run(flux).labels
     span = np.array([label.span for label in labels])
     assert np.abs((ours.numpy() - theirs) / span).max() < 1e-5

@@ -29,23 +29,14 @@ from anna_onnx.resampling import Grid
 from anna_onnx.session import Session
 from anna_onnx.sidecar import Sidecar
 from anna_onnx.synthesis import simulate
+from anna_onnx.training.calibration_set import calibrating, calibration_examples, calibration_set
 from anna_onnx.training.checkpoint import RunDirectory
-from anna_onnx.training.export import (
-    IR_VERSION,
-    OPSET,
-    Frozen,
-    calibrating,
-    calibration_set,
-    describe_preparation,
-    describe_size,
-    draw_examples,
-    export,
-    load_augmentation,
-    to_onnx,
-)
+from anna_onnx.training.export import describe_preparation, describe_size, export
+from anna_onnx.training.frozen import IR_VERSION, OPSET, Frozen, to_onnx
 from anna_onnx.training.loop import train
 from anna_onnx.training.network import Network
 from anna_onnx.training.precision import INT8_MAX, shorten, store
+from anna_onnx.training.task import load_augmentation, prepare_task
 
 LABELS = (Label("teff", 4000, 7000, "K"), Label("logg", 2, 5))
 GRID = Grid(np.linspace(6600, 6660, 301), "air")
@@ -334,13 +325,13 @@ def test_errors_are_calibrated_on_half_as_many_imperfections_where_only_some_spe
 
 
 def test_a_run_from_a_grid_is_calibrated_on_fresh_stars_of_its_instrument(monkeypatch):
-    monkeypatch.setattr("anna_onnx.training.export.N_CALIBRATION", 40)
+    monkeypatch.setattr("anna_onnx.training.calibration_set.N_CALIBRATION", 40)
     settings = config.loads(GRID_PARAMS, Path("params.toml"))
     stars, known_as = calibration_set(settings)
     assert (len(stars), known_as) == (80, "stars drawn from the grid")  # half of them to adjust sigma on
     augmentation = load_augmentation(settings, stars.grid, torch.device("cpu"))
     labels = tuple(Label(name, 0, 1) for name in stars.label_names)
-    examples = draw_examples(settings, stars, np.arange(40), labels, augmentation)
+    examples = calibration_examples(settings, stars, labels)
     preparation = describe_preparation(settings, stars, augmentation, examples)
     assert preparation.resolution == 11000
     # The radial velocities of the stars, and the shifts of the augmentation on top.
@@ -348,8 +339,6 @@ def test_a_run_from_a_grid_is_calibrated_on_fresh_stars_of_its_instrument(monkey
 
 
 def test_errors_are_calibrated_on_the_spectra_that_were_split_off_and_on_no_others(tmp_path):
-    from anna_onnx.training.task import prepare_task
-
     for seed in (1, 2):
         simulate(None, tmp_path / f"{seed}.h5", 30, seed=seed)
     text = PARAMS.replace(

@@ -28,7 +28,7 @@ class Compute:
     precision: torch.dtype
 
     def __str__(self) -> str:
-        return f"{self.device.type} {str(self.precision).removeprefix('torch.')}"
+        return f"{self.device.type} {name_of(self.precision)}"
 
 
 def choose(settings: config.Config, say: Callable[[str], None]) -> Compute:
@@ -51,6 +51,16 @@ def choose(settings: config.Config, say: Callable[[str], None]) -> Compute:
     measured = ", ".join(f"{one} {1e3 * value:.2f} ms" for one, value in seconds.items())
     say(f"chosen: {best} (a step takes: {measured})")
     return best
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """Return a context in which layers are computed in a precision, if it is another than float32."""
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+
+def name_of(precision: torch.dtype) -> str:
+    """Return the name of a precision, as the parameters spell it."""
+    return str(precision).removeprefix("torch.")
 
 
 def compiled(forward: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
@@ -97,7 +107,7 @@ def step_seconds(compute: Compute, settings: config.Config, n_pixel: int, n_labe
     taken = []
     for _ in range(WARM_UP + STEPS):
         start = time.perf_counter()
-        with torch.autocast(device.type, compute.precision, enabled=compute.precision != torch.float32):
+        with autocast(device, compute.precision):
             mean, spread = network(flux)
             cost = cost_of(mean, spread, scaled)
         optimizer.zero_grad(set_to_none=True)

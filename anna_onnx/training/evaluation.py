@@ -13,7 +13,14 @@ import numpy as np
 import torch
 
 from anna_onnx.arrays import FloatArray
-from anna_onnx.assessment import Assessment, Statistics, bound_text, summary_text
+from anna_onnx.assessment import (
+    Assessment,
+    Statistics,
+    bound_text,
+    known_from_training,
+    summary_text,
+    within_ranges,
+)
 from anna_onnx.bundle import Bundle, write
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.errors import GridError, TrainingError
@@ -27,8 +34,7 @@ from anna_onnx.report import write_report
 from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.calibration import fit_trends
 from anna_onnx.training.checkpoint import hash_file
-from anna_onnx.training.export import infer_examples, known_snr
-from anna_onnx.training.task import Examples, make_examples
+from anna_onnx.training.examples import Examples, infer_examples, make_examples
 from anna_onnx.trainingset import TrainingSet
 
 
@@ -86,10 +92,16 @@ def evaluate_model(
     progress : Progress
         Of the bound.
 
+    Returns
+    -------
+    Assessment
+        Of every star; its `within` is that of the stars within the ranges of the labels.
+
     Raises
     ------
     TrainingError
-        If the set is on another grid or empty, `snr` is no range, or the model does not know how it was trained.
+        If the set is on another grid, empty or without a star within the ranges of the labels, `snr` is no range, or
+        the model does not know how it was trained.
     GridError
         If the grid that was asked for gives no bound.
     """
@@ -110,7 +122,11 @@ def evaluate_model(
     examples = make_examples([spectra], rows, sidecar.labels, augmentation, seed, velocity_column=column)
     if examples.flux.isnan().all():
         raise TrainingError(f"{data}: the flux is NaN or masked in every pixel")
-    inferred = infer_examples(bundle, examples, spectra.grid)
+    inferred = infer_examples(bundle, examples)
+    inside = within_ranges(inferred.true, sidecar.labels)
+    if not inside.any():
+        raise TrainingError(f"{data}: no star lies within the ranges of the model's labels")
+    about = _describe(data, augmentation, seed)
     found = Assessment(
         bundle=bundle,
         id=examples.id,
@@ -118,14 +134,16 @@ def evaluate_model(
         true=inferred.true,
         values=inferred.values,
         sigma=inferred.sigma,
-        snr=known_snr(examples, inferred),
+        snr=inferred.known_snr,
         measured_snr=inferred.snr,
         flags=inferred.flags,
-        trends=fit_trends(scale(inferred.values, sidecar.labels), scale(inferred.true, sidecar.labels)),
-        about=_describe(data, augmentation, seed),
+        trends=fit_trends(scale(inferred.values, sidecar.labels)[inside], scale(inferred.true, sidecar.labels)[inside]),
+        about=about,
+        notes=known_from_training(bundle, data.name, about["its sha256"]),
     )
     if inferred.correlation is not None:
-        joint = joint_coverage(found.error, found.half_width(ONE_SIGMA), inferred.correlation)
+        correlation = inferred.correlation[inside]
+        joint = joint_coverage(found.error[inside], found.half_width(ONE_SIGMA)[inside], correlation)
         found = dataclasses.replace(found, joint_coverage=joint)
     return found if bound is None else _with_bound(found, spectra, examples, augmentation, bound, progress)
 
@@ -264,7 +282,7 @@ def _snr_of(examples: Examples, augmentation: Augmentation | None) -> tuple[Floa
 
 
 def write_evaluation(found: Assessment, folder: Path, say: Callable[[str], None] = print) -> Path:
-    """Write test_stats.csv, summary.csv and report.html.
+    """Write test_stats.csv with every star, summary.csv and report.html with those within the ranges of the labels.
 
     Returns
     -------
@@ -273,11 +291,14 @@ def write_evaluation(found: Assessment, folder: Path, say: Callable[[str], None]
     """
     make_folder(folder)
     _write_csv(folder / "test_stats.csv", *_star_table(found))
+    found = found.within
     header = [item.name for item in dataclasses.fields(Statistics)]
     _write_csv(folder / "summary.csv", header, [list(dataclasses.astuple(one)) for one in found.statistics])
     say(summary_text(found))
     if text := bound_text(found) or _no_bound(found):
         say(text)
+    for note in found.notes:
+        say(note)
     report = folder / "report.html"
     write_report(found, report)
     return report

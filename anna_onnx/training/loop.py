@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
@@ -44,7 +44,7 @@ Row = dict[str, float]
 def train(
     settings: config.Config,
     resume: RunDirectory | None = None,
-    report: Progress = silent,
+    progress: Progress = silent,
     say: Say = print,
     look: Callable[[Row], None] | None = None,
 ) -> RunDirectory:
@@ -56,7 +56,7 @@ def train(
         The parameters; of a run that is resumed: `RunDirectory.settings`.
     resume : RunDirectory, optional
         A run to go on with.
-    report : Progress
+    progress : Progress
         Called after every step.
     say : callable
         Called with a line for a person to read.
@@ -94,7 +94,7 @@ def train(
             held.enter_context(trainer.directory.alone())
         try:
             trainer.note_status("running")
-            trainer.run_all(interrupted, report if process.leads else silent, look)
+            trainer.run_all(interrupted, progress if process.leads else silent, look)
         except BaseException:
             with suppress(TrainingError):  # a full disk: what stopped the run says so
                 trainer.note_status("stopped")
@@ -102,12 +102,26 @@ def train(
         return trainer.directory
 
 
-def find_run(params: str, run: str | None) -> RunDirectory:
-    """Return the run to go on with: the one named, or the newest that the parameter file `params` started."""
-    if run is not None:
-        return RunDirectory(run)
-    settings = config.load(params)
-    return RunDirectory.newest(settings.resolve(settings.run.directory), settings.path)
+def choose_run(params: str, resume: bool = False, run: str | None = None) -> tuple[config.Config, RunDirectory | None]:
+    """Return the parameters to train with, and the run to go on with: none, for a new one.
+
+    Parameters
+    ----------
+    params : str
+        Parameter file.
+    resume : bool
+        Whether to go on with the newest run that it started.
+    run : str, optional
+        The run to go on with, whatever started it.
+    """
+    if run is None:
+        settings = config.load(params)
+        if not resume:
+            return settings, None
+        going_on = RunDirectory.newest(settings.resolve(settings.run.directory), settings.path)
+    else:
+        going_on = RunDirectory(run)
+    return going_on.settings(), going_on
 
 
 def _say_nothing(text: str) -> None:
@@ -147,9 +161,6 @@ class Trainer:
             self.device.type, init_scale=self.state.loss_scale, enabled=precision == torch.float16
         )
         self.scaler.load_state_dict(self.scaler.state_dict() | {"_growth_tracker": self.state.loss_scale_steps})
-        self.rounding: AbstractContextManager[object] = nullcontext()
-        if precision != torch.float32:
-            self.rounding = torch.autocast(self.device.type, dtype=precision)
         rows = self.directory.read_history() if process.leads else []
         self.diagnosis = Diagnosis(task, settings.steps, rows, self.state.advised)
         self.charts = None
@@ -158,7 +169,7 @@ class Trainer:
                 self.charts = Charts(self.directory.path / "tensorboard", self.state.step)
 
     def run_all(
-        self, interrupted: Callable[[], bool], report: Progress, look: Callable[[Row], None] | None = None
+        self, interrupted: Callable[[], bool], progress: Progress, look: Callable[[Row], None] | None = None
     ) -> None:
         """Train to the end of the last stage, or until it is stopped."""
         settings, state = self.settings, self.state
@@ -190,7 +201,7 @@ class Trainer:
                 if state.step % settings.run.checkpoint_interval == 0 or last or state.stopped_early:
                     state.seconds = time.perf_counter() - started
                     self._save()
-                report(state.step, settings.steps, note.text(state.step, settings.steps, self.stage.batch_size))
+                progress(state.step, settings.steps, note.text(state.step, settings.steps, self.stage.batch_size))
                 trace.step()
                 if interrupted():
                     self._save()
@@ -208,7 +219,7 @@ class Trainer:
             # The masks are a function of seed and step too, so that a resumed run draws the same ones.
             counters = (DROPOUT, self.state.step, self.process.rank)
             torch.manual_seed(generator(torch.device("cpu"), self.settings.seed, *counters).initial_seed())
-        with self.stopwatch.measure("forward"), self.rounding:
+        with self.stopwatch.measure("forward"), compute.autocast(self.device, self.precision):
             mean, spread = self.forward(batch.flux)
             cost = cost_of(mean, spread, batch.scaled, batch.weight)
         with self.stopwatch.measure("backward"):
@@ -245,32 +256,44 @@ class Trainer:
     def _require_number(self, cost: float, name: str, step: int) -> None:
         if not math.isfinite(cost):
             raise TrainingError(
-                f"the {name} is no number any more at step {step}: the run diverged. "
+                f"the {name} is no longer a number at step {step}: the run diverged. "
                 "Lower stage.learning_rate, add stage.warmup or stage.gradient_clip, look for wild flux values; "
                 f"the run is kept in {self.directory.path}"
             )
 
     def _look(self) -> Row:
         """Look at the validation set: log it, keep the best weights, perhaps stop."""
+        row = self._measure()
+        self._judge(self.process.agree(row.get("validation_cost", row["batch_cost"])))
+        if self.process.leads:
+            self._log(row)
+        self.network.train()
+        return row
+
+    def _measure(self) -> Row:
+        """Return a row of the history: costs, the RMS error of each label, learning rate and time."""
         state = self.state
         self._settle_costs()
         # Costs of batches are summed over the members of an ensemble; a mean, as of the validation set, is logged.
         batch_cost = self.process.mean(state.cost_sum / max(state.cost_count, 1)) / self.settings.network.members
         row: Row = {"step": state.step, "batch_cost": batch_cost}
         state.cost_sum, state.cost_count = 0.0, 0
-        watched = self.watched
         if self.task.validation is not None:
-            cost, rms = evaluate(watched, self.task.validation, self.task.labels)
+            cost, rms = evaluate(self.watched, self.task.validation, self.task.labels)
             self._require_number(cost, "validation cost", state.step)
             row["validation_cost"] = cost
             row |= {f"rms_{label.name}": value for label, value in zip(self.task.labels, rms, strict=True)}
         row["learning_rate"] = self.learning_rate
         row["seconds"] = round(state.seconds, 3)
-        cost = self.process.agree(row.get("validation_cost", row["batch_cost"]))
+        return row
+
+    def _judge(self, cost: float) -> None:
+        """Keep the best weights; after looks without gain lower the learning rate, or stop."""
+        state = self.state
         if cost < state.best_cost:
             state.best_cost, state.best_step, state.looks_without_gain = cost, state.step, 0
             if self.process.leads:
-                self.directory.save_best(watched.state_dict(), state)
+                self.directory.save_best(self.watched.state_dict(), state)
         else:
             state.looks_without_gain += 1
             if self.stage.schedule == "plateau" and state.looks_without_gain % 5 == 0:
@@ -278,16 +301,16 @@ class Trainer:
         patience = self.settings.validation.patience
         if patience and state.looks_without_gain >= patience:
             state.stopped_early = True
-        if self.process.leads:
-            self.directory.append_history(row)
-            for advice in self.diagnosis.look(row, watched):
-                self._advise(advice)
-            state.advised = sorted(self.diagnosis.given)
-            if self.charts is not None:
-                with explained(self.directory.path / "tensorboard"):
-                    self.charts.add(row, self.network)
-        self.network.train()
-        return row
+
+    def _log(self, row: Row) -> None:
+        """Write a row of the history, charts, and what seems wrong."""
+        self.directory.append_history(row)
+        for advice in self.diagnosis.look(row, self.watched):
+            self._advise(advice)
+        self.state.advised = sorted(self.diagnosis.given)
+        if self.charts is not None:
+            with explained(self.directory.path / "tensorboard"):
+                self.charts.add(row, self.network)
 
     def _advise(self, advice: str) -> None:
         """Say what seems wrong, and keep it with the run."""
@@ -327,7 +350,7 @@ class Trainer:
         info = describe_run(self.settings.seed, self.task.labels, self.task.files, self.device)
         info["folder"] = str(self.settings.path.parent.resolve())
         info["params"] = self.settings.path.name
-        info["precision"] = str(self.precision).removeprefix("torch.")
+        info["precision"] = compute.name_of(self.precision)
         try:
             directory.write_text("params.toml", self.settings.text)
             directory.write_info(info)
@@ -413,7 +436,7 @@ class Trainer:
         self.say(
             f"{f'{members} x ' if members > 1 else ''}{self.settings.network.architecture}: {n:,} weights, "
             f"{4 * n / 1e6:.1f} MB exported, {memory / 1e6:.0f} MB while training; {self.process}, "
-            f"{str(self.precision).removeprefix('torch.')}; run {self.directory.path}"
+            f"{compute.name_of(self.precision)}; run {self.directory.path}"
         )
         if self.state.step:
             self.say(f"going on at step {self.state.step}")

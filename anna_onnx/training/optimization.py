@@ -12,8 +12,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from anna_onnx import config
 from anna_onnx.labels import Label
 from anna_onnx.training.covariance import cost_of_correlation, read_spread
+from anna_onnx.training.examples import Examples
 from anna_onnx.training.network import Network
-from anna_onnx.training.task import Examples
+
+RISE = 0.3  # share of the steps of a one-cycle stage in which the learning rate rises
 
 
 def cost_of(mean: Tensor, spread: Tensor | None, scaled: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -109,11 +111,11 @@ def rate_at(stage: config.Stage, step: int) -> float:
     return 1.0
 
 
-def _one_cycle(done: float, rise: float = 0.3) -> float:
+def _one_cycle(done: float) -> float:
     """Rise from 1/25 to 1, then fall to nearly nothing (Smith & Topin 2018, arXiv:1708.07120)."""
-    if done < rise:
-        return 1 / 25 + (1 - 1 / 25) * _cosine(1 - done / rise)
-    return _cosine((done - rise) / (1 - rise))
+    if done < RISE:
+        return 1 / 25 + (1 - 1 / 25) * _cosine(1 - done / RISE)
+    return _cosine((done - RISE) / (1 - RISE))
 
 
 def _cosine(done: float) -> float:

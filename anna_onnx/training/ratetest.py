@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from anna_onnx import config
@@ -84,7 +83,7 @@ class RateTest:
 
 
 def find_rate(
-    settings: config.Config, steps: int = 200, report: Progress = silent, say: Callable[[str], None] = print
+    settings: config.Config, steps: int = 200, progress: Progress = silent, say: Callable[[str], None] = print
 ) -> RateTest:
     """Train a throw-away network at rates from 1e-7 to 1, until its cost blows up.
 
@@ -93,7 +92,7 @@ def find_rate(
     settings : config.Config
         Of the first stage everything but the learning rate, its schedule, steps and the average of weights is used.
     steps : int
-    report, say
+    progress, say
         See `anna_onnx.training.loop.train`.
 
     Raises
@@ -114,7 +113,7 @@ def find_rate(
         for step in range(steps):
             batch = batches[step].to(process.device)
             optimizer.param_groups[0]["lr"] = float(rates[step])
-            with torch.autocast(process.device.type, chosen.precision, enabled=chosen.precision != torch.float32):
+            with compute.autocast(process.device, chosen.precision):
                 answer, spread = network(batch.flux)
                 cost = cost_of(answer, spread, batch.scaled, batch.weight)
             optimizer.zero_grad(set_to_none=True)
@@ -127,7 +126,7 @@ def find_rate(
             if not math.isfinite(smooth) or (costs and smooth > costs[0] + (BLOWN_UP - 1) * abs(costs[0])):
                 break
             costs.append(smooth)
-            report(step + 1, steps, f"learning rate {rates[step]:.1e} | cost {smooth:.4g}")
+            progress(step + 1, steps, f"learning rate {rates[step]:.1e} | cost {smooth:.4g}")
     if len(costs) < 3:
         raise TrainingError(
             "the cost is no number from the first steps on: look for wild flux values in the training set"
@@ -135,11 +134,12 @@ def find_rate(
     return RateTest(rates[: len(costs)], np.array(costs))
 
 
-def write_curve(curve: RateTest, stem: str = "find_lr") -> list[str]:
-    """Write the curve as CSV and as a plot into the current folder, and return what to say of it."""
-    curve.write(Path(f"{stem}.csv"))
-    curve.plot(Path(f"{stem}.png"))
+def suggest_rate(settings: config.Config, progress: Progress = silent, say: Callable[[str], None] = print) -> list[str]:
+    """Find a rate, write the curve as CSV and as a plot into the current folder, and return what to say of it."""
+    curve = find_rate(settings, progress=progress, say=say)
+    curve.write(Path("find_lr.csv"))
+    curve.plot(Path("find_lr.png"))
     return [
         f"the cost falls the steepest at a learning rate of {curve.suggested:.1e}",
-        f"{stem}.csv, {stem}.png written",
+        "find_lr.csv, find_lr.png written",
     ]

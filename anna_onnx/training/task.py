@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from anna_onnx import config
+from anna_onnx.arrays import IntArray
 from anna_onnx.errors import TrainingError
 from anna_onnx.labels import Label, are_same_unit, canonical, unit_of
 from anna_onnx.legacy import open_training_set
@@ -24,7 +26,6 @@ from anna_onnx.training.batches import (
     VALIDATION,
     VALIDATION_STARS,
     WILD,
-    Drawn,
     FileSource,
     GridStream,
     Source,
@@ -33,32 +34,11 @@ from anna_onnx.training.batches import (
     pick_labels,
     split_by_star,
 )
+from anna_onnx.training.examples import Examples, augmented_once, make_examples
 from anna_onnx.training.gridsource import GridSource
 from anna_onnx.trainingset import TrainingSet
 
 PROBE = 1000  # training spectra looked at
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Spectra as the network sees them, with their labels: a validation, test or calibration set.
-
-    Attributes
-    ----------
-    flux : Tensor of float32, shape (n, n_pixel)
-    scaled : Tensor of float32, shape (n, n_label)
-    snr : Tensor of float32, shape (n,)
-        Infinite where no noise was added.
-    id : array, shape (n,)
-    """
-
-    flux: Tensor
-    scaled: Tensor
-    snr: Tensor
-    id: np.ndarray[tuple[int], np.dtype[np.generic]]
-
-    def __len__(self) -> int:
-        return len(self.scaled)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +126,7 @@ def _task_from_files(settings: config.Config, device: torch.device) -> Task:
         files["validation"] = settings.resolve(data.validation)
         validation = _validation_from_file(settings, grid, labels, augmentation)
     elif len(held_out):
-        chosen = augmentation if settings.validation.augment else None
-        column = data.radial_velocity_column
+        chosen, column = _validating(settings, augmentation), data.radial_velocity_column
         validation = make_examples(sets, held_out, labels, chosen, settings.seed, velocity_column=column)
     return Task(labels, grid, source, augmentation, validation, files)
 
@@ -164,8 +143,8 @@ def _task_from_grid(settings: config.Config, device: torch.device) -> Task:
         validation = _validation_from_file(settings, grid, labels, augmentation)
     elif data.validation_size:
         drawn = GridStream(stars, labels, settings.seed, VALIDATION_STARS).draw(0, data.validation_size)
-        chosen = augmentation if settings.validation.augment else None
-        validation = _examples(drawn, np.arange(data.validation_size), chosen, settings.seed, VALIDATION)
+        ids, chosen = np.arange(data.validation_size), _validating(settings, augmentation)
+        validation = augmented_once(drawn, ids, chosen, settings.seed, VALIDATION)
     training = GridStream(stars, labels, settings.seed, beyond=_open_beyond(settings, device), share=data.beyond)
     return Task(labels, grid, training, augmentation, validation, files)
 
@@ -265,14 +244,16 @@ def _validation_from_file(
     if settings.validation.augment:
         _require_sigma(validating, settings)
     rows = evenly(len(validating), settings.data.validation_size or len(validating))
-    chosen = augmentation if settings.validation.augment else None
-    column = settings.data.radial_velocity_column
+    chosen, column = _validating(settings, augmentation), settings.data.radial_velocity_column
     return make_examples([validating], rows, labels, chosen, settings.seed, velocity_column=column)
 
 
-def _split(
-    settings: config.Config, sets: Sequence[TrainingSet]
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int], np.dtype[np.int64]]]:
+def _validating(settings: config.Config, augmentation: Augmentation) -> Augmentation | None:
+    """Return the augmentation of the validation spectra, None where they stay as they are."""
+    return augmentation if settings.validation.augment else None
+
+
+def _split(settings: config.Config, sets: Sequence[TrainingSet]) -> tuple[IntArray, IntArray]:
     """Return the rows, counted through all sets, that train, and those that are split off to validate."""
     stars = np.concatenate([part.id.astype(str) for part in sets])
     wanted = 0 if settings.data.validation else settings.data.validation_size
@@ -292,7 +273,7 @@ def held_out_set(settings: config.Config) -> TrainingSet | None:
     starts = np.cumsum([0, *(len(part) for part in sets)])
     picked = [rows[(rows >= a) & (rows < b)] - a for a, b in pairwise(starts)]
 
-    def join(columns: Sequence[np.ndarray[Any, Any] | None]) -> Any:
+    def join(columns: Sequence[NDArray[Any] | None]) -> Any:
         """Return the picked rows of a column of every set, nothing where a set lacks it."""
         present = [column for column in columns if column is not None]
         if len(present) < len(sets):
@@ -306,7 +287,7 @@ def held_out_set(settings: config.Config) -> TrainingSet | None:
     )
 
 
-def _unmasked(spectra: TrainingSet) -> np.ndarray[Any, Any]:
+def _unmasked(spectra: TrainingSet) -> NDArray[np.uint8]:
     """Return a mask without any marked pixel, which takes no memory."""
     return np.broadcast_to(np.uint8(0), spectra.flux.shape)
 
@@ -369,50 +350,6 @@ def _unit_of(settings: config.Labels, i: int, name: str, stated: str, path: Path
         return asked
     usual = unit_of(name)
     return usual if not stated or (usual and are_same_unit(usual, stated)) else stated
-
-
-def make_examples(
-    sets: Sequence[TrainingSet],
-    rows: np.ndarray[tuple[int], np.dtype[np.int64]],
-    labels: Sequence[Label],
-    augmentation: Augmentation | None,
-    seed: int,
-    stream: int = VALIDATION,
-    velocity_column: str | None = None,
-) -> Examples:
-    """Return some spectra of training sets, augmented once, from the seed.
-
-    Their radial velocities are those of `velocity_column` where all sets have it, else of rv.
-    """
-    if any(part.radial_velocity(velocity_column) is None for part in sets):
-        velocity_column = None
-    source = FileSource(sets, rows, labels, seed, memory=float("inf"), velocity_column=velocity_column)
-    drawn = source.take(torch.arange(len(rows)))
-    return _examples(drawn, np.concatenate([part.id for part in sets])[rows], augmentation, seed, stream)
-
-
-def _examples(
-    drawn: Drawn,
-    ids: np.ndarray[tuple[int], np.dtype[np.generic]],
-    augmentation: Augmentation | None,
-    seed: int,
-    stream: int,
-) -> Examples:
-    if augmentation is None:
-        flux, sigma = drawn.flux, drawn.sigma
-        snr = torch.full((len(flux),), float("inf")) if sigma is None else _snr_of(flux, sigma)
-        return Examples(flux, drawn.scaled, snr, ids)
-    device = augmentation.device
-    parts, levels = [], []
-    for i, chunk in enumerate(drawn.split(1000)):
-        result = chunk.to(device).augmented(augmentation, generator(device, seed, stream, i))
-        parts.append(result.flux)
-        levels.append(result.snr)
-    return Examples(torch.cat(parts), drawn.scaled.to(device), torch.cat(levels), ids)
-
-
-def _snr_of(flux: Tensor, sigma: Tensor) -> Tensor:
-    return (flux / sigma).nanmedian(dim=1).values
 
 
 def _open(path: Path, settings: config.Config) -> TrainingSet:

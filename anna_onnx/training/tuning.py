@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Table = dict[str, Any]
 WAIT = 60  # seconds for other workers to be done with the file of the study
 SQLITE = b"SQLite format 3\0"  # how its files begin
-MOST_FAILURES = 3  # trials running that may fail: more are a fault of the parameters
+MOST_FAILURES = 3  # trials in a row: then it is a fault of the parameters
 ALIVE = 60  # seconds between signs of life; a trial without them was killed, and is left out
 
 
@@ -57,14 +57,14 @@ class Found:
     path: Path
 
 
-def tune(settings: config.Config, report: Progress = silent, say: Callable[[str], None] = print) -> Found:
+def tune(settings: config.Config, progress: Progress = silent, say: Callable[[str], None] = print) -> Found:
     """Search until the study has as many trials as `tune.trials`.
 
     Parameters
     ----------
     settings : config.Config
         With what to vary in `tune.space`.
-    report, say
+    progress, say
         See `anna_onnx.training.loop.train`.
 
     Returns
@@ -75,7 +75,7 @@ def tune(settings: config.Config, report: Progress = silent, say: Callable[[str]
     Raises
     ------
     TrainingError
-        If there is nothing to vary, no validation to judge by, no trial came to an end, or three running failed.
+        If there is nothing to vary, no validation to judge by, no trial came to an end, or three in a row failed.
     StoppedError
         At Ctrl-C or SIGTERM.
     MissingExtraError
@@ -99,7 +99,7 @@ def tune(settings: config.Config, report: Progress = silent, say: Callable[[str]
 
     def try_one(trial: optuna.Trial) -> float:
         try:
-            return run_trial(trial, settings, space, report, say)
+            return run_trial(trial, settings, space, progress, say)
         except (TrainingError, ConfigError) as error:
             say(f"trial {trial.number}: failed, {error}")
             failures.append(str(error))
@@ -109,7 +109,7 @@ def tune(settings: config.Config, report: Progress = silent, say: Callable[[str]
         if trial.state in ended:
             failures.clear()
         elif len(failures) == MOST_FAILURES:
-            raise TrainingError(f"{settings.path}: {MOST_FAILURES} trials running failed, the last: {failures[-1]}")
+            raise TrainingError(f"{settings.path}: {MOST_FAILURES} trials in a row failed, the last: {failures[-1]}")
 
     if len(study.get_trials(states=ended)) < settings.tune.trials:
         enough = optuna.study.MaxTrialsCallback(settings.tune.trials, states=ended)
@@ -179,7 +179,7 @@ def run_trial(
     trial: optuna.Trial,
     settings: config.Config,
     space: Mapping[str, Any],
-    report: Progress,
+    progress: Progress,
     say: Callable[[str], None],
 ) -> float:
     """Train with the values that a trial suggests, and return the least validation cost."""
@@ -195,14 +195,14 @@ def run_trial(
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    def report_trial(done: int, total: int, note: str = "") -> None:
-        report(done, total, f"trial {trial.number} | {note}")
+    def note_trial(done: int, total: int, note: str = "") -> None:
+        progress(done, total, f"trial {trial.number} | {note}")
 
     # Its run is one of the trial, not one that 'anna train --resume' would find for the parameter file.
     path = settings.path.with_name(f"{settings.path.stem}.trial-{trial.number}.toml")
     tried = dataclasses.replace(with_values(settings, values), path=path)
     try:
-        directory = train(tried, report=report_trial, say=lambda text: None, look=look)
+        directory = train(tried, progress=note_trial, say=lambda text: None, look=look)
     except StoppedError:
         raise StoppedError(
             f"stopped in trial {trial.number}; to go on start 'anna tune {settings.path}' again"

@@ -11,8 +11,10 @@ from anna_onnx.errors import TrainingError
 from anna_onnx.labels import Label
 from anna_onnx.legacy import open_training_set
 from anna_onnx.spectrum import Spectrum
-from anna_onnx.training import emulation, export
+from anna_onnx.training import emulation, frozen
 from anna_onnx.training.batches import FileSource
+from anna_onnx.training.calibration_set import calibration_examples, calibration_set, mixed
+from anna_onnx.training.export import describe_preparation, export
 from anna_onnx.training.familiarity import clean_spectra
 from anna_onnx.training.loop import train
 from anna_onnx.training.task import held_out_set, load_augmentation, prepare_task
@@ -23,10 +25,10 @@ CPU = torch.device("cpu")
 
 def described(settings):
     """Return the preparation that a run with these parameters leads to."""
-    spectra, _ = export.calibration_set(settings)
+    spectra, _ = calibration_set(settings)
     augmentation = load_augmentation(settings, spectra.grid, CPU)
-    examples = export.draw_examples(settings, spectra, np.arange(len(spectra)), LABELS, augmentation)
-    return export.describe_preparation(settings, spectra, augmentation, examples)
+    examples = calibration_examples(settings, spectra, LABELS)
+    return describe_preparation(settings, spectra, augmentation, examples)
 
 
 def test_a_region_that_training_never_had_does_not_count_in_what_is_inferred(toy, monkeypatch):
@@ -39,7 +41,7 @@ def test_a_region_that_training_never_had_does_not_count_in_what_is_inferred(toy
     toy.write("valid.h5", labels=labels, flux=np.array(truth.flux), mask=chips)
     bad = {"mask": [[5004.0, 5004.5]], "bad_columns": [40]}
     run = train(toy(stage={"steps": 2}, augmentation=bad), say=lambda text: None)
-    bundle = export.export(run, toy.folder / "model.onnx", say=lambda text: None)
+    bundle = export(run, toy.folder / "model.onnx", say=lambda text: None)
     assert bundle.sidecar.preparation.unseen == ((20, 23), (40, 40))
     wild = np.array(truth.flux[:5], dtype=float)
     wild[:, 20:24], wild[:, 40] = 0.3, 5.0
@@ -56,18 +58,18 @@ def test_a_region_that_training_never_had_does_not_count_in_what_is_inferred(toy
 
 def test_spectra_that_were_split_off_come_before_the_test_set(toy):
     data = {"train": "train.h5", "test": "valid.h5"}
-    assert export.calibration_set(toy(data=data))[1] == "test set"
-    assert export.calibration_set(toy(data={**data, "validation_size": 40}))[1].startswith("spectra split off")
+    assert calibration_set(toy(data=data))[1] == "test set"
+    assert calibration_set(toy(data={**data, "validation_size": 40}))[1].startswith("spectra split off")
 
 
 def test_of_a_sorted_set_with_several_spectra_a_star_both_halves_have_stars_of_every_kind(toy, toy_labels):
     labels = np.repeat(np.sort(toy_labels(200), axis=0), 3, axis=0)
     path = toy.write("sorted.h5", labels=labels, ids=np.repeat(np.arange(200), 3))
-    mixed = export.mixed(open_training_set(path), 300, seed=1)
-    halves = np.split(mixed.labels[:, 0], 2)
+    stars = mixed(open_training_set(path), 300, seed=1)
+    halves = np.split(stars.labels[:, 0], 2)
     assert [half.mean() for half in halves] == pytest.approx([labels[:, 0].mean()] * 2, abs=250)
-    assert len(np.unique(mixed.id)) == 100
-    assert np.array_equal(mixed.labels[:, 0], labels[(3 * mixed.id).astype(int), 0])
+    assert len(np.unique(stars.id)) == 100
+    assert np.array_equal(stars.labels[:, 0], labels[(3 * stars.id).astype(int), 0])
     at_rest = FileSource([open_training_set(path)], np.arange(600), LABELS, 1).at_rest(50)
     assert at_rest.std(dim=0).max() > 0.1
 
@@ -87,7 +89,7 @@ def test_masks_come_along_when_only_some_sets_have_them(toy):
     settings = toy(data={"train": ["masked.h5", "train.h5"], "validation_size": 100})
     held_out = held_out_set(settings)
     assert 20 < held_out.mask[:, 5].sum() < 80
-    spectra, _ = export.calibration_set(settings)
+    spectra, _ = calibration_set(settings)
     clean = clean_spectra(settings, spectra)["sharp"](None)
     assert np.isnan(clean[:, 5]).mean() == pytest.approx(held_out.mask[:, 5].mean(), abs=0.02)
 
@@ -143,11 +145,12 @@ def test_spectra_without_an_instrument_have_no_resolving_power(toy):
 
 def test_a_network_that_answers_with_nan_is_not_written(monkeypatch):
     answer = np.full((1, 2), np.nan, dtype=np.float32)
-    monkeypatch.setattr(export, "Session", lambda bundle: SimpleNamespace(run_whole=lambda flux: [answer, answer]))
+    monkeypatch.setattr(frozen, "Session", lambda bundle: SimpleNamespace(run_whole=lambda flux: [answer, answer]))
 
-    def frozen(flux):
+    def network(flux):
         return torch.ones(len(flux), 2), torch.ones(len(flux), 2)
 
-    frozen.output_names = ["labels", "sigma"]
+    network.output_names = ["labels", "sigma"]
+    bundle = SimpleNamespace(sidecar=SimpleNamespace(labels=LABELS))
     with pytest.raises(TrainingError, match="differs from torch by nan"):
-        export.require_parity(frozen, None, SimpleNamespace(flux=torch.ones(100, 10)), LABELS)
+        frozen.require_parity(network, bundle, SimpleNamespace(flux=torch.ones(100, 10)))

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from anna_onnx import config
 from anna_onnx.errors import AnnaError, TrainingError
 from anna_onnx.training.checkpoint import RunDirectory, State, hash_file
-from anna_onnx.training.loop import Trainer, find_run, train
+from anna_onnx.training.loop import Trainer, choose_run, train
 from anna_onnx.training.process import Process
 from anna_onnx.training.task import prepare_task
 
@@ -179,7 +179,7 @@ def test_after_kill_9_a_run_goes_on_to_the_same_weights(toy):
     wait_for(lambda: runs_of(settings), process)
     process.kill()
     process.communicate()
-    broken = find_run(str(settings.path), None)
+    _, broken = choose_run(str(settings.path), resume=True)
     state = broken.load_checkpoint()[1]
     assert 0 < state.step < 3000
     steps = [row["step"] for row in broken.read_history()]
@@ -201,7 +201,7 @@ def test_an_interrupted_run_saves_and_says_how_to_go_on(toy, number):
     wait_for(lambda: runs_of(settings), process)
     os.kill(process.pid, number)
     _, said = process.communicate(timeout=60)
-    directory = find_run(str(settings.path), None)
+    _, directory = choose_run(str(settings.path), resume=True)
     step = directory.load_checkpoint()[1].step
     assert process.returncode == 1
     assert f"stopped at step {step} of 100000" in said
@@ -377,13 +377,13 @@ def test_each_parameter_file_has_runs_of_its_own(toy):
     other = toy.folder / "other.toml"
     other.write_text(settings.path.read_text())
     with pytest.raises(TrainingError, match=r"no run in it; start one with 'anna train .*other\.toml'"):
-        find_run(str(other), None)
+        choose_run(str(other), resume=True)
     first = run(settings)
     with pytest.raises(TrainingError, match=r"no run of .*other\.toml in it; name the one to go on with"):
-        find_run(str(other), None)
+        choose_run(str(other), resume=True)
     second = run(config.load(other))
-    assert find_run(str(settings.path), None).path == first.path
-    assert find_run(str(other), None).path == second.path
+    found = [choose_run(str(path), resume=True)[1].path for path in (settings.path, other)]
+    assert found == [first.path, second.path]
 
 
 def test_a_run_that_does_not_say_which_file_began_it_may_be_of_any_in_its_folder(toy):

@@ -17,7 +17,7 @@ from anna_onnx import config
 from anna_onnx.errors import ConfigError
 from anna_onnx.training.covariance import OWN, correlation_of, count_pairs, mixture_correlation
 from anna_onnx.training.evaluation import joint_coverage
-from anna_onnx.training.export import load_network
+from anna_onnx.training.frozen import load_network
 from anna_onnx.training.loop import train
 from anna_onnx.training.network import Network
 from anna_onnx.training.optimization import cost_of
@@ -243,7 +243,7 @@ def test_a_run_finds_how_the_errors_of_labels_correlate_though_some_are_missing(
         network={"uncertainty": True, "covariance": True},
         stage={"steps": 500, "batch_size": 50, "learning_rate": 2e-2},
     )
-    network = load_network(train(task, say=lambda text: None), task)
+    network = load_network(train(task, say=lambda text: None))
     flux = torch.as_tensor(toy_flux(toy_labels(100, seed=5)), dtype=torch.float32)
     _, sigma, correlation = (part.detach() for part in network.combine_all(flux))
     assert float(sigma.median()) == pytest.approx(0.2, rel=0.25)

@@ -16,11 +16,13 @@ torch = pytest.importorskip("torch")
 
 from anna_onnx import config
 from anna_onnx.errors import ConfigError, TrainingError
+from anna_onnx.labels import scale
 from anna_onnx.medium import C_KMS
-from anna_onnx.training import batches, task
+from anna_onnx.training import batches
+from anna_onnx.training.examples import make_examples
 from anna_onnx.training.loop import build_network, train
 from anna_onnx.training.optimization import cost_of, evaluate, rate_at, stage_of
-from anna_onnx.training.task import make_examples, prepare_task, training_set_from_grid
+from anna_onnx.training.task import prepare_task, training_set_from_grid
 
 CPU = torch.device("cpu")
 ONLY_TRAIN = {"train": "train.h5"}
@@ -311,7 +313,7 @@ def test_a_run_that_diverges_is_stopped_with_advice(toy):
 
 def test_a_validation_cost_that_is_no_number_ends_the_run(toy, monkeypatch):
     monkeypatch.setattr("anna_onnx.training.loop.evaluate", lambda *_: (np.inf, [1.0, 1.0]))
-    with pytest.raises(TrainingError, match="the validation cost is no number any more at step 10"):
+    with pytest.raises(TrainingError, match="the validation cost is no longer a number at step 10"):
         run(toy())
 
 
@@ -462,20 +464,16 @@ def test_a_training_set_drawn_from_the_grid_has_the_labels_of_the_run(toy):
     assert 4000 < drawn.labels[:, 1].mean() < 7500
 
 
-def test_stars_and_their_noise_have_random_numbers_of_their_own(toy, monkeypatch):
-    used, generator = [], batches.generator
-
-    def remember(device, *stream):
-        used.append(np.trim_zeros(stream, "b"))  # as numpy's SeedSequence reads it
-        return generator(device, *stream)
-
-    for module in (batches, task):
-        monkeypatch.setattr(module, "generator", remember)
+def test_stars_and_their_noise_have_random_numbers_of_their_own(toy):
     settings = toy(data=GRID_DATA | {"validation_size": 20})
-    whole = prepare_task(settings, CPU)
-    drawn = training_set_from_grid(settings, 20)
-    make_examples([drawn], np.arange(20), whole.labels, whole.augmentation, settings.seed, batches.CALIBRATION)
-    assert len(used) == len(set(used)) == 5
+    task, drawn = prepare_task(settings, CPU), training_set_from_grid(settings, 20)
+    stars = [task.source.draw(0, 20).scaled, task.validation.scaled, scale(drawn.labels, task.labels)]
+    assert len(np.unique(np.concatenate(stars).round(6), axis=0)) == 60
+    one, other = (
+        make_examples([drawn], np.arange(20), task.labels, task.augmentation, settings.seed, stream).flux
+        for stream in (batches.VALIDATION, batches.CALIBRATION)
+    )
+    assert float((one == other).float().mean()) < 0.01
 
 
 def test_the_axes_of_a_grid_may_be_named_as_one_likes(toy):

@@ -55,6 +55,7 @@ def test_the_command_writes_curve_and_plot(toy, monkeypatch):
     result = CliRunner().invoke(main, ["train", str(toy().path), "--find-lr"])
     assert result.exit_code == 0, result.output
     assert "the cost falls the steepest at a learning rate of" in result.output
+    assert [line[:9] for line in result.stdout.splitlines()] == ["the cost ", "find_lr.c"]
     assert (toy.folder / "find_lr.png").read_bytes()[1:4] == b"PNG"
     assert (toy.folder / "find_lr.csv").read_text().splitlines()[0] == "learning_rate,cost"
     assert not (toy.folder / "runs").exists()

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from anna_onnx import config
 from anna_onnx.errors import ConfigError, StoppedError, TrainingError
-from anna_onnx.training.loop import find_run
+from anna_onnx.training.loop import choose_run
 from anna_onnx.training.tuning import open_study, suggest, tune, with_values
 from anna_onnx_cli.anna import main
 
@@ -70,7 +70,7 @@ def test_ctrl_c_ends_the_search_and_not_just_its_trial(toy):
 def test_a_search_whose_trials_all_fail_gives_up_and_says_why(toy):
     said = []
     settings = study_of(toy, labels={"names": ["teff", "mass"]})
-    with pytest.raises(TrainingError, match=r"3 trials running failed, the last: .*no label mass"):
+    with pytest.raises(TrainingError, match=r"3 trials in a row failed, the last: .*no label mass"):
         tune(settings, say=said.append)
     assert [line.split(",")[0] for line in said] == [f"trial {i}: failed" for i in range(3)]
 
@@ -79,7 +79,7 @@ def test_the_runs_of_trials_are_none_that_resume_goes_on_with(toy):
     settings = study_of(toy, trials=1)
     tune(settings, say=lambda text: None)
     with pytest.raises(TrainingError, match=r"no run of .*params\.toml in it"):
-        find_run(str(settings.path), None)
+        choose_run(str(settings.path), resume=True)
 
 
 def test_two_workers_share_a_study(toy):
