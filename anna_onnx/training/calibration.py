@@ -16,14 +16,17 @@ STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 2000, 1024, 5e-3, 0.01
 MANY_STARS = 6000
 """Stars from which more than a linear adjustment is learnt."""
 LEAST_KNOWN = 300
-LEAST_IN_FOLD = 2
+MOST_BINS, LEAST_IN_BIN = 10, 400
+"""Bins of S/N, and spectra in each."""
+MAX_ORDER, N_FOLD, LEAST_IN_FOLD = 4, 5, 2
+"""Of the polynomials that trends may be, and of the cross-validation that chooses one."""
 FARTHEST = 3.0
 """Standard deviations of a feature."""
 LARGEST_LOG_FACTOR = 2.3
 TINY = 1e-6
 
 
-def fit_calibration(error: FloatArray, sigma: FloatArray, snr: FloatArray, per_bin: int = 400) -> Calibration:
+def fit_calibration(error: FloatArray, sigma: FloatArray, snr: FloatArray) -> Calibration:
     """Return the factors on sigma with which intervals hold what they promise.
 
     Parameters
@@ -34,12 +37,10 @@ def fit_calibration(error: FloatArray, sigma: FloatArray, snr: FloatArray, per_b
         The network's.
     snr : array, shape (n,)
         As inference measures it; spectra of which it is not known (NaN) do not count.
-    per_bin : int
-        Spectra in a bin of S/N at least; at most ten bins.
     """
     known = ~np.isnan(snr)
     error, sigma, snr = error[known], sigma[known], snr[known]
-    bins = _bins(snr, int(np.clip(len(error) // per_bin, 1, 10)))
+    bins = _bins(snr, int(np.clip(len(error) // LEAST_IN_BIN, 1, MOST_BINS)))
     ratio = np.abs(error) / sigma
     factors = np.stack([conformal_quantiles(ratio[rows]) for rows in bins])
     middle = np.array([np.median(snr[rows]) for rows in bins])
@@ -140,40 +141,38 @@ def fit_adjustment(features: Tensor, error: Tensor, n_star: int, seed: int) -> A
     return result.eval().requires_grad_(False)
 
 
-def fit_trends(inferred: FloatArray, true: FloatArray, max_order: int = 4, n_fold: int = 5) -> Trends:
+def fit_trends(inferred: FloatArray, true: FloatArray) -> Trends:
     """Fit true = f(inferred) of each label with the polynomial that cross-validation likes best.
 
     Parameters
     ----------
     inferred, true : arrays, shape (n, n_label)
         Scaled to 0-1, NaN where not known.
-    max_order : int
-    n_fold : int
 
     Returns
     -------
     Trends
         A straight f(x) = x for a label whose trends no polynomial improves, or of which too few are known.
     """
-    coefficients = np.zeros((inferred.shape[1], max_order + 1))
+    coefficients = np.zeros((inferred.shape[1], MAX_ORDER + 1))
     for i in range(inferred.shape[1]):
         known = np.isfinite(true[:, i]) & np.isfinite(inferred[:, i])
         x, y = inferred[known, i], true[known, i]
-        order = _best_order(x, y, max_order, n_fold)
+        order = _best_order(x, y)
         coefficients[i, : max(order, 1) + 1] = [0, 1] if order < 0 else _polyfit(x, y, order)
     return Trends(coefficients)
 
 
-def _best_order(x: FloatArray, y: FloatArray, max_order: int, n_fold: int) -> int:
+def _best_order(x: FloatArray, y: FloatArray) -> int:
     """Return the order with the least cross-validated error, -1 for none at all, as of too few stars."""
-    if x.size < LEAST_IN_FOLD * n_fold:
+    if x.size < LEAST_IN_FOLD * N_FOLD:
         return -1
-    fold = np.arange(x.size) % n_fold
+    fold = np.arange(x.size) % N_FOLD
     errors = [float(np.mean((y - x) ** 2))]
-    for order in range(1, max_order + 1):
+    for order in range(1, MAX_ORDER + 1):
         left_out = [
             y[fold == k] - np.polynomial.polynomial.polyval(x[fold == k], _polyfit(x[fold != k], y[fold != k], order))
-            for k in range(n_fold)
+            for k in range(N_FOLD)
         ]
         errors.append(float(np.mean(np.concatenate(left_out) ** 2)))
     best = int(np.argmin(errors))

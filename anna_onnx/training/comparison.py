@@ -25,6 +25,7 @@ from torch.nn import functional
 from anna_onnx.fit import COLUMNS, Fit
 from anna_onnx.medium import C_KMS
 from anna_onnx.resampling import Grid
+from anna_onnx.training.network import unit_templates
 
 TEST_COMPONENTS = 16
 """Of the emulated spectra, those of most variance, in which a misfit is looked for."""
@@ -118,10 +119,7 @@ class Comparison(nn.Module):
         # From rest to each velocity.
         lines = (emulator.mean - emulator.mean.mean()).expand(len(velocity), -1)
         moved, _ = self._shift(lines, -self.velocity)
-        templates = torch.where(moved.isnan(), 0.0, moved)
-        templates = templates - templates.mean(dim=1, keepdim=True)
-        templates = templates / templates.norm(dim=1, keepdim=True).clamp(min=TINY)
-        self.register_buffer("templates", templates.T.contiguous())
+        self.register_buffer("templates", unit_templates(torch.where(moved.isnan(), 0.0, moved)).T.contiguous())
 
     def _prepare_directions(self) -> None:
         """Express what is allowed for in the components, turned so that the continuum has a few of its own."""

@@ -240,14 +240,14 @@ class StarnetTrunk(nn.Sequential):
 class AlignedTrunk(nn.Module):
     """Find the radial velocity, bring the spectrum to rest, and look at it there with dense layers.
 
-    Dense layers cost a small part of the convolutions that find lines wherever they are, but
-    needs each line at its place. So templates at many velocities, the mean training spectrum
+    Dense layers cost a small part of what convolutions cost that find lines anywhere, but
+    need each line at its place. So templates at many velocities, the mean training spectrum
     to begin with, score the spectrum; the velocity is their mean weighted by the
     softmax of the scores; cubic interpolation shifts the spectrum by it, differentiably, so that
     the templates are trained with the rest. Residual blocks follow (He et al. 2016, arXiv:1603.05027).
 
-    Missing pixels have no lines (0) for the templates. For the dense layers they have those that the others let
-    expect, or mean ones, and the layers learn from the share of missing pixels in each stretch of some pixels.
+    Missing pixels have no lines (0) for the templates. For the dense layers they have those predicted from the
+    others, or mean ones, and the layers learn from the share of missing pixels in each stretch of some pixels.
     """
 
     velocity: Tensor
@@ -294,9 +294,8 @@ class AlignedTrunk(nn.Module):
         lines = (self.mean - self.mean.mean()).expand(len(self.velocity), -1)
         missing = torch.zeros_like(lines)
         # Shifted the other way: from rest to each velocity.
-        templates, _ = self._shift(lines, missing, -self.velocity)
-        templates = templates - templates.mean(dim=1, keepdim=True)
-        templates = templates / templates.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        moved, _ = self._shift(lines, missing, -self.velocity)
+        templates = unit_templates(moved)
         middle = len(templates) // 2
         drop = (lines[0] @ (templates[middle] - templates[middle - 1])).abs()
         self.score.weight.copy_(templates * (SCORE_DROP / drop.clamp(min=1e-3)))
@@ -337,8 +336,15 @@ class AlignedTrunk(nn.Module):
         return shifted, lost[0] + t * (lost[1] - lost[0])
 
 
+def unit_templates(spectra: Tensor) -> Tensor:
+    """Return templates for spectra of any level: around 0 and of length 1, shape (n, n_pixel)."""
+    around = spectra - spectra.mean(dim=1, keepdim=True)
+    templates: Tensor = around / around.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return templates
+
+
 class Filling(nn.Module):
-    """What the pixels that are there let expect of all.
+    """Predict all pixels from the valid ones.
 
     The amounts of principal components, normally distributed, that fit the pixels best, by conjugate gradients
     (Hestenes & Stiefel 1952). The components are turned such that without missing pixels no round is needed.
