@@ -102,9 +102,15 @@ def test_a_label_whose_truth_is_rarely_known_keeps_its_errors_and_unknown_truths
 
 
 def test_what_errors_may_depend_on_is_labels_sigma_and_how_well_they_fit():
-    mean, sigma = torch.rand(4, 3), torch.rand(4, 3)
-    assert features_of(mean, sigma, None).shape == (4, 6)
-    assert features_of(mean, sigma, torch.zeros(4, len(COLUMNS))).isfinite().all()
+    mean, sigma = torch.rand(4, 3), torch.rand(4, 3) + 0.1
+    labels = torch.cat([mean, sigma.log()], dim=1)
+    assert torch.equal(features_of(mean, sigma, None), labels)
+    fit = torch.rand(4, len(COLUMNS)) + 0.1
+    noise, misfit, lines = (fit[:, COLUMNS.index(name)].log() for name in ("noise", "misfit", "lines"))
+    found = features_of(mean, sigma, fit)
+    assert torch.equal(found[:, :6], labels)
+    assert torch.equal(found[:, 6:], torch.stack([noise, misfit - noise, misfit - lines], dim=1))
+    assert features_of(mean, torch.zeros(4, 3), torch.zeros_like(fit)).isfinite().all()
 
 
 def test_a_label_that_is_hardly_known_has_no_trend_and_a_star_without_an_answer_does_not_count(random):
