@@ -45,6 +45,8 @@ export function readMultispec(path: string, hdu: Hdu, primary: Header): Reading[
     image.subarray((band * nLine + row) * nPixel, (band * nLine + row + 1) * nPixel);
   const facts = factsFrom(header, primary);
   const specs = attributes(header, 2);
+  if (!Array.from(specs.keys()).some((name) => /^spec\d+$/.test(name)))
+    throw new NoWavelengthError(`${where}: WAT2 has no dispersion of any aperture (spec1 and so on)`);
   const unit = unitOf(header);
   const { fluxBand, sigmaBand } = bandsOf(header, nBand);
   const pixel = physicalPixels(header, nPixel, where);
