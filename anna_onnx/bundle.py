@@ -222,6 +222,8 @@ def _split(content: Content, where: str) -> tuple[bytes, bytes | None]:
             raise BundleError(f"{where}: carries a sidecar of {len(value) / 1e6:.0f} MB, too large")
         return network, base64.b64decode(value, validate=True)
     except ValueError as error:
+        if bytes(content[:9]) == b"SIMPLE  =":
+            raise BundleError(f"{where}: a FITS file, needed a model: it stands before the spectra") from None
         raise BundleError(f"{where}: not a whole ONNX file ({error})") from error
 
 
@@ -259,13 +261,14 @@ def find_model(name: str | os.PathLike[str]) -> Path:
         If there is neither; the message lists the released models.
     """
     path = Path(name)
-    if path.exists() or path.suffix == ".onnx" or path.parent != Path():
+    if path.exists() or path.parent != Path():
         return path
     released = released_models()
-    if path.name not in released:
+    short = path.name.removesuffix(".onnx")
+    if short not in released:
         have = f"released models: {', '.join(released)}" if released else "and no models are released with this version"
         raise BundleError(f"{name}: no such file; {have}")
-    return released[path.name]
+    return released[short]
 
 
 def released_models() -> dict[str, Path]:

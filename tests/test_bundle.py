@@ -99,8 +99,23 @@ def test_a_network_without_any_sidecar_is_refused(tmp_path: Path) -> None:
 
 def test_released_models_are_listed_when_a_name_is_wrong() -> None:
     assert find_model("some/model.onnx") == Path("some/model.onnx")
-    with pytest.raises(BundleError, match="released"):
-        find_model("no-such-model")
+    for name in ("no-such-model", "no-such-model.onnx"):
+        with pytest.raises(BundleError, match="released models: fgk-"):
+            find_model(name)
+
+
+def test_a_released_model_goes_by_its_file_name_too_unless_there_is_such_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_model("fgk-6625-6825.onnx") == find_model("fgk-6625-6825")
+    (tmp_path / "fgk-6625-6825.onnx").touch()
+    assert find_model("fgk-6625-6825.onnx") == Path("fgk-6625-6825.onnx")
+
+
+def test_a_spectrum_in_the_place_of_the_model_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "star.fits").write_bytes(b"SIMPLE  =                    T".ljust(2880))
+    refused(tmp_path / "star.fits", "a FITS file, needed a model")
 
 
 # --- hostile files: each is refused within 2 s, with one line ---------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from anna_onnx.bundle import Bundle, released_models
 from anna_onnx.flags import Flag
@@ -15,6 +16,7 @@ from anna_onnx.sidecar import Sidecar
 from anna_onnx.spectrum import Spectrum
 from anna_onnx.synthesis import SpectralGrid, Synthesizer, continued, simulate
 from anna_onnx.trainingset import TrainingSet
+from anna_onnx_cli.anna import main
 
 MODELS = sorted(released_models())
 SNR = 200.0
@@ -141,3 +143,11 @@ def test_the_sun_comes_out_as_the_sun(shared):
     deviation = np.sqrt(np.mean((rows.values - [5772, 4.44, 0.0, 1.0, 1.8]) ** 2, axis=0))
     assert (deviation < [55, 0.20, 0.03, 0.35, 2.2]).all()
     assert not rows.flags.any()
+
+
+@pytest.mark.parametrize("options", [["--precision", "float16"], ["--notes", "notes.md"], ["-o", "other.onnx"]])
+def test_a_page_of_a_model_takes_no_options_of_an_export(tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.md").write_text("Mine.", encoding="utf-8")
+    result = CliRunner().invoke(main, ["export", "--web", "page.html", "--model", "fgk-6625-6825", *options])
+    assert (result.exit_code, [path.name for path in tmp_path.iterdir()]) == (2, ["notes.md"])

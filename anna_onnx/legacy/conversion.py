@@ -40,6 +40,8 @@ class Options:
         Text file or training set with the pixels of a frozen.model.
     test_stats : path-like, optional
         test_stats.out with the errors of a frozen.model.
+    force : bool
+        Replace a parameter file that is there, which somebody may have edited.
     """
 
     params: str | os.PathLike[str] | None = None
@@ -50,6 +52,7 @@ class Options:
     dummy: Literal["dummy", "rv"] = "dummy"
     wavelengths: str | os.PathLike[str] | None = None
     test_stats: str | os.PathLike[str] | None = None
+    force: bool = False
 
 
 def convert(
@@ -151,6 +154,8 @@ def _to_binary(old: Path, new: Path, options: Options, progress: Progress) -> tu
 def _from_parameters(old: Path, new: Path, options: Options, progress: Progress) -> tuple[str, ...]:
     from anna_onnx.legacy.translation import convert_parameters
 
+    if new.exists() and not options.force:
+        raise LegacyError(f"{new}: is there already; --force replaces it")
     return convert_parameters(old, new, options.labels, keep_names=options.keep_names)
 
 

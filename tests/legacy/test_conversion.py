@@ -82,3 +82,13 @@ def test_the_command_fails_in_one_line(binary, tmp_path):
     assert result.exit_code == 1
     assert result.output.startswith("Error: ")
     assert result.output.count("\n") == 1
+
+
+def test_a_parameter_file_that_may_have_been_edited_is_not_replaced_unasked(shared, tmp_path):
+    new = tmp_path / "params.toml"
+    new.write_text("# mine\n", encoding="utf-8")
+    command = ["convert", str(shared / "legacy" / "ANNA.param"), str(new)]
+    result = CliRunner().invoke(main, command)
+    assert (result.exit_code, new.read_text(encoding="utf-8")) == (1, "# mine\n")
+    assert "is there already; --force replaces it" in result.stderr
+    assert CliRunner().invoke(main, [*command, "--force"]).exit_code == 0
