@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anna_onnx.errors import GridError
+from anna_onnx.errors import GridError, ResultError
 from anna_onnx.medium import C_KMS, convert, doppler
 from anna_onnx.resampling import Grid
 from anna_onnx.synthesis import WAVELENGTH, SpectralGrid, Synthesizer, simulate, wavelength_grid
@@ -297,3 +297,9 @@ def test_wavelengths_come_from_numbers_or_a_file(shared):
     for text in ("6825:6625:0.2", "6625:6825:0", "6625:6825:nan", "6625:6825:1e-7", "6625:inf:1"):
         with pytest.raises(GridError, match=f"wavelengths '{text}': .*(step above zero|at most|infinity)"):
             wavelength_grid(text)
+
+
+def test_a_training_set_is_not_written_under_the_name_of_fits(tmp_path):
+    with pytest.raises(ResultError, match=r"stars.fits: a training set is written as .h5"):
+        simulate(None, tmp_path / "stars.fits", 2)
+    assert not list(tmp_path.iterdir())

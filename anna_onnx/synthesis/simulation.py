@@ -16,7 +16,7 @@ import numpy as np
 from anna_onnx._version import __version__
 from anna_onnx.arrays import Float32Array, FloatArray
 from anna_onnx.cores import processes_for, usable_cores
-from anna_onnx.errors import GridError, SpectrumError
+from anna_onnx.errors import GridError, ResultError, SpectrumError
 from anna_onnx.files import make_folder, replacing
 from anna_onnx.labels import nearest
 from anna_onnx.pieces import in_order
@@ -152,8 +152,10 @@ def simulate(
     GridError
         If the grid does not reach as far as the ranges, or `snr` or `seed` cannot be such.
     ResultError
-        If a file cannot be written.
+        If a file cannot be written, or `output` is not named as HDF5.
     """
+    if output is not None and Path(output).suffix.lower() not in (".h5", ".hdf5"):
+        raise ResultError(f"{output}: a training set is written as .h5; FITS files, one a spectrum, go into a folder")
     if snr is not None and not 0 < snr < np.inf:
         raise GridError(f"S/N {snr:g}: needed a number above zero")
     if not 0 <= seed < 2**63:
