@@ -41,6 +41,7 @@ _OTHER_AXIS = re.compile(
 )
 _UNIT = re.compile(r"\b(?:wav\w*|lambda)\W{0,3}(?:in\s+)?(angstroms?|[nu]m|nanomet\w+|microns?|[µμ]m)\b", re.I)
 _NUMBERED = re.compile(r"^\W*(?:col(?:umn)?\W?)?(\d{1,3})(?=\W)\s*+[:.)=-]?\s*+([a-z]\w*+)\s*+(?:[\[(]\s*(\w+))?", re.I)
+_DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
 _FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[+-]\d)")  # 1.5D-03
 _TYPES = {"double", "float", "real", "int", "integer", "long", "short", "char", "date", "string", ""}
 _MAGNITUDE = re.compile("(^|_)(ab|st|vega)?_?mag(nitude)?s?(_|$)")
@@ -64,6 +65,7 @@ class _Layout:
     n_column : int
     words : frozenset of int
         Columns, from 0, that hold words.
+    notes : tuple of str
     """
 
     head: list[str]
@@ -71,6 +73,7 @@ class _Layout:
     delimiter: str | None
     n_column: int
     words: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
 
 
 def read(path: str, data: Content, options: ReadOptions) -> Readings:
@@ -99,7 +102,7 @@ def read(path: str, data: Content, options: ReadOptions) -> Readings:
         return _libre_esprit(path, layout, numbers, options)
     cards = _cards(layout.head)
     columns, more = _columns(path, layout, numbers, options) if cards is None else _by_position(layout, numbers)
-    facts = (from_headers(cards) if cards else _comments(layout.head)).noted(*notes, *more)
+    facts = (from_headers(cards) if cards else _comments(layout.head)).noted(*layout.notes, *notes, *more)
     spectra = read_columns(columns, facts, path, None, options)
     if cards is None or "WAT0_001" not in cards or options.medium is not None:
         return spectra
@@ -124,8 +127,13 @@ def _decode(path: str, data: Content) -> str:
 
 
 def _find_numbers(path: str, lines: list[str]) -> _Layout:
-    """Find the first of the lines of numbers, with words among them if need be."""
-    if layout := _first_rows(lines, _shape) or _first_rows(lines, _shape_with_words):
+    """Find the first of the lines of numbers, with decimal commas or words among them if need be."""
+    if layout := _first_rows(lines, _shape):
+        return layout
+    if layout := _first_rows(lines, _shape_with_commas):
+        points = [_DECIMAL_COMMA.sub(".", line) for line in layout.body]
+        return replace(layout, body=points, notes=("commas in numbers taken as decimal points",))
+    if layout := _first_rows(lines, _shape_with_words):
         return layout
     if sum(_is_number(line.strip()) for line in lines[:1000]) > 1:
         raise NoWavelengthError(f"{path}: one column of numbers, needed wavelength and flux")
@@ -158,6 +166,12 @@ def _shape(line: str) -> tuple[str | None, int, frozenset[int]]:
         if len(fields) >= 2 and _is_number(fields[0]) and all(map(_is_cell, fields)):
             return delimiter, len(fields), frozenset()
     return None, 0, frozenset()
+
+
+def _shape_with_commas(line: str) -> tuple[str | None, int, frozenset[int]]:
+    """Return the same of a line of numbers with decimal commas, parted by blanks, tabs or semicolons."""
+    points = _DECIMAL_COMMA.sub(".", line)
+    return (None, 0, frozenset()) if points == line or "." in line or "," in points else _shape(points)
 
 
 def _shape_with_words(line: str) -> tuple[str | None, int, frozenset[int]]:

@@ -72,6 +72,20 @@ def test_columns_are_understood_with_and_without_a_header(read, text):
     np.testing.assert_allclose(star.sigma, ERROR)
 
 
+@pytest.mark.parametrize("separator", [";", "\t", "  ", " ; "])
+def test_commas_may_be_decimal_points(read, separator):
+    text = lines(WAVE, FLUX, ERROR, separator=separator).replace(".", ",")
+    for head in ("", separator.join(["lambda", "flux", "err\n"])):
+        (star,) = read(head + text)
+        np.testing.assert_array_equal([star.wavelength, star.flux, star.sigma], [WAVE, FLUX, ERROR])
+        assert "commas in numbers taken as decimal points" in star.notes
+
+
+def test_commas_between_whole_numbers_part_columns(read):
+    (star,) = read("\n".join(f"{wave},{100 + wave % 7}" for wave in range(5000, 5030)))
+    assert (star.wavelength[0], star.flux[0]) == (5000, 102)
+
+
 def test_two_columns_have_no_errors_and_an_unknown_medium(read):
     (star,) = read(lines(WAVE, FLUX))
     assert (star.sigma, star.medium, star.frame) == (None, "unknown", "unknown")

@@ -37,6 +37,7 @@ const OTHER_AXIS =
 const UNIT =
   /\b(?:wav\w*|lambda)[^\p{L}\p{N}_]{0,3}(?:in\s+)?(angstroms?|[nu]m|nanomet\w+|microns?|[µμ]m)(?![\p{L}\p{N}_])/iu;
 const NUMBERED = /^\W*(?:col(?:umn)?\W?)?(\d{1,3})(?=\W)\s*[:.)=-]?\s*([a-z]\w*)\s*(?:[[(]\s*(\w+))?/i;
+const DECIMAL_COMMA = /(?<=\d),(?=\d)/g;
 /** A double precision number of Fortran, 1.5D-03. */
 const FORTRAN = /(?<=[\d.])[dD](?=[+-]\d)/g;
 /** Of the best and worst spectra; normalised flux, S/N or a raw flux are farther from the flux than an error is. */
@@ -60,6 +61,7 @@ interface Layout {
   readonly nColumn: number;
   /** Columns, from 0, that hold words. */
   readonly words: ReadonlySet<number>;
+  readonly notes: readonly string[];
 }
 
 /** What the columns are, and what was assumed of them. */
@@ -87,7 +89,7 @@ function assembled(path: string, layout: Layout, numbers: Float64Array[], notes:
   if (layout.head[0]?.startsWith("***") && !layout.words.size) return [libreEsprit(layout, numbers, source)];
   const cards = cardsOf(layout.head);
   const { columns, notes: more } = cards ? byPosition(layout, numbers) : namedColumns(path, layout, numbers);
-  const stated = noted(cards ? factsFrom(cards) : fromComments(layout.head), ...notes, ...more);
+  const stated = noted(cards ? factsFrom(cards) : fromComments(layout.head), ...layout.notes, ...notes, ...more);
   const roles = withNumbers(understand(columns, path), path);
   const medium = mediumOf(roles.wavelength, columns);
   const facts = medium ? inMedium(stated, medium) : stated;
@@ -99,9 +101,10 @@ function assembled(path: string, layout: Layout, numbers: Float64Array[], notes:
   return [cards?.has("WAT0_001") ? { ...spectrum, ...irafMedium(spectrum, spectrum.wavelength) } : spectrum];
 }
 
-/** Find the first of the lines of numbers, with words among them if need be. */
+/** Find the first of the lines of numbers, with decimal commas or words among them if need be. */
 function findNumbers(path: string, lines: readonly string[]): Layout {
-  const found = firstRows(lines, shapeOf) ?? firstRows(lines, shapeWithWords);
+  const found =
+    firstRows(lines, shapeOf) ?? withPoints(firstRows(lines, shapeWithCommas)) ?? firstRows(lines, shapeWithWords);
   if (found !== null) return found;
   const first = lines.slice(0, 1000);
   if (first.filter((line) => isNumber(line.trim())).length > 1)
@@ -110,6 +113,12 @@ function findNumbers(path: string, lines: readonly string[]): Layout {
     throw new ReadError(`${path}: no two lines of as many numbers after one another, needed one a pixel`);
   const shown = (lines.find((line) => line.trim()) ?? "").slice(0, 60);
   throw new ReadError(`${path}: no columns of numbers found; the text begins with '${shown}'`);
+}
+
+function withPoints(layout: Layout | null): Layout | null {
+  if (layout === null) return null;
+  const body = layout.body.map((line) => line.replace(DECIMAL_COMMA, "."));
+  return { ...layout, body, notes: ["commas in numbers taken as decimal points"] };
 }
 
 /** How a line parts into columns, none if it holds no numbers. */
@@ -129,7 +138,8 @@ function firstRows(lines: readonly string[], shape: (line: string) => Shape): La
     if (nColumn < 2 || COMMENT.test(lines[at])) continue;
     if (previous?.at === at - 1 && previous.delimiter === delimiter && previous.nColumn === nColumn) {
       const body = lines.slice(at - 1).filter((line) => line.trim());
-      return { head: lines.slice(0, at - 1), body, delimiter, nColumn, words: new Set([...words, ...previous.words]) };
+      const ofWords = new Set([...words, ...previous.words]);
+      return { head: lines.slice(0, at - 1), body, delimiter, nColumn, words: ofWords, notes: [] };
     }
     previous = { at, delimiter, nColumn, words };
   }
@@ -145,6 +155,12 @@ function shapeOf(line: string): Shape {
       return { delimiter, nColumn: fields.length, words: [] };
   }
   return SHAPELESS;
+}
+
+/** Return the shape of a line of numbers with decimal commas, parted by blanks, tabs or semicolons. */
+function shapeWithCommas(line: string): Shape {
+  const points = line.replace(DECIMAL_COMMA, ".");
+  return points === line || line.includes(".") || points.includes(",") ? SHAPELESS : shapeOf(points);
 }
 
 /** Return the shape of a line of which two columns or more hold numbers. */
