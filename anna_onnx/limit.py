@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from anna_onnx.arrays import FloatArray
+from anna_onnx.arrays import BoolArray, FloatArray
 from anna_onnx.errors import GridError, MissingExtraError, ResultError
 from anna_onnx.files import replacing
 from anna_onnx.labels import difference_unit
@@ -30,6 +30,8 @@ PERCENTILES = (5, 16, 50, 84, 95)
 UNCONSTRAINED = 0.5
 """A bound above this part of what the range alone says means that the spectra hardly constrain the label."""
 
+N_NUISANCE = 2  # the radial velocity, and the level of the continuum
+
 _STEP = 0.003  # of numerical derivatives, in widths of a label's axis
 _RV_STEP = 0.1  # km/s
 _BLOCK = 200  # stars whose derivatives are held at once
@@ -40,6 +42,7 @@ def fisher_information(
     labels: FloatArray,
     rv: FloatArray,
     template: FloatArray | None = None,
+    known: BoolArray | None = None,
     progress: Progress = silent,
 ) -> FloatArray:
     """Return the Fisher matrices of spectra with a signal-to-noise ratio of 1.
@@ -57,6 +60,8 @@ def fisher_information(
         True radial velocity, km/s.
     template : array, shape (n_pixel,), optional
         S/N of each pixel relative to the continuum's of the star; 1 by default.
+    known : array of bool, shape (n, n_pixel), optional
+        The pixels that each star has; all by default.
     progress : Progress
 
     Returns
@@ -68,6 +73,8 @@ def fisher_information(
         signal = _derivatives(synthesizer, labels[rows], rv[rows])
         if template is not None:
             signal *= template
+        if known is not None:
+            signal *= known[rows, np.newaxis]
         matrices.append(signal @ signal.transpose(0, 2, 1))
         progress(rows.stop, len(labels))
     return np.concatenate(matrices)
@@ -274,7 +281,7 @@ def limits(
     rng = np.random.default_rng(seed)
     lowest, highest = np.array(list(complete.values())).T
     labels, velocity = rng.uniform(lowest, highest, (n, lowest.size)), rng.uniform(*rv, n)
-    matrices = fisher_information(synthesizer, labels, velocity, template, progress)
+    matrices = fisher_information(synthesizer, labels, velocity, template, progress=progress)
     spans = tuple(complete.values())
     return Limits(
         label_names=synthesizer.label_names,
@@ -294,6 +301,7 @@ def star_bounds(
     *,
     rv: ArrayLike = 0.0,
     template: FloatArray | None = None,
+    known: BoolArray | None = None,
     ranges: Mapping[str, Range] | None = None,
     fwhm: float | None = None,
     resolution: float | None = None,
@@ -321,6 +329,8 @@ def star_bounds(
         True radial velocity, km/s.
     template : array, shape (n_pixel,), optional
         S/N of each pixel relative to `snr`; 1 by default.
+    known : array of bool, shape (n, n_pixel), optional
+        The pixels that each star has; all by default.
     ranges : mapping of str to (float, float), optional
         Prior knowledge on labels; by default the whole axis, vsini 0-40 km/s.
     fwhm, resolution : float, optional
@@ -330,7 +340,7 @@ def star_bounds(
     Returns
     -------
     bounds : dict of str to array, shape (n,)
-        NaN for a star outside of the grid.
+        NaN for a star outside of the grid, and for one that has no more pixels than unknowns.
 
     Raises
     ------
@@ -344,21 +354,26 @@ def star_bounds(
     values = np.stack([np.asarray(labels[name], dtype=np.float64) for name in names], axis=1)
     complete = label_ranges(spectra, {})
     low, high = np.array([*list(complete.values())[:-1], (0.0, np.inf)]).T
-    inside = ((values >= low) & (values <= high)).all(axis=1)
-    if not inside.any():
-        raise GridError(f"{spectra.path.name}: none of the {len(values)} stars lies inside the grid")
-    velocity = np.broadcast_to(np.asarray(rv, dtype=np.float64), len(values))[inside]
+    chosen = ((values >= low) & (values <= high)).all(axis=1)
+    if known is not None:
+        chosen &= known.sum(axis=1) > len(names) + N_NUISANCE
+    if not chosen.any():
+        raise GridError(
+            f"{spectra.path.name}: none of the {len(values)} stars lies inside the grid with more pixels than unknowns"
+        )
+    velocity = np.broadcast_to(np.asarray(rv, dtype=np.float64), len(values))[chosen]
     synthesizer = Synthesizer.build(
         spectra,
         wavelength,
         fwhm=fwhm,
         resolution=resolution,
         max_rv=float(np.abs(velocity).max()) + _RV_STEP,
-        max_vsini=max(complete[ROTATION][1], float(values[inside, -1].max())),
+        max_vsini=max(complete[ROTATION][1], float(values[chosen, -1].max())),
         dtype=np.float64,
     )
-    information = fisher_information(synthesizer, values[inside], velocity, template, progress)
+    pixels = None if known is None else known[chosen]
+    information = fisher_information(synthesizer, values[chosen], velocity, template, pixels, progress)
     prior = [(ranges or {}).get(name, complete[name]) for name in names]
     found = np.full(values.shape, np.nan)
-    found[inside] = bound(information, np.broadcast_to(snr, len(values))[inside], prior)
+    found[chosen] = bound(information, np.broadcast_to(snr, len(values))[chosen], prior)
     return dict(zip(names, found.T, strict=True))

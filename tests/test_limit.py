@@ -144,6 +144,34 @@ def test_known_stars_have_the_bound_of_their_labels_and_those_outside_of_the_gri
     assert all(np.isnan(values[1]) for values in found.values())
 
 
+def test_a_star_that_lacks_half_of_the_pixels_has_the_bound_of_the_other_half():
+    grid, half = SpectralGrid.open(), WAVELENGTH.n_pixel // 2
+    stars = {"teff": [5000, 6000], "logg": [4, 3], "feh": [0, -0.3], "vmic": [1, 2], "vsini": [10, 5]}
+    known = np.ones((2, WAVELENGTH.n_pixel), dtype=bool)
+    known[1, :half] = False
+    template = np.linspace(1, 2, WAVELENGTH.n_pixel)
+    found = star_bounds(grid, WAVELENGTH, stars, 100, rv=20, template=template, known=known, fwhm=0.6)
+    whole = star_bounds(grid, WAVELENGTH, stars, 100, rv=20, template=template, fwhm=0.6)
+    red = Grid(WAVELENGTH.wavelength[half:], WAVELENGTH.medium)
+    other = star_bounds(grid, red, stars, 100, rv=20, template=template[half:], fwhm=0.6)
+    for name in stars:
+        assert found[name] == pytest.approx([whole[name][0], other[name][1]], rel=1e-3)
+        assert found[name][1] > whole[name][1]
+
+
+def test_a_star_with_fewer_pixels_than_unknowns_has_no_bound():
+    stars = {name: [value] * 2 for name, value in {"teff": 5000, "logg": 4, "feh": 0, "vmic": 1, "vsini": 10}.items()}
+    known = np.zeros((2, WAVELENGTH.n_pixel), dtype=bool)
+    known[0, ::10] = known[1, ::200] = True
+    found = star_bounds(SpectralGrid.open(), WAVELENGTH, stars, 100, known=known, fwhm=0.6)
+    assert all(np.isfinite(bound).tolist() == [True, False] for bound in found.values())
+    with pytest.raises(GridError, match="none of the 1 stars lies inside the grid with more pixels than unknowns"):
+        star_bounds(
+            SpectralGrid.open(), WAVELENGTH, {name: values[:1] for name, values in stars.items()}, 100,
+            known=known[1:], fwhm=0.6,
+        )  # fmt: skip
+
+
 def test_a_bound_needs_every_label_of_the_grid():
     with pytest.raises(GridError, match="needs the true feh, vmic, vsini of every star"):
         star_bounds(SpectralGrid.open(), WAVELENGTH, {"teff": [5000], "logg": [4]}, 100, fwhm=0.6)
