@@ -367,18 +367,28 @@ def _scale(header: Header, pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _scaled(stored: NDArray[Any], scale: float | None, zero: float | None, blank: int | None) -> NDArray[Any]:
-    """Return stored numbers times `scale` plus `zero`, blanks as NaN; without these, integers stay integers."""
+    """Return stored numbers times `scale` plus `zero`, blanks as NaN; without blanks, integers stay integers."""
     factor, shift = 1.0 if scale is None else scale, zero or 0.0
+    exact = _shifted(stored, shift) if factor == 1 else None
     blanks = None if blank is None else stored == blank
-    if factor == 1 and (blanks is None or not blanks.any()):
-        if shift == 0:
-            return stored
-        if stored.dtype.kind in "iu" and shift == int(shift) and abs(shift) < 2**62:
-            return stored.astype(np.int64) + int(shift)
-        if stored.dtype.kind == "i" and stored.dtype.itemsize == 8 and shift == 2**63:  # unsigned
-            return stored.astype(np.int64).view(np.uint64) + np.uint64(2**63)
-    scaled = stored * factor + shift
-    return scaled if blanks is None else np.where(blanks, np.nan, scaled)
+    if blanks is None or not blanks.any():
+        return stored * factor + shift if exact is None else exact
+    scaled = np.where(blanks, np.nan, stored * factor + shift)
+    if exact is not None and (np.abs(scaled) > 2**53).any():  # names in numbers, which would be rounded
+        return np.where(blanks, np.nan, exact.astype(object))
+    return scaled
+
+
+def _shifted(stored: NDArray[Any], shift: float) -> NDArray[Any] | None:
+    """Return stored numbers plus `shift` where that is exact, else None."""
+    if shift == 0:
+        return stored
+    if stored.dtype.kind not in "iu" or shift != int(shift):
+        return None
+    if abs(shift) < 2**62:
+        return stored.astype(np.int64) + int(shift)
+    unsigned = stored.dtype.itemsize == 8 and shift == 2**63
+    return stored.astype(np.int64).view(np.uint64) + np.uint64(2**63) if unsigned else None
 
 
 def _compressed_image(index: int, header: Header, data: Content, path: str) -> Hdu:

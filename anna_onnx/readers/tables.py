@@ -253,12 +253,13 @@ def _bad(mask: NDArray[Any], column: Column | None, headers: Sequence[Header]) -
 
 
 def _row_names(columns: Sequence[Column]) -> list[str]:
-    """Return the name of each row's star, when a column gives it."""
+    """Return the name of each row's star, when a column gives it; empty where it is null."""
     column = next((c for name in _ID for c in columns if c.key == name), None)
     if column is None:
         return []
     values = column.load()
-    if np.ndim(values) != 1:
+    if any(np.ndim(value) for value in values):  # strings of a VOTable are a list
         return []
-    names = number_names(values) if np.asarray(values).dtype.kind == "f" else map(str, values)
-    return [name.strip() for name in names]
+    numbers = np.asarray(values)
+    names = number_names(numbers) if numbers.dtype.kind == "f" else map(str, values)
+    return ["" if name == "nan" else name.strip() for name in names]

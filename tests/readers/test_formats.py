@@ -703,10 +703,12 @@ def test_arms_of_which_one_has_errors_are_both_read(tmp_path):
     ("ids", "null", "names"),
     [
         (np.array([5937000000000000123, 5937000000000000377]), -1, ["5937000000000000123", "5937000000000000377"]),
+        (np.array([5937000000000000123, -1]), -1, ["5937000000000000123", ""]),
+        (np.array([39633, -1]), -1, ["39633", ""]),
         (np.array([2**63 + 1, 2**64 - 1], dtype="u8"), None, ["9223372036854775809", "18446744073709551615"]),
         (np.array([39633.0, 39634.0]), None, ["39633", "39634"]),
     ],
-    ids=["nulls that no row has", "unsigned", "floats"],
+    ids=["no row null", "one row null", "small", "unsigned", "floats"],
 )
 def test_numbers_of_stars_are_exact(tmp_path, ids, null, names):
     stars = Table({"source_id": ids, "wave": np.stack([WAVE] * 2), "flux": np.stack([FLUX] * 2)})
