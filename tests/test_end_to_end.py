@@ -130,6 +130,7 @@ def test_torch_and_onnxruntime_agree_on_every_validation_spectrum(work):
 def test_testing_writes_the_residual_of_every_star_and_a_report(work, tmp_path):
     done = anna("test", work / "model.onnx", work / "validation.h5", "-o", tmp_path / "test", cwd=tmp_path)
     assert "rms / bound" in done.stdout
+    assert "validation.h5 is what the weights were chosen and the errors calibrated with" in done.stdout
     with (tmp_path / "test" / "test_stats.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 200
@@ -148,6 +149,24 @@ def test_a_bound_that_cannot_be_computed_is_refused_only_when_its_grid_was_asked
     assert "noise of the spectra is not known" in found.about["bound"]
     with pytest.raises(GridError, match="noise of the spectra is not known"):
         evaluate_model(bundle, data, augment=False, bound=BoundOptions("default"))
+
+
+def test_the_bound_is_that_of_the_pixels_which_a_star_has(work, tmp_path):
+    import h5py
+
+    from anna_onnx.training.evaluation import BoundOptions, evaluate_model
+
+    shutil.copy(work / "validation.h5", tmp_path / "gap.h5")
+    with h5py.File(tmp_path / "gap.h5", "r+", locking=False) as file:
+        file["flux"][:20, 200:] = np.nan
+    bundle, options = Bundle.load(work / "model.onnx"), BoundOptions("default", fwhm=0.6)
+    whole, gap = (
+        evaluate_model(bundle, path, snr=(100, 100), bound=options).bound
+        for path in (work / "validation.h5", tmp_path / "gap.h5")
+    )
+    assert (gap[:20] > whole[:20]).all()
+    assert np.median(gap[:20, 2] / whole[:20, 2]) > 1.5  # of [Fe/H], with a fifth of the lines
+    assert np.array_equal(gap[20:], whole[20:])
 
 
 def test_a_test_that_cannot_be_made_is_one_line(work, tmp_path):

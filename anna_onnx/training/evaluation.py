@@ -241,7 +241,8 @@ def _bound_of(
         raise GridError("nothing says how sharp the spectra are: give --fwhm or --resolution")
     snr, template = _snr_of(examples, augmentation)
     velocity = spectra.radial_velocity(_velocity_column_of(found.bundle))
-    if not np.isfinite(snr).all():
+    known = examples.flux.isfinite().cpu().numpy()
+    if not np.isfinite(snr[known.any(axis=1)]).all():
         raise GridError("the noise of the spectra is not known: they are as they came, without sigma")
     bounds = star_bounds(
         grid,
@@ -250,6 +251,7 @@ def _bound_of(
         snr,
         rv=0.0 if velocity is None else np.nan_to_num(velocity),
         template=template,
+        known=known,
         ranges={canonical(label.name): (label.low, label.high) for label in found.labels},
         fwhm=instrument.get("fwhm"),
         resolution=instrument.get("resolution"),
