@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,9 @@ from anna_onnx.limit import UNCONSTRAINED
 from anna_onnx.scatter import MAD, describe, rms, thirds
 
 COVERAGE_LEVELS = (0.5, ONE_SIGMA, 0.8, 0.9, 0.95)
+PER_STAR = ("id", "flux", "true", "values", "sigma", "snr", "measured_snr", "flags", "bound")
+ROUNDING = 1e-6
+"""Of a label in single precision, of its range."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class Assessment:
         Cramér-Rao bound of each star; NaN where it is not known.
     joint_coverage : float, optional
         How often the 68 % ellipsoid of all labels together holds the truth; None for a network without covariance.
+    notes : tuple of str
+        What to know of the spectra before the figures are believed.
     """
 
     bundle: Bundle
@@ -96,6 +102,7 @@ class Assessment:
     about: Mapping[str, str] = field(default_factory=dict)
     bound: FloatArray | None = None
     joint_coverage: float | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.true)
@@ -104,6 +111,17 @@ class Assessment:
     def labels(self) -> tuple[Label, ...]:
         """The labels of the model."""
         return self.bundle.sidecar.labels
+
+    @cached_property
+    def within(self) -> Assessment:
+        """The stars within the ranges of the labels, the only ones that the model promises anything of."""
+        inside = within_ranges(self.true, self.labels)
+        if inside.all():
+            return self
+        rows = {name: values[inside] for name in PER_STAR if (values := getattr(self, name)) is not None}
+        n = int((~inside).sum())
+        note = f"{n} of {len(self)} stars lie outside the ranges of the labels and are in test_stats.csv alone"
+        return dataclasses.replace(self, **rows, notes=(*self.notes, note))
 
     @cached_property
     def error(self) -> FloatArray:
@@ -193,6 +211,23 @@ class Assessment:
         if self.bound is None or not even:
             return []
         return [f"near zero the local bound of {' and '.join(even)} is no limit, and the ratio may come out below 1"]
+
+
+def within_ranges(true: FloatArray, labels: Sequence[Label]) -> BoolArray:
+    """Return which stars lie within the ranges of the labels, shape (n,); of what is not known nothing is held."""
+    scaled = scale(true, labels)
+    return np.asarray(~((scaled < -ROUNDING) | (scaled > 1 + ROUNDING)).any(axis=1))
+
+
+def known_from_training(bundle: Bundle, file: str, sha256: str) -> tuple[str, ...]:
+    """Return a line where a test set is one that the model was made with, by what the model says of its making."""
+    data = bundle.sidecar.provenance.get("data", {})
+    same = [name for name, entry in data.items() if entry.get("sha256") == sha256]
+    if any(name.startswith("train") for name in same):
+        return (f"{file} is what the network was trained on: other stars will come out worse",)
+    if "validation" in same:
+        return (f"{file} is what the weights were chosen and the errors calibrated with: it is no independent test",)
+    return ()
 
 
 def named_thirds(name: str, values: FloatArray, form: str) -> list[tuple[str, BoolArray]]:

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from anna_onnx.assessment import Assessment, bound_text, summary_text
+from anna_onnx.assessment import Assessment, bound_text, known_from_training, summary_text
 from anna_onnx.calibration import Trends
 from anna_onnx.errors import AnnaError, GridError
 from anna_onnx.flags import Flag
@@ -83,6 +83,32 @@ def test_without_a_bound_none_is_printed_and_the_rest_is(found):
     assert np.isnan(without.statistics[0].over_bound)
     assert summary_text(without) == summary_text(found)
     assert [line.split()[0] for line in bound_text(found).splitlines()[2:4]] == ["teff", "logg"]
+
+
+def test_stars_outside_the_ranges_of_the_labels_are_counted_and_count_in_nothing_else(found):
+    true = found.true.copy()
+    true[:90, 1] += 10
+    true[90, 1] = np.nan
+    far = dataclasses.replace(found, true=true)
+    assert len(far.within) == N - 90
+    assert far.within.notes == (
+        f"90 of {N} stars lie outside the ranges of the labels and are in test_stats.csv alone",
+    )
+    assert far.within.bound.shape == far.within.flux[:, :2].shape
+    assert far.statistics[1].bias == pytest.approx(-1, abs=0.1)
+    assert far.within.statistics[1].bias == pytest.approx(0, abs=0.1)
+    assert found.within is found
+
+
+def test_a_test_set_that_the_model_was_made_with_is_told(tmp_path):
+    data = {"train1": {"file": "t.h5", "sha256": "aa"}, "validation": {"file": "v.h5", "sha256": "bb"}, "grid": {}}
+    bundle = tiny.bundle(tmp_path / "a.onnx", provenance={"data": data})
+    assert known_from_training(bundle, "copy.h5", "aa") == (
+        "copy.h5 is what the network was trained on: other stars will come out worse",
+    )
+    assert "weights were chosen and the errors calibrated" in known_from_training(bundle, "copy.h5", "bb")[0]
+    assert known_from_training(bundle, "copy.h5", "cc") == ()
+    assert known_from_training(tiny.bundle(tmp_path / "b.onnx"), "copy.h5", "aa") == ()
 
 
 def test_errors_of_gravities_are_in_dex_on_charts_and_in_tables(found):
