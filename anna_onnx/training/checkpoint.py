@@ -136,7 +136,10 @@ class RunDirectory:
 
     def began_with(self, params: Path) -> bool:
         """Whether a parameter file started the run; one that does not say which, of an older version, may have."""
-        info = self.read_info()
+        try:
+            info = self.read_info()
+        except TrainingError:
+            return False
         folder, name = str(params.parent.resolve()), params.name
         return (info["folder"], info.get("params", name)) == (folder, name)
 
@@ -201,11 +204,19 @@ class RunDirectory:
         self.write_text("run.json", json.dumps(info, indent=2) + "\n")
 
     def read_info(self) -> dict[str, Any]:
-        """Read run.json."""
+        """Read run.json.
+
+        Raises
+        ------
+        TrainingError
+            If it is not there, or damaged.
+        """
         try:
             info: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise TrainingError(f"{self.path}: not a run directory ({error})") from error
+        if not isinstance(info, dict) or "folder" not in info:
+            raise TrainingError(f"{self.path}: not a run directory (run.json does not say where the run began)")
         return info
 
     def labels(self) -> tuple[Label, ...]:

@@ -386,6 +386,19 @@ def test_each_parameter_file_has_runs_of_its_own(toy):
     assert found == [first.path, second.path]
 
 
+@pytest.mark.parametrize("left", ["", "{}", "[]"])
+def test_a_damaged_run_is_no_reason_not_to_go_on_with_another(toy, left):
+    settings = toy(stage={"steps": 10})
+    whole = run(settings)
+    damaged = toy.folder / "runs" / "2099"
+    damaged.mkdir()
+    (damaged / "run.json").write_text(left)
+    (damaged / "params.toml").write_text(settings.text)
+    assert choose_run(str(settings.path), resume=True)[1].path == whole.path
+    with pytest.raises(TrainingError, match="2099: not a run directory"):
+        choose_run(str(settings.path), run=str(damaged))
+
+
 def test_a_run_that_does_not_say_which_file_began_it_may_be_of_any_in_its_folder(toy):
     directory = run(toy(stage={"steps": 10}))
     directory.write_info({key: value for key, value in directory.read_info().items() if key != "params"})
