@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from anna_onnx.arrays import FloatArray
+from anna_onnx.arrays import BoolArray, FloatArray
 from anna_onnx.errors import AnnaError
 
 # name -> (unit in the spelling of astropy and VOUnit, UCD)
@@ -34,6 +34,9 @@ ALIASES = {
     "vturb": "vmic",
     "rotvel": "vsini",
 }
+
+SENTINELS = (-9999.0, -999.0)
+"""Values that surveys write for a label that is not known."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,11 @@ class Label:
 def canonical(name: str) -> str:
     """Return the field's standard name of a label: ``temperature`` -> ``teff``."""
     return ALIASES.get(name.lower(), name.lower())
+
+
+def are_known(values: FloatArray) -> BoolArray:
+    """Return which values are known: finite, and none of the `SENTINELS`."""
+    return np.isfinite(values) & ~np.isin(values, SENTINELS)
 
 
 def unit_of(name: str) -> str:

@@ -12,13 +12,10 @@ import numpy as np
 
 from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import TrainingSetError, first_line
-from anna_onnx.labels import KNOWN, canonical, nearest, unit_of
+from anna_onnx.labels import KNOWN, are_known, canonical, nearest, unit_of
 
 KEYS = ("id", "file", "filename", "file_name", "spectrum", "star", "name", "object", "source_id")
 """Columns that name a spectrum, in the order of preference."""
-
-SENTINELS = (-9999.0, -999.0)
-"""Values that surveys write for a label that is not known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +49,16 @@ class LabelTable:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def errors(self) -> dict[str, FloatArray]:
+        """Its columns ``e_<label>``, as a training set has them in ``aux``."""
+        names = {canonical(name) for name in self.label_names}
+        return {
+            name: values
+            for name, values in self.columns.items()
+            if name.startswith("e_") and canonical(name.removeprefix("e_")) in names
+        }
 
 
 def read_labels(
@@ -132,7 +139,7 @@ def _table_format(path: Path) -> str:
 
 def _numbers(column: Any) -> FloatArray:
     values = np.array(np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan))
-    values[~np.isfinite(values) | np.isin(values, SENTINELS)] = np.nan
+    values[~are_known(values)] = np.nan
     return values
 
 

@@ -182,7 +182,7 @@ def pack(
     Spectra are left out when they cannot be read, have no row in the table or
     no known label, or have one of the flags `FATAL` and not in `keep`. Pixels
     without good flux become 1, masked. Errors are stored when any spectrum has
-    them; for the others then 1 / S/N, as estimated.
+    them; for the others then 1 / S/N, as estimated. Columns ``e_<label>`` of the table are stored as ``aux``.
 
     Parameters
     ----------
@@ -390,9 +390,11 @@ class _Stars:
         """Write the training set."""
         stars = [star for star, kept in zip(self._stars, self._kept, strict=True) if kept]
         with_errors = any(star.has_errors for star in stars)
-        aux = {"snr": [star.snr for star in stars]}
+        aux = {"snr": np.array([star.snr for star in stars])}
         if not all(np.isnan(star.rv) for star in stars):
-            aux["rv_removed"] = [star.rv for star in stars]
+            aux["rv_removed"] = np.array([star.rv for star in stars])
+        rows = [star.row for star in stars]
+        aux |= {name: errors[rows] for name, errors in job.table.errors.items()}
         with TrainingSetWriter(
             output,
             self._grid,
@@ -409,7 +411,7 @@ class _Stars:
                 part = slice(writer.written, writer.written + len(records))
                 writer.append(
                     records["flux"],
-                    job.table.labels[[star.row for star in stars[part]]],
+                    job.table.labels[rows[part]],
                     [star.id for star in stars[part]],
                     sigma=records["sigma"] if with_errors else None,
                     mask=records["mask"],

@@ -66,6 +66,12 @@ def pack_all(folder: Path, labels: Path, **options: Any) -> tuple[TrainingSet, P
     return TrainingSet.open(folder / "train.h5"), report
 
 
+def test_errors_of_labels_come_along(folder: Path) -> None:
+    packed, _ = pack_all(folder, table(folder, e_teff=[50.0, -9999.0, 80.0], e_age=[1.0, 2.0, 3.0]))
+    np.testing.assert_array_equal(packed.aux["e_teff"], [50, np.nan, 80])
+    assert set(packed.aux) == {"snr", "e_teff"}
+
+
 def test_spectra_and_labels_come_together_by_file_name(folder: Path) -> None:
     packed, report = pack_all(folder, table(folder))
     assert list(packed.id) == ["alpha", "beta", "gamma"]
