@@ -83,7 +83,10 @@ def render(figure: Figure) -> bytes:
 
 
 def residuals(x: FloatArray, error: FloatArray, xlabel: str, ylabel: str) -> Figure:
-    """Draw residuals against a quantity, with their running median and the band that holds 68 % of them."""
+    """Draw residuals against a quantity, with their running median and the band that holds 68 % of them.
+
+    Those far beyond all others are triangles at the edge.
+    """
     figure, axes = _chart(xlabel, ylabel)
     axes.plot(x, error, ".", color=SKY, ms=3.2, alpha=0.7, mew=0, rasterized=True)
     center, middle, low, high = binned(x, error)
@@ -91,6 +94,9 @@ def residuals(x: FloatArray, error: FloatArray, xlabel: str, ylabel: str) -> Fig
     axes.plot(center, middle, color=BLUE, lw=1.6)
     axes.axhline(0, color=INK, lw=0.8)
     _clip(axes, error)
+    bottom, top = axes.get_ylim()
+    for beyond, edge, marker in ((error < bottom, bottom, "v"), (error > top, top, "^")):
+        axes.plot(x[beyond], np.full(beyond.sum(), edge), marker, color=BLUE, ms=4, mew=0, clip_on=False)
     return figure
 
 
@@ -173,7 +179,7 @@ def pulls(found: Assessment, i: int) -> Figure:
     axes.plot(at, np.exp(-0.5 * at**2) / np.sqrt(2 * np.pi), color=VERMILION, lw=1.4)
     axes.set_yticks([])
     axes.grid(visible=False)
-    text = f"mean {pull.mean():+.2f}\nσ {pull.std():.2f}\nbeyond 3: {(np.abs(pull) > 3).mean():.1%}"
+    text = f"mean {pull.mean():+z.2f}\nσ {pull.std():.2f}\nbeyond 3: {(np.abs(pull) > 3).mean():.1%}"
     axes.text(0.98, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=8)
     return figure
 
@@ -212,7 +218,7 @@ def spectrum(found: Assessment, row: int, mean: FloatArray) -> Figure:
     axes.plot(grid.wavelength, mean, color=ORANGE, lw=1.6, label="mean training spectrum")
     axes.plot(grid.wavelength, found.flux[row], color=INK, lw=0.7, label="this spectrum")
     axes.set_xlim(grid.wavelength[0], grid.wavelength[-1])
-    _clip(axes, found.flux[row], margin=0.05, spread=0.0)
+    _clip(axes, np.concatenate([mean, found.flux[row]]), margin=0.05, spread=0.0)
     _legend_above(axes, 2)
     return figure
 

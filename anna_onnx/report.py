@@ -21,6 +21,7 @@ from anna_onnx.explanation import differentiate
 from anna_onnx.files import write_text
 from anna_onnx.flags import Flag, names
 from anna_onnx.labels import Label
+from anna_onnx.origin import settings_of
 from anna_onnx.scatter import describe
 from anna_onnx.session import Session
 
@@ -83,7 +84,9 @@ details { margin: .8rem 0; } summary { cursor: pointer; color: var(--accent); }
 pre { overflow-x: auto; background: var(--paper); padding: .8rem; border-radius: 8px; font-size: .82rem; }
 footer { color: var(--muted); font-size: .86rem; padding-bottom: 3rem; }
 @media (max-width: 40rem) { section { padding: .9rem; border-radius: 0; margin-left: -1.2rem; margin-right: -1.2rem; } }
-@media print { nav { display: none; } section { break-inside: avoid; } }
+@media print { nav { display: none; } section { break-inside: avoid; } .scroll { overflow: visible; }
+  html { print-color-adjust: exact; -webkit-print-color-adjust: exact; } html, body { font-size: 13px; }
+  .scroll img { min-width: 0; } table, th { font-size: .75rem; } th, td, .heat th, .heat td { padding: .2rem .3rem; } }
 """
 
 
@@ -159,7 +162,7 @@ def _card(one: Statistics) -> str:
 
 def _notes(found: Assessment) -> str:
     """Say in a few lines what a reader should not miss."""
-    lines = [found.coverage.warning(), *found.unconstrained(), *found.bound_note()]
+    lines = [*found.notes, found.coverage.warning(), *found.unconstrained(), *found.bound_note()]
     if found.bound is None and "bound" in found.about:
         lines.append(f"the Cramér-Rao bound was {found.about['bound']}")
     items = "".join(f"<li>{escape(line[0].upper() + line[1:])}.</li>" for line in lines if line)
@@ -194,12 +197,12 @@ def _bound(found: Assessment) -> str:
         reason = found.about.get("bound", "not asked for")
         return _section("bound", f"The Cramér-Rao bound was {escape(reason)}.")
     thirds = found.snr_thirds
-    head = ["label", "bound, rms", "rms / bound", "median ratio", *(name for name, _ in thirds)]
+    head = ["label", "unit", "bound, rms", "rms / bound", "median ratio", *(name for name, _ in thirds)]
     rows = []
     for i, one in enumerate(found.statistics):
         pairs = [found.over_bound(i, rows) for _, rows in thirds]
         texts = [f"{ratio:.2f} / {typical:.2f}" for ratio, typical in pairs]
-        rows.append([one.name, *_numbers(one.bound, one.over_bound, one.median_over_bound), *texts])
+        rows.append([one.name, one.unit, *_numbers(one.bound, one.over_bound, one.median_over_bound), *texts])
     return _section(
         "bound",
         "The Cramér-Rao bound is the least error with which any method can infer a label from such spectra. The median "
@@ -215,8 +218,9 @@ def _residuals(found: Assessment) -> str:
     return _section(
         "residuals",
         "Inferred minus true of every spectrum against each label and the S/N: the line is the running median, the "
-        "band holds 68 % of the spectra. Then the medians before and after the fitted trend is taken out, and the "
-        "residual in units of the stated error against the Gaussian that it should be.",
+        "band holds 68 % of the spectra, triangles at an edge lie beyond it. Then the medians before and after the "
+        "fitted trend is taken out, and the residual in units of the stated error against the Gaussian that it should "
+        "be.",
         *parts,
     )
 
@@ -323,9 +327,21 @@ def _flags(found: Assessment) -> str:
     table = f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
     return _section(
         "flags",
-        f"Flags that inference sets. {(found.flags > 0).mean():.1%} of the spectra have one or more; for spectra like "
-        "those of the training, that is the rate of false alarms.",
+        f"Flags that inference sets. {(found.flags > 0).mean():.1%} of the spectra have one or more. "
+        + false_alarms(found),
         table if rows else "<p>No spectrum is flagged.</p>",
+    )
+
+
+def false_alarms(found: Assessment) -> str:
+    """Return what the rates mean: thresholds are set with perfect spectra where the training had such."""
+    settings = settings_of(found.bundle)
+    if settings is None or settings.augmentation.imperfect == 1:
+        return "For spectra like those of the training, that is the rate of false alarms."
+    return (
+        "The 1 % of false alarms of <code>unlike_training</code> holds for perfect spectra: more are flagged of those "
+        f"with the imperfections of the training, which gives {settings.augmentation.imperfect:.0%} of its spectra "
+        "errors of lines, profile and noise."
     )
 
 
@@ -359,7 +375,7 @@ def _worst(found: Assessment, mean: FloatArray) -> str:
 
 def _worst_one(found: Assessment, row: int, misfit: float, mean: FloatArray) -> str:
     error = found.half_width(ONE_SIGMA)[row]
-    head = ["", *(label.name for label in found.labels)]
+    head = ["", *(charts.with_unit(label.name, label.unit) for label in found.labels)]
     rows = [
         ["true", *_numbers(*found.true[row], digits=5)],
         ["inferred", *_numbers(*found.values[row], digits=5)],
@@ -403,7 +419,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _numbers(*values: float, digits: int = 3) -> list[str]:
-    return ["–" if not np.isfinite(value) else f"{value:.{digits}g}" for value in values]
+    return ["–" if not np.isfinite(value) else f"{value:z.{digits}g}" for value in values]
 
 
 def _mean(values: NDArray[Any]) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -120,6 +122,27 @@ def test_errors_of_gravities_are_in_dex_on_charts_and_in_tables(found):
     assert found.statistics[1].unit == "dex"
 
 
+def test_residuals_beyond_the_edge_of_their_chart_are_marked_there(found):
+    pytest.importorskip("matplotlib")
+    from anna_onnx import charts
+
+    error = np.append(np.linspace(-1, 1, 998), [50.0, np.nan])
+    axes = charts.residuals(np.arange(1000.0), error, "x", "y").axes[0]
+    low, high = axes.get_ylim()
+    above = next(line for line in axes.lines if line.get_marker() == "^")
+    assert (above.get_xdata(), above.get_ydata()) == ([998], [high])
+    assert -2 < low < high < 2
+
+
+def test_the_mean_training_spectrum_is_inside_the_chart_of_a_worse_one(found):
+    pytest.importorskip("matplotlib")
+    from anna_onnx import charts
+
+    axes = charts.spectrum(found, 0, np.linspace(0.1, 1.2, 50)).axes[0]
+    assert axes.get_ylim()[0] < 0.1
+    assert axes.get_ylim()[1] > 1.2
+
+
 # --- the report -----------------------------------------------------------------------
 
 
@@ -132,7 +155,7 @@ def page(found) -> str:
     values = found.values.copy()
     values[77] += 40 * np.array(tiny.SIGMA)
     with charts.style():
-        return report(dataclasses.replace(found, values=values))
+        return report(dataclasses.replace(found, values=values, notes=("a < b",)))
 
 
 def test_a_report_needs_nothing_beside_it(page):
@@ -155,6 +178,22 @@ def test_a_report_has_every_chart_once_and_each_says_what_it_shows(page):
     assert len(shown) == len(set(shown)) == 2 * of_a_label + 3 + 10  # bound, coverage, sensitivity; the worst ten
 
 
+def test_a_printed_report_is_as_wide_as_the_paper(page, tmp_path):
+    """A4 less margins of 1 cm, at 96 pixels an inch; the title of the page becomes the width of what is on it."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    wide = "Math.max(...[...document.querySelectorAll('.scroll')].map(one => one.scrollWidth - one.clientWidth))"
+    printed = page.replace("@media print", "@media all") + f"<script>document.title = 'beyond: ' + {wide}</script>"
+    (tmp_path / "printed.html").write_text(printed, encoding="utf-8")
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=718,1000", "--dump-dom")
+    shown = subprocess.run(
+        [chromium, *options, (tmp_path / "printed.html").as_uri()], capture_output=True, check=True, timeout=60
+    ).stdout.decode("utf-8")
+    assert "<title>beyond: 0</title>" in shown
+    assert "print-color-adjust: exact" in page
+
+
 def test_the_worst_spectrum_comes_first_and_names_cannot_hurt_the_page(page):
     worst = page.split('<section id="worst">')[1]
     assert re.search(r"<h3>([^:]+):", worst)[1] == "77"
@@ -165,6 +204,25 @@ def test_the_worst_spectrum_comes_first_and_names_cannot_hurt_the_page(page):
 
 def test_the_rate_of_each_flag_is_told(page):
     assert "<td>low_snr</td><td>9</td><td>1.0%</td>" in page
+    assert "that is the rate of false alarms" in page
+
+
+def testfalse_alarms_of_perfect_spectra_are_told_from_those_of_imperfect_ones(found, tmp_path):
+    from anna_onnx.report import false_alarms
+
+    params = '[data]\ntrain = "train.h5"\n[augmentation]\nimperfect = 0.6\n'
+    mixed = dataclasses.replace(found, bundle=tiny.bundle(tmp_path / "a.onnx", provenance={"params": params}))
+    assert "holds for perfect spectra" in false_alarms(mixed)
+    assert "gives 60% of its spectra" in false_alarms(mixed)
+
+
+def test_what_to_know_before_the_figures_are_believed_comes_first(page):
+    assert '<ul class="notes"><li>A &lt; b.</li>' in page
+
+
+def test_tables_of_the_report_have_units(page):
+    assert "<td>logg</td><td>dex</td><td>0.0" in page.split('<section id="bound">')[1]
+    assert "<th>teff [K]</th>" in page.split('<section id="worst">')[1]
 
 
 def test_a_report_is_written_of_what_little_is_known(found):
