@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anna_onnx.arrays import BoolArray, Floats
-from anna_onnx.flags import names
+from anna_onnx.flags import Flag, names
 
 if TYPE_CHECKING:
     from anna_onnx.explanation import Explanation
@@ -24,6 +24,8 @@ TOP, SPECTRUM, PANEL, GAP, BOTTOM = 74, 190, 110, 34, 50
 ORANGE, BLUE, VERMILION = "#e69f00", "#0072b2", "#d55e00"
 STRONGEST = 3
 """Wavelengths that are named in a panel."""
+LONGEST_TITLE = 80
+"""Letters for which there is room."""
 
 STYLE = f"""
 text {{ font: 13px sans-serif; fill: #222 }} .title {{ font-size: 16px; font-weight: bold }} .end {{ text-anchor: end }}
@@ -36,13 +38,13 @@ text {{ font: 13px sans-serif; fill: #222 }} .title {{ font-size: 16px; font-wei
 def draw(found: Explanation) -> str:
     """Return the picture of an explanation, as the text of an SVG file."""
     height = TOP + SPECTRUM + len(found.labels) * (GAP + PANEL) + BOTTOM
-    title = escape(_printable(found.title))
+    title = _printable(found.title)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         'role="img">',
-        f"<title>{title}</title><style>{STYLE}</style>",
+        f"<title>{escape(title)}</title><style>{STYLE}</style>",
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
-        _text(LEFT, 24, title, "title"),
+        _text(LEFT, 24, escape(_shortened(title, LONGEST_TITLE)), "title"),
         _text(LEFT, 44, _summary(found)),
         *_spectrum(found, TOP),
     ]
@@ -122,8 +124,8 @@ def _spectrum(found: Explanation, top: int) -> Iterator[str]:
         yield from panel.line(found.mean, "mean")
         yield _text(WIDTH - RIGHT - 8, top + SPECTRUM - 10, "mean training spectrum", "end small of-mean")
     yield from panel.line(found.flux, "line")
-    yield from panel.scale(_ticks(panel.low, panel.high, 5))
-    yield _text(LEFT, top - 6, "flux / continuum", "small")
+    yield from panel.scale(ticks(panel.low, panel.high, 3))
+    yield _text(LEFT, top - 6, "flux" if Flag.not_normalized in found.flags else "flux / continuum", "small")
 
 
 def _label(found: Explanation, index: int, top: int) -> Iterator[str]:
@@ -136,7 +138,7 @@ def _label(found: Explanation, index: int, top: int) -> Iterator[str]:
     yield from panel.area(np.maximum(response, 0), "up")
     yield from panel.area(np.minimum(response, 0), "down")
     yield f'<path class="tick" d="M{LEFT} {panel.y(0.0):.1f}H{WIDTH - RIGHT}"/>'
-    yield from panel.scale(_ticks(-limit, limit, 4))
+    yield from panel.scale(ticks(-limit, limit, 2))
     value = f"{label.name} = {_rounded(found.values[index], found.errors[index])}{unit}"
     bold = f'<tspan font-weight="bold">{escape(value)}</tspan>'
     yield _text(LEFT, top - 6, f"{bold} ·{escape(unit)} per 1 % of the continuum")
@@ -147,7 +149,7 @@ def _label(found: Explanation, index: int, top: int) -> Iterator[str]:
 def _wavelengths(found: Explanation, bottom: int) -> Iterator[str]:
     """Yield the axis under the last panel, and what the colours mean."""
     panel = _Panel(found.grid.wavelength, 0, 1, 0, 1)
-    for tick in _ticks(found.grid.wavelength[0], found.grid.wavelength[-1], 9):
+    for tick in ticks(found.grid.wavelength[0], found.grid.wavelength[-1], 4):
         x = panel.x(tick)
         yield f'<path class="tick" d="M{x:.1f} {bottom}v5"/>' + _text(x, bottom + 18, f"{tick:.10g}", "middle small")
     yield _text((LEFT + WIDTH - RIGHT) / 2, bottom + 36, f"wavelength in {found.grid.medium}, Å", "middle")
@@ -174,6 +176,14 @@ def strongest(response: Floats) -> list[int]:
     return [int(pixel) for pixel in peaks[np.argsort(-size[peaks], kind="stable")][:STRONGEST]]
 
 
+def ticks(low: float, high: float, n: int) -> Floats:
+    """Return the round numbers between two values, the roundest whose step goes `n` times or more into the range."""
+    longest = (high - low) / n
+    power = 10.0 ** np.floor(np.log10(longest))
+    step = power * next(round_ for round_ in (5, 2, 1) if round_ * power <= longest * 1.001)
+    return np.asarray(step * np.arange(int(np.ceil(low / step)), int(np.floor(high / step)) + 1))
+
+
 def _summary(found: Explanation) -> str:
     snr = "not known" if np.isnan(found.snr) else f"{found.snr:.0f}"
     return escape(f"S/N {snr} · covers {found.coverage:.0%} · flags: {names(found.flags) or 'none'}")
@@ -182,17 +192,9 @@ def _summary(found: Explanation) -> str:
 def _rounded(value: float, error: float) -> str:
     """Return a value and its error with two digits of the error."""
     if not (np.isfinite(value) and np.isfinite(error) and error > 0):
-        return f"{value:.4g}"
+        return f"{value:z.4g}"
     digits = max(0, 1 - int(np.floor(np.log10(error))))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
-
-
-def _ticks(low: float, high: float, n: int) -> Floats:
-    """Return about `n` round numbers between two values."""
-    rough = (high - low) / n
-    power = 10.0 ** np.floor(np.log10(rough))
-    step = power * next(round_ for round_ in (1, 2, 5, 10) if round_ * power >= rough * 0.999)
-    return np.asarray(step * np.arange(int(np.ceil(low / step)), int(np.floor(high / step)) + 1))
+    return f"{value:z.{digits}f} ± {error:.{digits}f}"
 
 
 def _edges(wavelength: Floats) -> Floats:
@@ -209,6 +211,12 @@ def _runs(marked: BoolArray) -> list[tuple[int, int]]:
 
 def _text(x: float, y: float, content: str, kind: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{content}</text>'
+
+
+def _shortened(text: str, most: int) -> str:
+    """Return a text with its middle left out where it is too long."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
 def _printable(text: str) -> str:

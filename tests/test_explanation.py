@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from anna_onnx.bundle import Bundle
-from anna_onnx.drawing import draw, strongest
+from anna_onnx.drawing import draw, strongest, ticks
 from anna_onnx.errors import AnnaError
 from anna_onnx.explanation import Explanation, explain, respond
+from anna_onnx.flags import Flag
 from anna_onnx.novelty import Novelty
 from anna_onnx.resampling import FWHM, Grid
 from anna_onnx.spectrum import Spectrum
@@ -138,6 +139,33 @@ def test_missing_pixels_are_shaded_in_every_panel(bundle):
 def test_no_name_breaks_the_picture(found):
     picture = draw(dataclasses.replace(found, title='a\udcff\x07<b> & "c"'))
     assert texts(picture.encode("utf-8").decode()).startswith('a  <b> & "c"')
+
+
+def test_a_long_name_is_shortened_where_it_is_shown_and_whole_beside(found):
+    name = f"{'a' * 100}.fits, HDU 1, row 7"
+    picture = draw(dataclasses.replace(found, title=name))
+    assert f"<title>{name}</title>" in picture
+    assert texts(picture).startswith(f"{'a' * 40}…")
+    assert "aaa.fits, HDU 1, row 7 S/N" in texts(picture)
+
+
+def test_flux_that_was_not_divided_by_the_continuum_is_not_said_to_be(found):
+    assert "flux / continuum" in texts(draw(dataclasses.replace(found, flags=Flag(0))))
+    assert "flux / continuum" not in texts(draw(dataclasses.replace(found, flags=Flag.not_normalized)))
+
+
+@pytest.mark.parametrize("limit", [0.1, 0.3, 0.41, 0.5, 0.99, 7.0])
+def test_a_panel_has_ticks_on_both_sides_of_zero(limit):
+    found = ticks(-limit, limit, 2)
+    assert 3 <= len(found) <= 5
+    assert found == approx(-found[::-1])
+
+
+def test_no_value_is_minus_zero(found):
+    values, errors = np.array([-0.0004, -0.0]), np.array([0.1, np.nan])
+    picture = texts(draw(dataclasses.replace(found, values=values, errors=errors)))
+    assert "teff = 0.00 ± 0.10 K" in picture
+    assert "logg = 0 dex" in picture
 
 
 def test_the_strongest_peaks_are_named_in_order():
