@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anna_onnx.arrays import BoolArray, FloatArray
+from anna_onnx.arrays import BoolArray, FloatArray, IntArray
 from anna_onnx.errors import ReadError
 from anna_onnx.spectrum import Source, Spectrum
 
@@ -153,7 +153,8 @@ def read_columns(
 
 def _tells_orders(columns: Sequence[Column]) -> bool:
     """Return whether the rows are said to be orders of one star."""
-    return any(column.key in _ORDER for column in columns)
+    stars = _row_names(columns)
+    return any(column.key in _ORDER for column in columns) and not 1 < len(set(stars)) < len(stars)
 
 
 def _with_numeric_mask(roles: Roles, where: str) -> Roles:
@@ -190,29 +191,47 @@ def _spectra(
         bad = None if mask is None else _bad(mask, roles.mask, headers)
         return assemble(wavelength, flux, known, source, options, sigma=sigma, bad=bad)
 
-    for row, arrays in _rows(roles, str(source)):
+    for row, arrays in _rows(columns, roles, str(source)):
         if not has_orders or (arrays[0] > 0).any():  # else an order that has no wavelengths
             yield attempt(spectrum, replace(source, row=row), arrays)
 
 
-def _rows(roles: Roles, where: str) -> Iterator[tuple[int | None, tuple[Any, ...]]]:
-    """Return the arrays of each spectrum, and its row when a row holds a whole one.
+def _rows(columns: Sequence[Column], roles: Roles, where: str) -> Iterator[tuple[int | None, tuple[Any, ...]]]:
+    """Return the arrays of each spectrum, and its row, or the first of its rows; None where all rows are pixels of one.
 
     Raises
     ------
     ReadError
         If no row can make a spectrum.
     """
-    columns = (roles.wavelength, roles.flux, roles.error, roles.mask)
-    values: list[Any] = [None if column is None else values_of(column, where) for column in columns]
+    asked = (roles.wavelength, roles.flux, roles.error, roles.mask)
+    values: list[Any] = [None if column is None else values_of(column, where) for column in asked]
     if all(v is None or (not isinstance(v, list) and np.ndim(v) == 1) for v in values):
-        yield None, tuple(values)
+        pieces = _pieces(columns)
+        for rows in pieces:
+            yield int(rows[0]) if len(pieces) > 1 else None, tuple(None if v is None else v[rows] for v in values)
         return
     cells = {np.shape(v)[1:] for v in values if v is not None and not isinstance(v, list)}
     if len(cells) > 1 or any(len(shape) != 1 for shape in cells):
         raise _misfit(roles, values, where)
     for row in range(len(values[1])):
         yield row, tuple(None if v is None else np.asarray(v[row]) for v in values)
+
+
+def _pieces(columns: Sequence[Column]) -> list[IntArray]:
+    """Return the rows of each star or order in a table of a pixel a row, as far as columns tell them.
+
+    A column whose values do not repeat numbers the pixels.
+    """
+    labels = np.zeros(columns[0].n_row, dtype=np.int64)
+    for column in columns:
+        values = column.load() if column.key in (*_ID, *_ORDER) else []
+        if not isinstance(values, list) and values.ndim == 1:
+            distinct, codes = np.unique(values.astype(str) if values.dtype.kind == "O" else values, return_inverse=True)
+            if 2 * distinct.size <= values.size:
+                labels = labels * distinct.size + codes
+    rows = np.argsort(labels, kind="stable")
+    return sorted(np.split(rows, np.flatnonzero(np.diff(labels[rows])) + 1), key=lambda rows: rows[:1].tolist())
 
 
 def _misfit(roles: Roles, arrays: Sequence[Any], where: str) -> ReadError:

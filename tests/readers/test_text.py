@@ -255,6 +255,26 @@ def test_columns_of_words_do_not_hide_those_of_numbers(read, names, separator):
         read(f"{names.replace(' ', separator)}\n{body}", columns=({*names.split()} - {*cells}).pop() + ",flux")
 
 
+def test_stars_and_orders_below_one_another_are_spectra_of_their_own(read):
+    stars = "star,wave,flux\n" + "".join(f"HD {i % 2},{5000 + i // 2},{1 + i % 2}\n" for i in range(2 * N))
+    spectra = read(stars)
+    assert [(star.id, star.source.row, star.n_pixel) for star in spectra] == [("HD 0", 0, N), ("HD 1", 1, N)]
+    assert [set(star.flux) for star in spectra] == [{1.0}, {2.0}]
+    apart = read(stars, merge_orders=True)
+    assert "not merged: their names differ" in apart[0].notes
+    orders = lines(np.repeat([70, 71], N), np.append(WAVE, WAVE + 10.25), np.tile(FLUX, 2), separator=",")
+    assert [order.source.row for order in read(f"order,wave,flux\n{orders}")] == [0, N]
+    (merged,) = read(f"order,wave,flux\n{orders}", merge_orders=True)
+    assert N < merged.n_pixel < 2 * N
+    assert (merged.source.row, merged.bad.any()) == (None, False)
+
+
+@pytest.mark.parametrize("name", ["id", "name", "order"])
+def test_a_column_that_does_not_repeat_numbers_the_pixels(read, name):
+    (star,) = read(f"{name},wave,flux\n" + lines(np.arange(N), WAVE, FLUX, separator=","))
+    assert (star.n_pixel, star.id, star.source.row) == (N, "", None)
+
+
 def test_libre_esprit_orders_are_sorted_or_merged(read):
     wave = np.concatenate([WAVE, WAVE + 10.25]) / 10
     flux = np.tile(FLUX, 2)

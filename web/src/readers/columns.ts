@@ -8,12 +8,16 @@ import type { Medium } from "../spectrum.ts";
 import { mediumIn } from "./facts.ts";
 import { isStated, splitLog } from "./units.ts";
 
-export interface Column {
+/** What a column holds. */
+export interface Cells {
+  readonly values: Float64Array;
+  /** null for numbers; `values` are NaN beside words. */
+  readonly words: readonly string[] | null;
+}
+
+export interface Column extends Cells {
   readonly name: string;
   readonly unit: string;
-  readonly values: Float64Array;
-  /** Whether it holds words; `values` are NaN then. */
-  readonly isOfWords: boolean;
 }
 
 export type ErrorKind = "sigma" | "ivar" | "variance";
@@ -108,9 +112,9 @@ export function understand(columns: readonly Column[], where: string): Roles {
 /** Refuse words where numbers are needed; a mask of words says nothing here, and is left out. */
 export function withNumbers(roles: Roles, where: string): Roles {
   const { wavelength, flux, error, mask } = roles;
-  const words = [wavelength, flux, error].find((column) => column?.isOfWords);
+  const words = [wavelength, flux, error].find((column) => column?.words);
   if (words) throw new ReadError(`${where}: column ${words.name} holds no numbers`);
-  if (!mask?.isOfWords) return roles;
+  if (!mask?.words) return roles;
   return { ...roles, mask: null, notes: [...roles.notes, `mask ${mask.name} holds no numbers, left out`] };
 }
 

@@ -4,8 +4,8 @@
  */
 
 import { NoWavelengthError, ReadError } from "../errors.ts";
-import { NOTHING_KNOWN, type Facts, type Source, type Spectrum } from "../spectrum.ts";
-import { assemble } from "./assembly.ts";
+import { NOTHING_KNOWN, describe, type Facts, type Reading, type Source, type Spectrum } from "../spectrum.ts";
+import { assemble, attempt } from "./assembly.ts";
 import {
   findWavelength,
   keyOf,
@@ -14,7 +14,9 @@ import {
   unitOf,
   NO_FLUX,
   withNumbers,
+  type Cells,
   type Column,
+  type ErrorKind,
   type Roles,
 } from "./columns.ts";
 import { factsFrom, inMedium, irafMedium, noted, spokenMedium } from "./facts.ts";
@@ -48,6 +50,9 @@ const MAGNITUDE = /(^|_)(ab|st|vega)?_?mag(nitude)?s?(_|$)/;
 const PROSE = new Set("air and are as at by corrected for from in is of on the to vac vacuum was with".split(" "));
 const MISSING = ["", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""'];
 const WORDS = new Map([...MISSING.map((word) => [word, NaN] as const), ["true", 1], ["false", 0]]);
+/** Names of columns that tell the star of a line, the best first, and its order. */
+const ID = "object target targetid source_id sdss_id obsid id name star sobject_id uid".split(" ");
+const ORDER = "sporder order echelle_order orders".split(" ");
 /** What the Gaia archive's RVS spectra have: 846-870 nm in steps of 0.01. */
 const RVS_PIXELS = 2401;
 
@@ -70,35 +75,86 @@ interface Named {
   readonly notes: readonly string[];
 }
 
-/** Read a text file: one spectrum. */
-export function readText(path: string, text: string): Spectrum[] {
+/** Read a text file: one spectrum, or one for each star or order that a column tells. */
+export function readText(path: string, text: string): Reading[] {
   const layout = findNumbers(path, text.replace(FORTRAN, "e").split(/\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/));
-  const { numbers, notes } = readNumbers(path, layout);
-  if (numbers.length > LONGEST_ROW && numbers[0].length <= MOST_LINES && !layout.words.size) {
-    const lines = Array.from(numbers[0], (_, line) => Float64Array.from(numbers, (column) => column[line]));
+  const { cells, notes } = readCells(path, layout);
+  if (cells.length > LONGEST_ROW && cells[0].values.length <= MOST_LINES && !layout.words.size) {
+    const lines = Array.from(cells[0].values, (_, line) => ({
+      values: Float64Array.from(cells, ({ values }) => values[line]),
+      words: null,
+    }));
     return assembled(path, { ...layout, head: [], nColumn: lines.length }, lines, [
       ...notes,
       "each column in a line of its own",
     ]);
   }
-  return assembled(path, layout, numbers, notes);
+  return assembled(path, layout, cells, notes);
 }
 
-function assembled(path: string, layout: Layout, numbers: Float64Array[], notes: readonly string[]): Spectrum[] {
-  const source: Source = { file: path, hdu: null, row: null };
-  if (layout.head[0]?.startsWith("***") && !layout.words.size) return [libreEsprit(layout, numbers, source)];
+function assembled(path: string, layout: Layout, cells: readonly Cells[], notes: readonly string[]): Reading[] {
+  if (layout.head[0]?.startsWith("***") && !layout.words.size)
+    return [libreEsprit(layout, cells, { file: path, hdu: null, row: null })];
   const cards = cardsOf(layout.head);
-  const { columns, notes: more } = cards ? byPosition(layout, numbers) : namedColumns(path, layout, numbers);
+  const { columns, notes: more } = cards ? byPosition(layout, cells) : namedColumns(path, layout, cells);
   const stated = noted(cards ? factsFrom(cards) : fromComments(layout.head), ...layout.notes, ...notes, ...more);
   const roles = withNumbers(understand(columns, path), path);
   const medium = mediumOf(roles.wavelength, columns);
   const facts = medium ? inMedium(stated, medium) : stated;
-  const { wavelength, notes: unitNotes } = wavelengths(roles, path);
-  const known = asRvs(wavelength, noted(facts, ...roles.notes, ...unitNotes));
-  const flux = roles.flux.values;
-  const bad = badOf(roles.mask);
-  const spectrum = assemble({ wavelength, flux, sigma: sigmaOf(roles), bad }, known, source);
-  return [cards?.has("WAT0_001") ? { ...spectrum, ...irafMedium(spectrum, spectrum.wavelength) } : spectrum];
+
+  /** Read the spectrum of one star or order. */
+  function piece(source: Source, { wavelength: stored, flux, error, mask, ...rest }: Roles): Spectrum {
+    const { wavelength, notes: unitNotes } = wavelengths(stored, rest.log, describe(source));
+    const named = source.row === null ? facts : { ...facts, id: nameOf(source.row, columns) ?? facts.id };
+    const known = asRvs(wavelength, noted(named, ...rest.notes, ...unitNotes));
+    const sigma = sigmaOf(error, rest.kind);
+    const spectrum = assemble({ wavelength, flux: flux.values, sigma, bad: badOf(mask) }, known, source);
+    return cards?.has("WAT0_001") ? { ...spectrum, ...irafMedium(spectrum, spectrum.wavelength) } : spectrum;
+  }
+
+  const pieces = piecesOf(columns);
+  return pieces.map((lines) => {
+    const source = { file: path, hdu: null, row: pieces.length > 1 ? lines[0] : null };
+    return attempt(source, () => piece(source, atLines(roles, lines)));
+  });
+}
+
+/**
+ * Return the lines of each star or order, as far as columns tell them. A column whose values do not repeat numbers
+ * the pixels.
+ */
+function piecesOf(columns: readonly Column[]): number[][] {
+  const nLine = columns[0].values.length;
+  const labels = columns
+    .filter((column) => [...ID, ...ORDER].includes(keyOf(column)))
+    .map(({ values, words }): ArrayLike<string | number> & Iterable<string | number> => words ?? values)
+    .filter((cells) => 2 * new Set<string | number>(cells).size <= nLine);
+  const pieces = new Map<string, number[]>();
+  for (let line = 0; line < nLine; line++) {
+    const key = JSON.stringify(labels.map((cells) => cells[line]));
+    const lines = pieces.get(key);
+    if (lines) lines.push(line);
+    else pieces.set(key, [line]);
+  }
+  return Array.from(pieces.values());
+}
+
+function atLines(roles: Roles, lines: readonly number[]): Roles {
+  const { wavelength, flux, error, mask } = roles;
+  const at = (column: Column): Column => ({
+    ...column,
+    values: Float64Array.from(lines, (line) => column.values[line]),
+  });
+  return { ...roles, wavelength: at(wavelength), flux: at(flux), error: error && at(error), mask: mask && at(mask) };
+}
+
+/** Return the name of the star of a line, null if no column tells it. */
+function nameOf(line: number, columns: readonly Column[]): string | null {
+  const name = ID.find((key) => columns.some((column) => keyOf(column) === key));
+  const column = columns.find((one) => keyOf(one) === name);
+  if (column === undefined) return null;
+  const text = column.words?.[line] ?? String(column.values[line]);
+  return text.toLowerCase() === "nan" ? "" : text;
 }
 
 /** Find the first of the lines of numbers, with decimal commas or words among them if need be. */
@@ -185,8 +241,8 @@ function split(line: string, delimiter: string | null): string[] {
   return fields.slice(fields[0] ? 0 : 1, fields.at(-1) ? undefined : -1);
 }
 
-/** Return the columns, NaN where there are words, and notes. */
-function readNumbers(path: string, layout: Layout): { numbers: Float64Array[]; notes: string[] } {
+/** Return what the columns hold, and notes. */
+function readCells(path: string, layout: Layout): { cells: Cells[]; notes: string[] } {
   const rows = layout.body.filter((line) => !COMMENT.test(line)).map((line) => split(line, layout.delimiter));
   const good = rows.filter(
     (fields) => fields.length === layout.nColumn && fields.every((field, i) => layout.words.has(i) || isCell(field)),
@@ -194,10 +250,12 @@ function readNumbers(path: string, layout: Layout): { numbers: Float64Array[]; n
   const lost = rows.length - good.length;
   if (good.length < 2 || good.length < 0.9 * rows.length)
     throw new ReadError(`${path}: ${lost} of ${rows.length} lines are not ${layout.nColumn} numbers`);
-  const numbers = Array.from({ length: layout.nColumn }, (_, column) =>
-    Float64Array.from(good, (fields) => parseNumber(fields[column]) ?? WORDS.get(fields[column].toLowerCase()) ?? NaN),
-  );
-  return { numbers, notes: lost ? [`${lost} lines that are no numbers left out`] : [] };
+  const number = (field: string) => parseNumber(field) ?? WORDS.get(field.toLowerCase()) ?? NaN;
+  const cells = Array.from({ length: layout.nColumn }, (_, column) => ({
+    values: Float64Array.from(good, (fields) => number(fields[column])),
+    words: layout.words.has(column) ? good.map((fields) => fields[column]) : null,
+  }));
+  return { cells, notes: lost ? [`${lost} lines that are no numbers left out`] : [] };
 }
 
 /** Return the FITS cards that IRAF's wtextimage writes before the numbers, or null. */
@@ -228,14 +286,14 @@ function beginnings(lines: readonly string[]): string[] {
  * Return the columns, named by the header or else by position: of the header lines with a word for each column the
  * last one counts from which the columns are understood, or else the last one that names the wavelengths.
  */
-function namedColumns(path: string, layout: Layout, numbers: Float64Array[]): Named {
+function namedColumns(path: string, layout: Layout, cells: readonly Cells[]): Named {
   const head = beginnings(layout.head.slice(-200));
   const lines = head.slice(-20).map((line) => headerFields(line, layout));
   const wordy = lines.filter((fields) => fields.some((field) => !TYPES.has(field.toLowerCase()))).reverse();
   const headers = wordy.map((names, i) => ({ names, units: unitsIn(wordy[i - 1]) }));
   let partly: Named | null = null;
   for (const { names, units } of [...numbered(head, layout), ...headers]) {
-    const columns = named(names, units ?? [], layout, numbers);
+    const columns = named(names, units ?? [], cells);
     try {
       understand(columns, path);
       return { columns, notes: [] };
@@ -257,13 +315,13 @@ function namedColumns(path: string, layout: Layout, numbers: Float64Array[]): Na
   }
   const below = headers.map(({ units }) => units?.[0] ?? "").find(isWavelengthUnit);
   const said = head.map((line) => UNIT.exec(line)?.[1]);
-  return byPosition(layout, numbers, below ?? said.find((unit) => unit !== undefined) ?? "");
+  return byPosition(layout, cells, below ?? said.find((unit) => unit !== undefined) ?? "");
 }
 
 /** Return columns of which only the wavelength has a known name, with the next one that may be it as flux, or null. */
 function fluxBesideWavelengths(path: string, columns: readonly Column[]): Named | null {
   const wavelength = findWavelength(columns);
-  if (wavelength === null || columns.some((column) => column.isOfWords || PROSE.has(column.name.toLowerCase())))
+  if (wavelength === null || columns.some((column) => column.words || PROSE.has(column.name.toLowerCase())))
     return null;
   const at = columns.indexOf(wavelength);
   if (at > 0 && !isMonotonic(wavelength.values)) return null;
@@ -309,27 +367,17 @@ function unitsIn(fields: readonly string[] | undefined): string[] | null {
   return fields.map((field) => field.replace(/^[()[\]]+|[()[\]]+$/g, ""));
 }
 
-function named(
-  names: readonly string[],
-  units: readonly string[],
-  layout: Layout,
-  numbers: readonly Float64Array[],
-): Column[] {
-  return numbers.map((values, i) => ({
-    name: names[i],
-    unit: units[i] ?? "",
-    values,
-    isOfWords: layout.words.has(i),
-  }));
+function named(names: readonly string[], units: readonly string[], cells: readonly Cells[]): Column[] {
+  return cells.map((held, i) => ({ ...held, name: names[i], unit: units[i] ?? "" }));
 }
 
 /** Return wavelength, flux, and, when it can be one, error; and notes. */
-function byPosition(layout: Layout, numbers: readonly Float64Array[], unit = ""): Named {
-  const isError = numbers.length > 2 && !layout.words.size && mayBeError(numbers[2], numbers[1]);
-  const names = numbers.map((_, i) => ["wavelength", "flux", isError ? "error" : undefined][i] ?? `column${i + 1}`);
+function byPosition(layout: Layout, cells: readonly Cells[], unit = ""): Named {
+  const isError = cells.length > 2 && !layout.words.size && mayBeError(cells[2].values, cells[1].values);
+  const names = cells.map((_, i) => ["wavelength", "flux", isError ? "error" : undefined][i] ?? `column${i + 1}`);
   const unused = Array.from(names.keys(), (i) => i + 1).slice(isError ? 3 : 2);
   return {
-    columns: named(names, [unit], layout, numbers),
+    columns: named(names, [unit], cells),
     notes: [
       ...(isError ? ["third column taken as error"] : []),
       ...(unused.length ? [`left out, without a name: column ${unused.join(", ")}`] : []),
@@ -346,8 +394,11 @@ function mayBeError(values: Float64Array, flux: Float64Array): boolean {
   return lowest <= median(known) && median(known) <= highest;
 }
 
-function wavelengths(roles: Roles, where: string): { wavelength: Float64Array; notes: string[] } {
-  const { wavelength, log } = roles;
+function wavelengths(
+  wavelength: Column,
+  log: number | null,
+  where: string,
+): { wavelength: Float64Array; notes: string[] } {
   if (log === null) return toAngstrom(wavelength.values, unitOf(wavelength), where);
   const middle = wavelength.values[wavelength.values.length >> 1];
   const base = middle > 5.5 && middle < 12 ? Math.E : log; // 10**5.5 A are 32 micron
@@ -356,7 +407,7 @@ function wavelengths(roles: Roles, where: string): { wavelength: Float64Array; n
   return base === log ? found : { ...found, notes: [...found.notes, "natural logarithms, from their size"] };
 }
 
-function sigmaOf({ error, kind }: Roles): Float64Array | null {
+function sigmaOf(error: Column | null, kind: ErrorKind): Float64Array | null {
   if (error === null || kind === "sigma") return error && error.values;
   if (kind === "ivar") return error.values.map((value) => (value > 0 ? 1 / Math.sqrt(value) : Infinity));
   return error.values.map((value) => (value > 0 ? Math.sqrt(value) : NaN));
@@ -380,7 +431,7 @@ function asRvs(wavelength: Float64Array, facts: Facts): Facts {
 }
 
 /** Read a .s file of ESPaDOnS and NARVAL (Donati et al. 1997, MNRAS 291, 658): nm, intensity, (Stokes,) error. */
-function libreEsprit(layout: Layout, numbers: readonly Float64Array[], source: Source): Spectrum {
+function libreEsprit(layout: Layout, cells: readonly Cells[], source: Source): Spectrum {
   const id = layout.head[0]
     .replace(/^[* \t\r]+|[* \t\r]+$/g, "")
     .replace(/^Reduced spectrum of/, "")
@@ -392,10 +443,7 @@ function libreEsprit(layout: Layout, numbers: readonly Float64Array[], source: S
     id,
     notes: ["Libre-Esprit: nm, air, heliocentric"],
   };
-  const wavelength = numbers[0].map((value) => value * 10);
-  return assemble(
-    { wavelength, flux: numbers[1], sigma: numbers.length > 2 ? numbers[numbers.length - 1] : null },
-    facts,
-    source,
-  );
+  const [stored, flux] = cells.map(({ values }) => values);
+  const sigma = cells.length > 2 ? cells[cells.length - 1].values : null;
+  return assemble({ wavelength: stored.map((value) => value * 10), flux, sigma }, facts, source);
 }
