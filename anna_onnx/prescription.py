@@ -25,6 +25,8 @@ LARGEST_CONTINUUM = 0.1  # error that it makes sense to train for
 MASKED = 0.02  # of the continuum: a deviation as strong as this is worth a mask
 LARGEST_MASK = 0.15  # of the pixels
 LISTED = 8
+# Findings that may be why spectra are flagged.
+EXPLAINING = ("resolving power", "continuum offset", "continuum slope", "radial velocity", "unknown features")
 # Bands of the Earth's atmosphere, Å in air: water, and oxygen at 6300, 6900 and 7600 Å.
 TELLURIC = (
     (5880, 6000), (6275, 6320), (6460, 6600), (6867, 6960), (7160, 7350), (7590, 7720), (8120, 8360), (8930, 9850),
@@ -140,14 +142,14 @@ def prescribe(bundle: Bundle, measured: Measurements, template: str | None = Non
         _coverage(bundle, measured),
         _missing(measured, trained),
         _deviations(bundle, measured, trained),
-        _flagged(measured),
     )
     changes = {name: value for _, change in parts for name, value in change.items()}
     if "snr_template" in changes:
         changes.setdefault("snr", _snr_range(measured))
         changes["legacy_noise"] = False
     known = {name: value for name, value in changes.items() if getattr(trained, name) != value}
-    return Prescription(tuple(finding for finding, _ in parts), known, trained, _notes(measured))
+    findings = tuple(finding for finding, _ in parts)
+    return Prescription((*findings, _flagged(measured, findings)), known, trained, _notes(measured))
 
 
 def _normalization(measured: Measurements) -> tuple[Finding, Changes]:
@@ -230,14 +232,14 @@ def _resolution(bundle: Bundle, measured: Measurements) -> tuple[Finding, Change
 
 def _continuum(name: str, values: FloatArray, own: Range | None) -> tuple[Finding, Changes]:
     low, high = _percentiles(values)
-    found, what = f"{low:+.3f} to {high:+.3f}", f"continuum {name}"
+    found, what = f"{low:+z.3f} to {high:+z.3f}", f"continuum {name}"
     had = own or (0.0, 0.0)
     if low >= had[0] - CONTINUUM_PRECISION and high <= had[1] + CONTINUUM_PRECISION:
-        return Finding(what, found, _span(own, "{:+.3g}")), {}
+        return Finding(what, found, _span(own, "{:+z.3g}")), {}
     if max(-low, high) > LARGEST_CONTINUUM:
-        return Finding(what, found, _span(own, "{:+.3g}"), "nothing: normalise better"), {}
+        return Finding(what, found, _span(own, "{:+z.3g}"), "nothing: normalise better"), {}
     change = (min(had[0], np.floor(200 * low) / 200), max(had[1], np.ceil(200 * high) / 200))
-    return Finding(what, found, _span(own, "{:+.3g}"), f"continuum_{name}"), {f"continuum_{name}": _floats(change)}
+    return Finding(what, found, _span(own, "{:+z.3g}"), f"continuum_{name}"), {f"continuum_{name}": _floats(change)}
 
 
 def _velocity(bundle: Bundle, measured: Measurements, trained: config.Augmentation) -> tuple[Finding, Changes]:
@@ -246,7 +248,7 @@ def _velocity(bundle: Bundle, measured: Measurements, trained: config.Augmentati
     if not known.size:
         return Finding("radial velocity", "not measured", _span(own, "{:.0f}", " km/s")), {}
     low, high = float(known.min()), float(known.max())
-    found = f"{low:.1f} to {high:.1f} km/s"
+    found = f"{low:z.1f} to {high:z.1f} km/s"
     if len(known) < measured.n:
         found += f", {measured.n - len(known)} not measured"
     had, more = own or (0.0, 0.0), trained.radial_velocity or (0.0, 0.0)
@@ -298,15 +300,17 @@ def describe(one: Deviation) -> str:
     """Return a few words on a deviation."""
     kind = "absorption" if one.depth < 0 else "emission"
     air = any(one.first < last and one.last > first for first, last in TELLURIC)
-    return f"{one.first:.1f}-{one.last:.1f} Å {one.depth:+.1%} ({'telluric?' if air else kind})"
+    where = "-".join(dict.fromkeys(f"{edge:.1f}" for edge in (one.first, one.last)))
+    return f"{where} Å {one.depth:+.1%} ({'telluric?' if air else kind})"
 
 
-def _flagged(measured: Measurements) -> tuple[Finding, Changes]:
+def _flagged(measured: Measurements, findings: Sequence[Finding]) -> Finding:
     found = f"unlike_training {measured.unlike:.0%}, outside_labels {measured.outside:.0%}"
-    advice = (
-        "other stars than trained on: no augmentation helps" if max(measured.unlike, measured.outside) > 0.1 else "–"
-    )
-    return Finding("flags", found, "1 %", advice), {}
+    if max(measured.unlike, measured.outside) <= 0.1:
+        return Finding("flags", found, "1 %")
+    if any(one.what in EXPLAINING and one.advice != "–" for one in findings):
+        return Finding("flags", found, "1 %", "mend the lines above first")
+    return Finding("flags", found, "1 %", "other stars than trained on: no augmentation helps")
 
 
 def _notes(measured: Measurements) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -230,7 +231,15 @@ def test_files_without_a_usable_spectrum_say_why(bundle, tmp_path):
         examine(bundle, [tmp_path / "junk.fits"])
 
 
+def test_other_stars_are_blamed_for_flags_only_when_nothing_else_asks_for_a_change(bundle, tmp_path):
+    found = dataclasses.replace(examined(bundle, tmp_path, noisy(stars(60, seed=2)[0])), unlike=1.0)
+    assert prescribe(bundle, found).findings[-1].advice.startswith("other stars than trained on")
+    sharp = dataclasses.replace(found, resolution=115000.0)
+    assert prescribe(bundle, sharp).findings[-1].advice == "mend the lines above first"
+
+
 def test_a_deviation_is_told_in_a_few_words():
+    assert describe(Deviation(6755.6, 6755.6, 0.02)) == "6755.6 Å +2.0% (emission)"
     assert describe(Deviation(6870.0, 6871.0, -0.3)) == "6870.0-6871.0 Å -30.0% (telluric?)"
     assert describe(Deviation(6671.0, 6671.4, 0.05)) == "6671.0-6671.4 Å +5.0% (emission)"
 
