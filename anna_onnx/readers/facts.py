@@ -76,14 +76,12 @@ _LENGTHS = "a å aa ang angstrom angstroms ma nm um µm μm micron microns mm cm
 _OTHER_UNITS = frozenset(f"{_LENGTHS} pix pixel pixels px channel channels cm-1 1/cm hz khz mhz ghz ev kev mag".split())
 _BRACKET = re.compile(r"\[([^\]]*)\]")
 _NAME = ("ESO OBS TARG NAME", "OBJECT", "TARGNAME", "TARGETID", "TARGET", "OBJNAME", "DESIG", "OBSID")
-_WORD = r"(?:\b|_)(vac(?:uum)?|air)(?:\b|_)"
-_MEDIUM_WORD = re.compile(_WORD, re.I)
+_MEDIUM_WORD = re.compile(r"(?:\b|_)(vac(?:uum)?|air)(?:\b|_)", re.I)
 _OTHER_AIR = re.compile(
     r"\bair[\s_-]*(?:mass|pressure|temp|index|refract|humid|density)|(?:index|pressure|temperature) of (?:the )?air",
     re.I,
 )
 _CLAUSE = re.compile(r"[,;:()\[\]]|\.\s|\bbut\b", re.I)
-_DENIED = re.compile(rf"\b(?:not?|without)\b.*{_WORD}|{_WORD}.*\bnot\b", re.I)
 _LEFT_OPEN = "medium left open by the comment"
 _CONVERTED = re.compile(r"(?:air|vac(?:uum)?)\W*(?:to|2|->)\W*(vac(?:uum)?|air)", re.I)
 _WAVELENGTH = re.compile(r"wavel|lambda|angstrom", re.I)
@@ -186,8 +184,15 @@ def spoken_medium(remark: str) -> Medium | None:
     clauses = [clause for clause in _CLAUSE.split(_OTHER_AIR.sub("", remark)) if _MEDIUM_WORD.search(clause)]
     if not clauses:
         return None
-    told = {medium_in(clause) for clause in clauses if not _DENIED.search(clause)}
+    told = {medium_in(clause) for clause in clauses if not _denies(clause)}
     return (told.pop() or "unknown") if len(told) == 1 else "unknown"
+
+
+def _denies(clause: str) -> bool:
+    """Return whether a clause that names a medium denies it: by a no or without before it, or a not anywhere."""
+    words = re.findall("[a-z]+", clause.lower())
+    named = max(i for i, word in enumerate(words) if word in ("air", "vac", "vacuum"))
+    return "not" in words or not {"no", "without"}.isdisjoint(words[:named])
 
 
 def _conventional_medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, str]:

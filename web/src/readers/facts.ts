@@ -35,7 +35,6 @@ const OTHER_AIR =
   /\bair[\s_-]*(?:mass|pressure|temp|index|refract|humid|density)|(?:index|pressure|temperature) of (?:the )?air/gi;
 const WORD = /(?:\b|_)(vac(?:uum)?|air)(?:\b|_)/gi;
 const CLAUSE = /[,;:()[\]]|\.\s|\bbut\b/i;
-const DENIED = new RegExp(`\\b(?:not?|without)\\b.*${WORD.source}|${WORD.source}.*\\bnot\\b`, "i");
 const LEFT_OPEN = "medium left open by the comment";
 const BERV = ["ESO DRS BERV", "TNG DRS BERV", "OHP DRS BERV", "ESO QC BERV", "TNG QC BERV"];
 const NAME = ["ESO OBS TARG NAME", "OBJECT", "TARGNAME", "TARGETID", "TARGET", "OBJNAME", "DESIG", "OBSID"];
@@ -162,8 +161,15 @@ function withFrame(facts: Facts, headers: Header[]): Facts {
 export function spokenMedium(remark: string): Medium | null {
   const clauses = remark.replace(OTHER_AIR, "").split(CLAUSE).filter(hasMedium);
   if (!clauses.length) return null;
-  const told = new Set(clauses.filter((clause) => !DENIED.test(clause)).map(mediumIn));
+  const told = new Set(clauses.filter((clause) => !denies(clause)).map(mediumIn));
   return told.size === 1 ? ([...told][0] ?? "unknown") : "unknown";
+}
+
+/** Return whether a clause that names a medium denies it: by a no or without before it, or a not anywhere. */
+function denies(clause: string): boolean {
+  const words: string[] = clause.toLowerCase().match(/[a-z]+/g) ?? [];
+  const named = Math.max(...["air", "vac", "vacuum"].map((word) => words.lastIndexOf(word)));
+  return words.includes("not") || words.slice(0, named).some((word) => word === "no" || word === "without");
 }
 
 function hasMedium(text: string): boolean {
