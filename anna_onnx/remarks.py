@@ -57,7 +57,7 @@ def remarks(
             lines.append(_of_velocity(model, rv[row], None if rv_error is None else rv_error[row]))
             lines += motion if np.isnan(rv[row]) else ()
         if not np.isnan(left[row]):
-            lines.append(f"radial velocity {left[row]:.1f} km/s not removed (rv), {model.trained_velocities}")
+            lines.append(f"radial velocity {left[row]:z.1f} km/s not removed (rv), {model.trained_velocities}")
         notes[row] = (*lines, *_of_flux(model, gridded, row, Flag(int(flags[row]))))
     return notes
 
@@ -96,7 +96,7 @@ def _of_velocity(model: Preparation, rv: float, error: float | None) -> str:
             if error is None
             else f"no radial velocity could be measured{trained}"
         )
-    removed = f"radial velocity {rv:.1f}" if error is None else f"measured radial velocity {rv:.1f} ± {error:.1f}"
+    removed = f"radial velocity {rv:z.1f}" if error is None else f"measured radial velocity {rv:z.1f} ± {error:.1f}"
     return f"{removed} km/s removed{'' if model.tolerates(rv) else trained}"
 
 
@@ -120,7 +120,7 @@ def _of_flux(model: Preparation, gridded: Gridded, row: int, flags: Flag) -> Ite
         yield f"S/N {gridded.snr[row]:.0f}, trained with {model.snr_range[0]:g}-{model.snr_range[1]:g}"
     if flags & Flag.not_normalized:
         level, tilt = continuum_level(gridded.flux[row][None])
-        change = f", changing by {tilt[0] / level[0]:.0%}" if level[0] > 0 and np.isfinite(tilt[0]) else ""
+        change = f", changing by {tilt[0] / level[0]:z.0%}" if level[0] > 0 and np.isfinite(tilt[0]) else ""
         yield f"continuum at {level[0]:.3g}{change}, needed 1"
 
 

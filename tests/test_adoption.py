@@ -164,6 +164,11 @@ def test_what_holds_no_spectra_is_refused(what: Any) -> None:
         list(as_spectra(what))
 
 
+def test_one_column_is_too_few() -> None:
+    with pytest.raises(AnnaError, match="^columns wave, needed at least the wavelength and the flux column$"):
+        ReadOptions(columns="wave")
+
+
 @pytest.mark.parametrize("option", [{"hdu": 0}, {"wave_unit": "nm"}, {"columns": (1, 2)}, {"merge_orders": True}])
 def test_options_for_files_are_not_for_arrays(option: dict[str, Any]) -> None:
     with pytest.raises(AnnaError, match=f"{next(iter(option))} .* is an option for files"):

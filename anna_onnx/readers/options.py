@@ -81,7 +81,9 @@ def _columns(given: Any) -> tuple[str | int, ...]:
     listed = given.split(",") if isinstance(given, str) else given
     columns = tuple(_name_or_number(one, "column") for one in listed)
     if len(columns) < 2:
-        raise ReadError(f"columns {columns}, needed at least the wavelength and the flux column")
+        raise ReadError(
+            f"columns {', '.join(map(str, columns)) or 'none'}, needed at least the wavelength and the flux column"
+        )
     return columns
 
 

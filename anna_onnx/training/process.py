@@ -62,7 +62,8 @@ class Process:
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
-        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        n = torch.get_num_threads()
+        threads = f", {n} thread{'s' if n > 1 else ''}" if self.device.type == "cpu" else ""
         return f"{name}{threads}" + (f", {self.world} processes" if self.world > 1 else "")
 
 

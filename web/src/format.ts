@@ -14,16 +14,17 @@ export function general(value: number, digits = 6): string {
   return withoutZeros(fixed(value, Math.max(digits - 1 - exponent, 0)));
 }
 
-/** Return `value` as Python's `:.<decimals>f` does. */
+/** Return `value` as Python's `:z.<decimals>f` does, which knows no minus before zero. */
 export function fixed(value: number, decimals: number): string {
   if (!Number.isFinite(value)) return general(value);
   const text = value.toFixed(decimals);
   // Python takes a half to the even digit, JavaScript away from zero.
   const isHalf = Math.abs((value * 2 ** (decimals + 1)) % 2) === 1;
-  return isHalf && /[13579]$/.test(text) ? (value * (1 - Number.EPSILON)).toFixed(decimals) : text;
+  const rounded = isHalf && /[13579]$/.test(text) ? (value * (1 - Number.EPSILON)).toFixed(decimals) : text;
+  return rounded.replace(/^-(?=[0.]+$)/, "");
 }
 
-/** Return a fraction as Python's `:.<decimals>%` does. */
+/** Return a fraction as Python's `:z.<decimals>%` does. */
 export function percent(value: number, decimals = 0): string {
   return `${fixed(100 * value, decimals)}%`;
 }

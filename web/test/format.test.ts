@@ -24,10 +24,13 @@ test("numbers are written as Python writes them", () => {
     [2.5, 0, "2"],
     [3.5, 0, "4"],
     [0.15, 1, "0.1"],
-    [-0.5, 0, "-0"],
+    [-0.5, 0, "0"],
   ];
   for (const [value, decimals, text] of halves) assert.equal(fixed(value, decimals), text);
   assert.equal(general(0.125, 2), "0.12");
+  assert.equal(fixed(-0.04, 1), "0.0");
+  assert.equal(fixed(-0.06, 1), "-0.1");
+  assert.equal(percent(-0.004), "0%");
   assert.equal(percent(0.99), "99%");
   assert.equal(percent(0.4567, 1), "45.7%");
 });
