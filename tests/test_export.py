@@ -29,13 +29,14 @@ from anna_onnx.resampling import Grid
 from anna_onnx.session import Session
 from anna_onnx.sidecar import Sidecar
 from anna_onnx.synthesis import simulate
-from anna_onnx.training.calibration_set import calibrating, calibration_examples, calibration_set
+from anna_onnx.training.calibration_set import calibrating, calibration_set
 from anna_onnx.training.checkpoint import RunDirectory
-from anna_onnx.training.export import describe_preparation, describe_size, export
+from anna_onnx.training.export import describe_size, export
 from anna_onnx.training.frozen import IR_VERSION, OPSET, Frozen, to_onnx
 from anna_onnx.training.loop import train
 from anna_onnx.training.network import Network
 from anna_onnx.training.precision import INT8_MAX, shorten, store
+from anna_onnx.training.seen import describe_preparation
 from anna_onnx.training.task import load_augmentation, prepare_task
 
 LABELS = (Label("teff", 4000, 7000, "K"), Label("logg", 2, 5))
@@ -331,8 +332,7 @@ def test_a_run_from_a_grid_is_calibrated_on_fresh_stars_of_its_instrument(monkey
     assert (len(stars), known_as) == (80, "stars drawn from the grid")  # half of them to adjust sigma on
     augmentation = load_augmentation(settings, stars.grid, torch.device("cpu"))
     labels = tuple(Label(name, 0, 1) for name in stars.label_names)
-    examples = calibration_examples(settings, stars, labels)
-    preparation = describe_preparation(settings, stars, augmentation, examples)
+    preparation = describe_preparation(settings, labels, stars, augmentation)
     assert preparation.resolution == 11000
     # The radial velocities of the stars, and the shifts of the augmentation on top.
     assert preparation.velocity_range == (-60, 55)

@@ -36,11 +36,8 @@ def calibration_set(settings: config.Config) -> tuple[TrainingSet, str]:
     of them the test set, on which errors then look better than they are, or even the training set.
     """
     if settings.data.grid and not _is_file(settings, settings.data.validation):
-        instrument = {
-            key: value for key in ("fwhm", "resolution") if (value := getattr(settings.data, key)) is not None
-        }
-        stars = training_set_from_grid(settings, 2 * n_calibration(pixels_of(settings).n_pixel))
-        return dataclasses.replace(stars, attrs=instrument), "stars drawn from the grid"
+        n = 2 * n_calibration(pixels_of(settings).n_pixel)
+        return training_set_from_grid(settings, n), "stars drawn from the grid"
     spectra, known_as = _calibration_file(settings)
     return mixed(spectra, 2 * n_calibration(spectra.grid.n_pixel), settings.seed), known_as
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,15 +14,13 @@ import torch
 from torch import Tensor
 
 from anna_onnx import __version__, config
-from anna_onnx.arrays import FloatArray
 from anna_onnx.bundle import Bundle, write
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.card import write_card
 from anna_onnx.inference import half_width
-from anna_onnx.preparation import Preparation
+from anna_onnx.scatter import describe, rms
 from anna_onnx.session import Session
 from anna_onnx.sidecar import SelfTest, Sidecar
-from anna_onnx.training.augmentation import Augmentation
 from anna_onnx.training.calibration_set import calibration_examples, calibration_set
 from anna_onnx.training.checkpoint import RunDirectory
 from anna_onnx.training.comparison import Comparison
@@ -31,6 +28,7 @@ from anna_onnx.training.examples import Examples, Inferred, infer_examples
 from anna_onnx.training.familiarity import learn_familiar
 from anna_onnx.training.frozen import freeze, load_network, require_parity, to_onnx
 from anna_onnx.training.precision import PRECISIONS, Precision, shorten, store
+from anna_onnx.training.seen import describe_preparation, without_pixels
 from anna_onnx.training.task import load_augmentation
 from anna_onnx.trainingset import TrainingSet
 
@@ -68,8 +66,9 @@ def export(
     settings, labels, network = run.settings(), run.labels(), load_network(run)
     spectra, known_as = calibration_set(settings)
     augmentation = load_augmentation(settings, spectra.grid, torch.device("cpu"))
+    preparation = describe_preparation(settings, labels, spectra, augmentation)
+    settings = without_pixels(settings, preparation.unseen)
     examples = calibration_examples(settings, spectra, labels)
-    preparation = describe_preparation(settings, spectra, augmentation, examples)
     frozen = freeze(network, settings, labels, spectra, examples, preparation.velocity_range or (0.0, 0.0))
     full = Bundle(path.stem, to_onnx(frozen, spectra.grid.n_pixel), Sidecar(labels, preparation, provenance={}))
     deviation = require_parity(frozen, full, examples)
@@ -163,70 +162,6 @@ def make_selftest(bundle: Bundle, examples: Examples) -> SelfTest:
     return SelfTest(flux, labels.astype(np.float32), sigma.astype(np.float32))
 
 
-def unseen_pixels(examples: Examples) -> tuple[tuple[int, int], ...]:
-    """Return first and last of the pixels that no example has: masked regions, bad columns, gaps between chips."""
-    missing = examples.flux.isnan().all(dim=0).cpu().numpy()
-    edges = np.flatnonzero(np.diff(missing, prepend=False, append=False))
-    return tuple((int(first), int(last) - 1) for first, last in edges.reshape(-1, 2))
-
-
-def describe_preparation(
-    settings: config.Config, spectra: TrainingSet, augmentation: Augmentation, examples: Examples
-) -> Preparation:
-    """Return the preparation that matches how the network was trained; that of `anna pack` where it made the set.
-
-    Parameters
-    ----------
-    settings : config.Config
-    spectra : TrainingSet
-        That errors are calibrated on.
-    augmentation : Augmentation
-    examples : Examples
-        Of these, as the network sees them.
-    """
-    packed = spectra.attrs.get("preparation")
-    made = Preparation(spectra.grid, frame="rest")
-    if packed is not None:
-        made = Preparation.from_dict(json.loads(str(packed)), spectra.grid)
-    return dataclasses.replace(
-        made,
-        resolution=made.resolution or _resolution(spectra),
-        velocity_range=_velocity_range(spectra, settings),
-        min_coverage=min(made.min_coverage, _least_coverage(settings.augmentation)),
-        snr_range=augmentation.snr_range or made.snr_range,
-        unseen=unseen_pixels(examples),
-    )
-
-
-def _least_coverage(settings: config.Augmentation) -> float:
-    """Return the least fraction of the pixels that one kind of loss leaves: all but one stretch, or all but many."""
-    (_, gap), (_, single) = settings.gaps or (0.0, 0.0), settings.missing_pixels or (0.0, 0.0)
-    return max(min(settings.coverage[0] if settings.coverage else 1.0, 1 - gap - single), 0.0)
-
-
-def _resolution(spectra: TrainingSet) -> float | None:
-    """Return the resolving power of a simulated set; at its centre where the width is constant in wavelength.
-
-    None of spectra without an instrument, whose width is 0.
-    """
-    if "resolution" in spectra.attrs:
-        return float(spectra.attrs["resolution"])
-    if spectra.attrs.get("fwhm"):
-        return float(spectra.grid.wavelength.mean() / spectra.attrs["fwhm"])
-    return None
-
-
-def _velocity_range(spectra: TrainingSet, settings: config.Config) -> tuple[float, float] | None:
-    """Return the radial velocities that the network has seen: those of the spectra, and the shifts on top."""
-    low, high = settings.augmentation.radial_velocity or (0.0, 0.0)
-    velocity = spectra.radial_velocity(settings.data.radial_velocity_column)
-    if settings.data.grid:
-        low, high = low + settings.data.radial_velocity[0], high + settings.data.radial_velocity[1]
-    elif velocity is not None and (known := velocity[np.isfinite(velocity)]).size:
-        low, high = low + float(known.min()), high + float(known.max())
-    return None if low == high else (low, high)
-
-
 def describe_training(run: RunDirectory, name: str, snr_template: Tensor) -> dict[str, Any]:
     """Return all that a reader of a model should know of its making.
 
@@ -265,13 +200,7 @@ def measure_errors(bundle: Bundle, inferred: Inferred) -> dict[str, dict[str, fl
     width = half_width(bundle, inferred.sigma, inferred.snr, ONE_SIGMA)
     inside = np.where(np.isfinite(error), np.abs(error) <= width, np.nan)
     return {
-        label.name: {
-            "bias": float(np.nanmean(column)),
-            "scatter": float(np.nanstd(column)),
-            "robust_scatter": float(1.4826 * np.nanmedian(np.abs(column - np.nanmedian(column)))),
-            "rms": float(np.sqrt(np.nanmean(column**2))),
-            "coverage_68": float(np.nanmean(held)),
-        }
+        label.name: {**describe(column), "coverage_68": float(np.nanmean(held))}
         for label, column, held in zip(inferred.labels, error.T, inside.T, strict=True)
     }
 
@@ -296,18 +225,12 @@ def describe_storage(precision: Precision, inferred: Inferred, full: Bundle) -> 
     if precision == "float32":
         return {"stored": precision}
     exact = infer_examples(full, inferred.examples)
-    columns = {
-        "rms_float32": _rms(exact.error),
-        "rms": _rms(inferred.error),
-        "difference": _rms(inferred.values - exact.values),
-    }
     effect = {
-        label.name: {name: float(column[i]) for name, column in columns.items()}
+        label.name: {
+            "rms_float32": rms(exact.error[:, i]),
+            "rms": rms(inferred.error[:, i]),
+            "difference": rms(inferred.values[:, i] - exact.values[:, i]),
+        }
         for i, label in enumerate(inferred.labels)
     }
     return {"stored": precision, "effect": effect}
-
-
-def _rms(values: FloatArray) -> FloatArray:
-    """Return the rms of each column, over what is known."""
-    return np.asarray(np.sqrt(np.nanmean(values**2, axis=0)))

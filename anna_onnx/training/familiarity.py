@@ -16,7 +16,6 @@ from anna_onnx.bundle import Bundle
 from anna_onnx.fit import Fit, FitLimits
 from anna_onnx.hull import Hull
 from anna_onnx.labels import Label, scale
-from anna_onnx.legacy import open_training_set
 from anna_onnx.novelty import Novelty, pixel_noise
 from anna_onnx.resampling import Grid
 from anna_onnx.session import Session
@@ -24,6 +23,7 @@ from anna_onnx.training.augmentation import Augmentation, Pixels, cubic
 from anna_onnx.training.batches import CLEAN, NOVELTY, NOVELTY_STARS, FileSource, evenly, generator
 from anna_onnx.training.comparison import TEST_COMPONENTS, Comparison
 from anna_onnx.training.emulation import fit_emulator
+from anna_onnx.training.seen import training_sets
 from anna_onnx.training.task import open_grid
 from anna_onnx.trainingset import TrainingSet
 
@@ -216,9 +216,8 @@ def training_stars(settings: config.Config, labels: tuple[Label, ...], grid: Gri
         source, _ = open_grid(settings, torch.device("cpu"))
         flux, values, rv = source.draw(n, generator(torch.device("cpu"), settings.seed, NOVELTY_STARS), at_rest)
         return Stars(flux, scale(values.numpy()[:, source.columns(labels)], labels), rv.numpy())
-    sets = [open_training_set(settings.resolve(name), settings.labels.names or None) for name in settings.data.train]
-    total = sum(len(part) for part in sets)
-    rows, column = evenly(total, n), settings.data.radial_velocity_column
+    sets = training_sets(settings)
+    rows, column = evenly(sum(len(part) for part in sets), n), settings.data.radial_velocity_column
     stars = FileSource(sets, rows, labels, settings.seed, memory=float("inf"), velocity_column=column)
     drawn = stars.take(torch.arange(len(rows)))
     good = ~drawn.flux.isnan().all(dim=1)
