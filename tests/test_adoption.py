@@ -165,7 +165,7 @@ def test_what_holds_no_spectra_is_refused(what: Any) -> None:
 
 
 def test_one_column_is_too_few() -> None:
-    with pytest.raises(AnnaError, match="^columns wave, needed at least the wavelength and the flux column$"):
+    with pytest.raises(AnnaError, match=r"^columns wave, needed at least the wavelength and the flux column$"):
         ReadOptions(columns="wave")
 
 
