@@ -191,7 +191,7 @@ def spoken_medium(remark: str) -> Medium | None:
 def _denies(clause: str) -> bool:
     """Return whether a clause that names a medium denies it: by a no or without before it, or a not anywhere."""
     words = re.findall("[a-z]+", clause.lower())
-    named = max(i for i, word in enumerate(words) if word in ("air", "vac", "vacuum"))
+    named = max((i for i, word in enumerate(words) if word in ("air", "vac", "vacuum")), default=0)
     return "not" in words or not {"no", "without"}.isdisjoint(words[:named])
 
 

@@ -96,8 +96,9 @@ def test_comments_may_state_the_medium_and_the_name(read):
     assert (star.medium, star.id) == ("vacuum", "HD 140283")
 
 
-def test_a_comment_may_deny_other_corrections_than_that_to_a_medium(read):
-    (star,) = read("# wavelengths in air; no telluric correction\n" + lines(WAVE, FLUX))
+@pytest.mark.parametrize("comment", ["wavelengths in air; no telluric correction", "wavelengths in a\u0131r"])
+def test_a_comment_may_deny_other_corrections_than_that_to_a_medium(read, comment):
+    (star,) = read(f"# {comment}\n" + lines(WAVE, FLUX))
     assert star.medium == "air"
 
 
