@@ -13,6 +13,7 @@ from typing import TextIO
 from anna_onnx.errors import ResultError, VersionError
 
 Content = bytes | mmap.mmap  # of a file: read, or mapped into the memory
+EMAIL = 10e6  # bytes that mail servers let through
 BEYOND = 0x7FFF0000  # bytes: a place that no file of ours reaches
 
 

@@ -2,7 +2,7 @@
 
 The page is static, needs no server and loads nothing once it is open. Its
 code is built from ``web/`` and ships in `anna_onnx.web`. A model comes into it
-as JSON: what the sidecar says, with arrays as little-endian bytes in base64.
+as JSON: what the sidecar says, with arrays as little-endian bytes in letters.
 Every file that is not HTML or CSS is a script, so that the page also opens
 from a disk or a mail, where browsers forbid pages to load anything else.
 """
@@ -15,7 +15,7 @@ import hashlib
 import html
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from statistics import NormalDist
@@ -26,14 +26,18 @@ from numpy.typing import ArrayLike
 
 from anna_onnx.bundle import Bundle
 from anna_onnx.calibration import ONE_SIGMA
-from anna_onnx.files import write_text
+from anna_onnx.files import EMAIL, write_text
 from anna_onnx.sidecar import Sidecar
 
 SINGLE_FILE = (".html", ".htm")
 METRICS = ("bias", "robust_scatter", "rms", "coverage_68")
+# The 91 printable ones that JSON and scripts hold as they are.
+LETTERS = np.array([code for code in range(33, 127) if chr(code) not in '"<\\'], dtype=np.uint8)
 
 
-def export_page(bundle: Bundle, target: str | os.PathLike[str]) -> Path:
+def export_page(
+    bundle: Bundle, target: str | os.PathLike[str], notes: str = "", say: Callable[[str], None] = print
+) -> Path:
     """Write a page that infers with a model.
 
     Parameters
@@ -42,6 +46,10 @@ def export_page(bundle: Bundle, target: str | os.PathLike[str]) -> Path:
     target : path-like
         A folder, made if need be; or a file name that ends in ``.html``, for
         everything in one file.
+    notes : str
+        Markdown, in place of the model's own: what people should know of it.
+    say : callable
+        Called with a line for a person to read.
 
     Returns
     -------
@@ -54,27 +62,39 @@ def export_page(bundle: Bundle, target: str | os.PathLike[str]) -> Path:
         If it cannot be written.
     """
     target = Path(target)
-    parts = page_parts(bundle)
+    parts = page_parts(bundle, notes)
     single = target.suffix.lower() in SINGLE_FILE
     folder, files = (target.parent, {target.name: _in_one(parts)}) if single else (target, _linked(parts))
     for name, text in files.items():
         write_text(folder / name, text)
+    say(describe_size(target, sum(len(text.encode()) for text in files.values())))
     return target if single else target / "index.html"
 
 
-def page_parts(bundle: Bundle) -> dict[str, str]:
+def describe_size(target: Path, size: int) -> str:
+    """Return what to say of the size of a page in bytes."""
+    text = f"{target}: {size / 1e6:.1f} MB"
+    if size <= EMAIL:
+        return text
+    return (
+        f"{text}; more than {EMAIL / 1e6:.0f} MB may be too large for an e-mail: "
+        "with --precision float16 or int8 the model in it is smaller"
+    )
+
+
+def page_parts(bundle: Bundle, notes: str = "") -> dict[str, str]:
     """Return the files of the page by name; ``index.html`` has a place left for the security policy."""
     built = resources.files("anna_onnx.web")
     parts = {name: (built / name).read_text(encoding="utf-8") for name in ("index.html", "style.css", "app.js")}
     parts["index.html"] = parts["index.html"].replace("{{name}}", html.escape(bundle.name))
-    network = _base64(gzip.compress(bundle.network, mtime=0))
-    parts["model.js"] = _assign(model=model_json(bundle), network=network)
+    network = in_letters(gzip.compress(bundle.network, mtime=0))
+    parts["model.js"] = _assign(model=model_json(bundle, notes), network=network)
     notices = (built / "notices.txt").read_text(encoding="utf-8")
-    parts["engine.js"] = f"/*\n{notices}*/\n" + _assign(engine=_base64((built / "engine.wasm.gz").read_bytes()))
+    parts["engine.js"] = f"/*\n{notices}*/\n" + _assign(engine=in_letters((built / "engine.wasm.gz").read_bytes()))
     return parts
 
 
-def model_json(bundle: Bundle) -> dict[str, Any]:
+def model_json(bundle: Bundle, notes: str = "") -> dict[str, Any]:
     """Return what the page needs to know of a model, as JSON can hold it; ``web/src/model.ts`` reads it."""
     sidecar, novelty, test = bundle.sidecar, bundle.sidecar.novelty, bundle.sidecar.selftest
     return {
@@ -101,11 +121,11 @@ def model_json(bundle: Bundle) -> dict[str, Any]:
         if sidecar.hull is None
         else {"pairs": sidecar.hull.pairs.astype(int).tolist(), "filled": sidecar.hull.filled.astype(int).tolist()},
         "selftest": None if test is None else {"flux": _array(test.flux, "<f4"), "labels": _array(test.labels, "<f4")},
-        "about": _about(sidecar),
+        "about": _about(sidecar, notes),
     }
 
 
-def _about(sidecar: Sidecar) -> dict[str, Any]:
+def _about(sidecar: Sidecar, notes: str) -> dict[str, Any]:
     """Return what the page tells of a model's making; a file from a mail may hold anything there."""
     about = sidecar.provenance
     metrics = {label.name: _metrics(about, label.name) for label in sidecar.labels}
@@ -119,6 +139,7 @@ def _about(sidecar: Sidecar) -> dict[str, Any]:
             for name, entry in _mapping(about, "data").items()
         },
         "versions": {str(name): str(version) for name, version in _mapping(about, "versions").items()},
+        "notes": (notes or str(about.get("notes", ""))).strip(),
     }
 
 
@@ -195,7 +216,19 @@ def _assign(**values: Any) -> str:
 
 
 def _array(values: ArrayLike, kind: str) -> str:
-    return _base64(np.ascontiguousarray(values, dtype=kind).tobytes())
+    return in_letters(np.ascontiguousarray(values, dtype=kind).tobytes())
+
+
+def in_letters(content: bytes) -> str:
+    """Return bytes as text: 13 bits in two of `LETTERS`, of which base64 has 12; ``web/src/letters.ts`` reads it.
+
+    The first letter tells how many bytes at the end only fill up a group of 13.
+    """
+    filling = -len(content) % 13
+    bits = np.unpackbits(np.frombuffer(content + bytes(filling), dtype=np.uint8)).reshape(-1, 13)
+    numbers = np.packbits(np.pad(bits, ((0, 0), (3, 0))), axis=1).view(">u2").ravel()
+    digits = np.column_stack(np.divmod(numbers, LETTERS.size)).ravel()
+    return bytes(LETTERS[np.insert(digits, 0, filling)]).decode("ascii")
 
 
 def _base64(content: bytes) -> str:

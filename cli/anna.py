@@ -385,7 +385,10 @@ def doctor(model: str, files: tuple[str, ...], **options: Any) -> None:
     help="How to store weights: float16 halves the file, int8 quarters it; the card says what that costs.",
 )
 @click.option(
-    "--notes", type=click.File(encoding="utf-8"), callback=_text, help="Markdown for the card: what people should know."
+    "--notes",
+    type=click.File(encoding="utf-8"),
+    callback=_text,
+    help="Markdown for card and page: what people should know.",
 )
 @click.option("--web", type=click.Path(), help="Also write a page for the browser: a folder, or one .html file.")
 @click.option("--model", help="With --web: a model that was exported before, in place of a run.")
@@ -407,9 +410,9 @@ def export(
     anna export --web page --model mymodel.onnx
     """
     given = click.get_current_context().get_parameter_source
-    of_a_run = ("run", "output", "runs", "precision", "notes")
+    of_a_run = ("run", "output", "runs", "precision")
     if model and (not web or any(given(name) == ParameterSource.COMMANDLINE for name in of_a_run)):
-        raise click.UsageError("--model goes with --web and nothing else: the model is there already")
+        raise click.UsageError("--model goes with --web and --notes, and nothing else: the model is there already")
     if model is None:
         from anna_onnx.training.checkpoint import RunDirectory
         from anna_onnx.training.export import export as export_run
@@ -421,7 +424,7 @@ def export(
         from anna_onnx.bundle import Bundle, find_model
         from anna_onnx.page import export_page
 
-        click.echo(export_page(Bundle.load(find_model(model or output)), web))
+        click.echo(export_page(Bundle.load(find_model(model or output)), web, notes, _say))
 
 
 @main.command()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +198,59 @@ def test_the_page_has_no_barriers_and_fits_the_screen(models, browse, files, tmp
     found = browse(page, files, viewport=viewport, dark=dark, axe=True)
     assert found["barriers"] == []
     assert found["described"]["width"] == 0
+
+
+def test_a_printed_page_hides_nothing_and_is_light(models, browse, files, tmp_path):
+    page = export_page(Bundle.load(models["plain"]), tmp_path / "page")
+    found = browse(page, files, viewport=[794, 1123], dark=True, print=True)["described"]
+    assert found["width"] == 0
+    assert found["floating"] == 0
+    assert found["cards"] == [False, True, True]
+    assert found["ground"] == "rgb(244, 245, 242)"
+    assert not any("+" in flags for flags in found["flags"])
+
+
+def test_the_table_is_one_stop_of_the_tabulator_where_the_arrow_keys_go_on(models, browse, files, tmp_path):
+    found = browse(export_page(Bundle.load(models["plain"]), tmp_path / "page"), files[:4], pick=2)
+    [stop] = found["described"]["stops"]
+    assert files[2].name in found["picked"]
+    assert files[2].name in stop
+
+
+def test_the_picked_row_is_marked_where_the_system_sets_the_colours(models, browse, files, tmp_path):
+    found = browse(export_page(Bundle.load(models["plain"]), tmp_path / "page"), files[:2], forced=True)
+    assert found["described"]["edges"] == ["8px", "0px"]
+
+
+def test_flux_that_is_not_normalised_has_no_nearest_combination_and_the_page_says_so(models, browse, files, tmp_path):
+    page = export_page(Bundle.load(models["plain"]), tmp_path / "page")
+    raw = [path for path in files if path.name == "raw.csv"]
+    assert "none, for the flux is not normalised" in browse(page, raw)["described"]["known"]
+    assert browse(page, files[:1])["described"]["known"] == "nearest combination of training spectra"
+
+
+def test_notes_are_shown_as_text(models, browse, tmp_path):
+    notes = "Too few.\n\n## Limits\n\nNo <b>giants</b>,\nno dwarfs.\n\n- one\n- two\n"
+    about = browse(export_page(Bundle.load(models["plain"]), tmp_path / "page", notes))["about"]
+    assert "\nLimits\n" in about
+    assert "No <b>giants</b>, no dwarfs." in about
+    assert "- one\n- two" in about
+
+
+def test_a_model_that_was_measured_on_nothing_does_not_say_that_it_was(models, browse, tmp_path):
+    bundle = Bundle.load(models["plain"])
+    assert "Measured" not in browse(export_page(bundle, tmp_path / "page"))["about"]
+    numbers = {"bias": -0.12345, "robust_scatter": 1234.5, "rms": 166.6, "coverage_68": 0.68}
+    known = replace(bundle.sidecar, provenance={"metrics": {"teff": numbers}})
+    about = browse(export_page(replace(bundle, sidecar=known), tmp_path / "known"))["about"]
+    assert "Measured on the validation set" in about
+    assert re.search(r"Robust scatter\s.*−0.123\s+1230\s+167\s+68.0%", about, re.S)
+
+
+def test_an_image_of_several_lines_is_refused_with_what_the_page_reads(models, browse, tmp_path):
+    image = write_fits(tmp_path / "orders.fits", np.ones((5, 3908)), XUNITS="um", YUNITS="Jy")
+    [row] = browse(export_page(Bundle.load(models["plain"]), tmp_path / "page"), [image])["rows"]
+    assert "a wavelength axis in the header (CRVAL1) or IRAF multispec, and text" in row["message"]
 
 
 def test_the_page_works_from_a_server_and_asks_it_for_nothing_more(models, browse, files, tmp_path):

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from anna_onnx.bundle import Bundle, released_models
 from anna_onnx.errors import ResultError
-from anna_onnx.page import export_page, model_json, page_parts
+from anna_onnx.page import describe_size, export_page, in_letters, model_json, page_parts
 
 WEB = Path(__file__).parents[2] / "web"
 BUILT = resources.files("anna_onnx.web")
@@ -24,6 +27,23 @@ BUILT = resources.files("anna_onnx.web")
 def values_in(script: str) -> dict:
     """Return what a script of the page assigns."""
     return json.loads(re.fullmatch(r".*\?\? \{\}, (\{.*\})\);\n", script, re.S)[1])
+
+
+def from_letters(text: str) -> bytes:
+    """Return what letters stand for, slowly."""
+    letters = "".join(chr(code) for code in range(33, 127) if chr(code) not in '"<\\')
+    filling, *digits = map(letters.index, text)
+    bits = "".join(f"{91 * high + low:013b}" for high, low in zip(digits[::2], digits[1::2], strict=True))
+    content = int(bits or "0", 2).to_bytes(len(bits) // 8, "big")
+    return content[: len(content) - filling]
+
+
+@given(st.binary(max_size=100))
+def test_bytes_come_back_from_letters_that_a_script_can_hold(content):
+    text = in_letters(content)
+    assert from_letters(text) == content
+    assert json.dumps(text) == f'"{text}"'
+    assert "<" not in text
 
 
 def test_the_committed_build_belongs_to_the_sources():
@@ -76,12 +96,12 @@ def test_the_page_may_not_load_or_send_anything(bundle, tmp_path, target):
 
 def test_the_page_carries_the_network_unchanged(bundle):
     packed = values_in(page_parts(bundle)["model.js"])["network"]
-    assert gzip.decompress(base64.b64decode(packed)) == bytes(bundle.network)
+    assert gzip.decompress(from_letters(packed)) == bytes(bundle.network)
 
 
 def test_arrays_come_back_as_they_were(bundle):
     grid = values_in(page_parts(bundle)["model.js"])["model"]["grid"]
-    wavelength = np.frombuffer(base64.b64decode(grid["wavelength"]), "<f8")
+    wavelength = np.frombuffer(from_letters(grid["wavelength"]), "<f8")
     np.testing.assert_array_equal(wavelength, bundle.sidecar.grid.wavelength)
 
 
@@ -111,6 +131,32 @@ def test_how_well_a_label_is_inferred_comes_into_the_page(bundle):
     assert model_json(replace(bundle, sidecar=known))["about"]["metrics"] == {"teff": numbers}
 
 
+def test_what_people_should_know_of_a_model_comes_into_the_page(bundle):
+    limited = replace(bundle, sidecar=replace(bundle.sidecar, provenance={"notes": "No giants.\n"}))
+    assert model_json(limited)["about"]["notes"] == "No giants."
+    assert model_json(limited, "No dwarfs.")["about"]["notes"] == "No dwarfs."
+    assert model_json(bundle)["about"]["notes"] == ""
+
+
+@pytest.mark.parametrize("target", ["page", "page.html"])
+def test_the_size_of_a_page_is_told(bundle, tmp_path, target):
+    said = []
+    export_page(bundle, tmp_path / target, say=said.append)
+    [line] = said
+    assert re.fullmatch(rf"{re.escape(str(tmp_path / target))}: [45]\.\d MB", line)
+
+
+def test_a_page_too_large_for_an_e_mail_is_told():
+    assert describe_size(Path("page.html"), 9_900_000) == "page.html: 9.9 MB"
+    assert "10.7 MB; more than 10 MB may be too large for an e-mail" in describe_size(Path("page.html"), 10_680_770)
+
+
+@pytest.mark.parametrize("name", sorted(released_models()) or [pytest.param("", marks=pytest.mark.skip("none yet"))])
+def test_a_page_with_a_released_model_fits_an_e_mail(name, tmp_path):
+    page = export_page(Bundle.load(released_models()[name]), tmp_path / "page.html")
+    assert page.stat().st_size < 10e6
+
+
 def test_a_folder_that_cannot_be_made_is_an_error_in_one_line(bundle, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ResultError, match="cannot be written"):
@@ -126,6 +172,7 @@ def test_the_command_writes_a_page_for_a_model(models, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(page)
+    assert re.search(r"page\.html: [45]\.\d MB\n", done.stderr)
     assert page.stat().st_size > 4e6
 
 

@@ -156,6 +156,9 @@ class Page {
       isComparable ? nearestKnown(novelty, row.flux) : null,
       `Spectrum of ${name} on the wavelengths of the model`,
     );
+    find<HTMLInputElement>("show-known").disabled = !isComparable;
+    const why = isComparable ? "" : ": none, for the flux is not normalised";
+    find("known-name").textContent = `nearest combination of training spectra${why}`;
     find("figure").hidden = !isSeen;
     find("detail").replaceChildren(...spectrumDetail(row, this.model));
   }

@@ -2,6 +2,7 @@
 
 import type { Normalization } from "./continuum.ts";
 import type { FitLimits } from "./fit.ts";
+import { fromLetters } from "./letters.ts";
 import type { Novelty } from "./novelty.ts";
 import type { Hull } from "./recognition.ts";
 import type { Way } from "./resampling.ts";
@@ -67,13 +68,15 @@ export interface About {
   /** What it was trained on: name of the file and sha256. */
   readonly data: Record<string, { file: string; sha256: string }>;
   readonly versions: Record<string, string>;
+  /** What its maker has to say, in Markdown. */
+  readonly notes: string;
 }
 
 /** The files of the page, each put here by a script of its own so that the page also opens from a disk. */
 export interface PageFiles {
   /** The sidecar. */
   model: Record<string, any>;
-  /** The network and onnxruntime's WebAssembly: gzip in base64. */
+  /** The network and onnxruntime's WebAssembly: gzip in letters. */
   network: string;
   engine: string;
 }
@@ -103,14 +106,6 @@ export function gridText({ wavelength, medium }: Model["grid"]): string {
   return `${wavelength[0].toFixed(1)}-${wavelength[wavelength.length - 1].toFixed(1)} Å (${medium})`;
 }
 
-/** Return the bytes that base64 text stands for. */
-export function fromBase64(text: string): Uint8Array<ArrayBuffer> {
-  const binary = atob(text);
-  const bytes = new Uint8Array(binary.length);
-  for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
-  return bytes;
-}
-
 /** Unpack gzip; null when it holds more than `limit` bytes. */
 export async function gunzip(
   packed: Uint8Array<ArrayBuffer>,
@@ -131,9 +126,9 @@ export async function gunzip(
 }
 
 function float64(text: string): Float64Array {
-  return new Float64Array(fromBase64(text).buffer);
+  return new Float64Array(fromLetters(text).buffer);
 }
 
 function float32(text: string): Float32Array {
-  return new Float32Array(fromBase64(text).buffer);
+  return new Float32Array(fromLetters(text).buffer);
 }

@@ -3,7 +3,8 @@
 import * as ort from "onnxruntime-web/wasm";
 
 import { type Fit, fitOf, N_COLUMN } from "./fit.ts";
-import { fromBase64, gunzip, type Model, type PageFiles } from "./model.ts";
+import { fromLetters } from "./letters.ts";
+import { gunzip, type Model, type PageFiles } from "./model.ts";
 
 /** Spectra in one call of the network, between which the page stays alive. */
 export const BATCH = 16;
@@ -49,7 +50,7 @@ export class Network {
 }
 
 async function unpack(text: string): Promise<Uint8Array<ArrayBuffer>> {
-  const bytes = await gunzip(fromBase64(text));
+  const bytes = await gunzip(fromLetters(text));
   if (bytes === null) throw new Error("the page is damaged");
   return bytes;
 }

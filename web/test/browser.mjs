@@ -3,7 +3,7 @@
 //   echo '{"page": "out/index.html", "files": ["a.fits"], "screenshots": "shots"}' | node browser.mjs
 //
 // What a line may ask: page (a file, or an http address), files, drop (in place of choosing them),
-// viewport [width, height], dark, medium, rv, normalize, sort (columns to press), pick (how often to go down
+// viewport [width, height], dark, print, forced (colours of the system), medium, rv, normalize, sort (columns to press), pick (how often to go down
 // with the arrow key), screenshots (a folder), axe (whether to look for barriers). The environment variable
 // CHROMIUM is the browser's path.
 
@@ -49,7 +49,10 @@ async function answerTo(wanted) {
     page.setDefaultTimeout(SECONDS);
     const [width, height] = wanted.viewport ?? [1280, 900];
     await page.setViewportSize({ width, height });
-    await page.emulateMedia({ colorScheme: wanted.dark ? "dark" : "light" });
+    await page.emulateMedia({
+      colorScheme: wanted.dark ? "dark" : "light",
+      forcedColors: wanted.forced ? "active" : "none",
+    });
     return await visit(page, wanted);
   } finally {
     await page.close();
@@ -105,10 +108,22 @@ async function visit(page, wanted) {
   const about = await page.innerText("#about-body");
   await shot(page, wanted, "about");
   const barriers = wanted.axe ? await findBarriers(page) : [];
+  if (wanted.print) await page.emulateMedia({ media: "print" });
   const described = await page.evaluate(() => ({
     plot: document.querySelector("#plot svg").getAttribute("aria-label"),
     width: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     sorted: [...document.querySelectorAll("#table th[aria-sort]")].map((cell) => cell.getAttribute("aria-sort")),
+    known: document.getElementById("known-name").innerText,
+    ground: getComputedStyle(document.documentElement).backgroundColor,
+    cards: [...document.querySelectorAll(".card")].map((card) => card.checkVisibility()),
+    floating: [...document.querySelectorAll("#table th, #table td")].filter(
+      (cell) => getComputedStyle(cell).position !== "static",
+    ).length,
+    flags: [...document.querySelectorAll("#table .flags")].map((cell) => cell.innerText),
+    stops: [...document.querySelectorAll("#table .pick")]
+      .filter((button) => button.tabIndex === 0)
+      .map((button) => button.title),
+    edges: [...document.querySelectorAll("#table tbody tr > th")].map((cell) => getComputedStyle(cell).borderLeftWidth),
   }));
   return {
     startup,

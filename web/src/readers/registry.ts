@@ -10,7 +10,8 @@ import { readText } from "./text.ts";
 
 const MAX_FILE = 256 << 20;
 const MAX_TEXT = 32 << 20;
-const ELSEWHERE = "this page reads FITS images and text; anna-lite infer reads more";
+const ELSEWHERE =
+  "this page reads FITS images with a wavelength axis in the header (CRVAL1) or IRAF multispec, and text; anna-lite infer reads more";
 
 /**
  * Read all spectra of a file, in the medium that it states; `inMedium` is for those of which it does not.

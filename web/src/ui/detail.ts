@@ -6,7 +6,7 @@ import type { Row } from "../inference.ts";
 import { gridText, type Model } from "../model.ts";
 import { make } from "./dom.ts";
 import { chip } from "./table.ts";
-import { decimalsFor, numberText, symbol, unitText } from "./words.ts";
+import { decimalsFor, errorText, numberText, roundedText, symbol, unitText } from "./words.ts";
 
 /** Return the labels, flags and notes of a spectrum. */
 export function spectrumDetail(row: Row, model: Model): HTMLElement[] {
@@ -15,7 +15,7 @@ export function spectrumDetail(row: Row, model: Model): HTMLElement[] {
   if (known.length) {
     const entries = known.map(({ label, i }) => {
       const decimals = decimalsFor(row.errors[i]);
-      const error = make("small", {}, ` ± ${numberText(row.errors[i], decimals)} ${unitText(label.unit)}`);
+      const error = make("small", {}, ` ${errorText(row.errors[i], decimals)} ${unitText(label.unit)}`);
       const value = make("dd", {}, numberText(row.values[i], decimals), error);
       return make("div", {}, make("dt", {}, symbol(label.name)), value);
     });
@@ -69,9 +69,12 @@ export function aboutModel(model: Model, selfTest: string): HTMLElement[] {
   ];
   return [
     labelTable(model),
-    make("p", { class: "muted" }, `Measured on the ${about.tested_on} with the augmentation of the training.`),
+    ...(Object.keys(about.metrics).length
+      ? [make("p", { class: "muted" }, `Measured on the ${about.tested_on} with the augmentation of the training.`)]
+      : []),
     make("h3", {}, "What it expects"),
     factList(expects),
+    ...notesOf(about.notes),
     make("h3", {}, "How it was made"),
     factList(made),
     make("h3", {}, "The same on the command line"),
@@ -79,15 +82,22 @@ export function aboutModel(model: Model, selfTest: string): HTMLElement[] {
   ];
 }
 
+/** Return Markdown as text: headings stand out, tables, lists and code keep their lines. */
+function notesOf(markdown: string): HTMLElement[] {
+  const blocks = markdown.split(/\r?\n(?:[ \t]*\r?\n)+/).filter((block) => block.trim());
+  return blocks.flatMap((block) => {
+    const [, heading, rest] = /^(?:#+ +(.*)\s*)?([^]*)$/.exec(block)!;
+    const text = make("p", { class: /^[|*+>`\s\d-]/.test(rest) ? "notes lines" : "notes" }, rest);
+    return [...(heading ? [make("h3", {}, heading)] : []), ...(rest ? [text] : [])];
+  });
+}
+
 function labelTable(model: Model): HTMLElement {
-  const titles = ["Label", "Unit", "Trained from", "to", "Bias", "Scatter", "rms", "Inside ± error"];
+  const titles = ["Label", "Unit", "Trained from", "to", "Bias", "Robust scatter", "rms", "Inside ± error"];
   const lines = model.labels.map((label) => {
     const metrics = model.about.metrics[label.name];
     const numbers = metrics
-      ? [
-          ...[metrics.bias, metrics.robust_scatter, metrics.rms].map((value) => general(value, 2).replace("-", "−")),
-          percent(metrics.coverage_68, 1),
-        ]
+      ? [...[metrics.bias, metrics.robust_scatter, metrics.rms].map(roundedText), percent(metrics.coverage_68, 1)]
       : ["–", "–", "–", "–"];
     return make(
       "tr",

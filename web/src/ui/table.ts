@@ -5,7 +5,7 @@ import type { Row } from "../inference.ts";
 import type { Label } from "../model.ts";
 import { median } from "../numeric.ts";
 import { make } from "./dom.ts";
-import { columnDecimals, decimalsFor, numberText, symbol, unitText } from "./words.ts";
+import { columnDecimals, decimalsFor, errorText, numberText, symbol, unitText } from "./words.ts";
 
 /** Rows put on the page at first, and with every press of the button. */
 const PAGE = 500;
@@ -105,6 +105,9 @@ export class ResultTable {
     const decimals = this.labels.map((_, i) => columnDecimals(this.rows.map((row) => row.errors[i])));
     const body = make("tbody", {}, ...this.sorted.slice(0, this.shown).map((row) => this.line(row, decimals)));
     this.table.replaceChildren(this.head(), body, ...this.foot(decimals));
+    // One stop of the tabulator: where the arrow keys go on from.
+    const stop = this.table.querySelector("tr.picked .pick") ?? this.table.querySelector(".pick");
+    stop?.setAttribute("tabindex", "0");
     const hidden = this.sorted.length - this.shown;
     this.more.hidden = hidden <= 0;
     this.more.textContent = `Show ${Math.min(hidden, PAGE)} more of ${hidden}`;
@@ -131,7 +134,13 @@ export class ResultTable {
     const isPicked = row === this.picked;
     const pick = make(
       "button",
-      { type: "button", class: "pick", "aria-pressed": String(isPicked), title: `${name} ${place}` },
+      {
+        type: "button",
+        class: "pick",
+        "aria-pressed": String(isPicked),
+        title: `${name} ${place}`,
+        tabindex: "-1",
+      },
       name,
     );
     pick.append(make("small", {}, place));
@@ -149,11 +158,14 @@ export class ResultTable {
   }
 
   private pick(row: Row, line: HTMLElement): void {
-    const before = this.table.querySelector("tr.picked");
-    before?.classList.remove("picked");
-    before?.querySelector(".pick")?.setAttribute("aria-pressed", "false");
+    this.table.querySelector("tr.picked")?.classList.remove("picked");
+    const before = this.table.querySelector('.pick[tabindex="0"]');
+    before?.setAttribute("aria-pressed", "false");
+    before?.setAttribute("tabindex", "-1");
     line.classList.add("picked");
-    line.querySelector(".pick")?.setAttribute("aria-pressed", "true");
+    const button = line.querySelector(".pick");
+    button?.setAttribute("aria-pressed", "true");
+    button?.setAttribute("tabindex", "0");
     this.picked = row;
     this.onPick(row);
   }
@@ -216,6 +228,6 @@ function measured(value: number, error: number, decimals: number): HTMLElement {
     "td",
     {},
     make("span", { class: "value" }, numberText(value, places)),
-    make("span", { class: "error" }, `± ${numberText(error, places)}`),
+    make("span", { class: "error" }, errorText(error, places)),
   );
 }

@@ -35,6 +35,16 @@ export function numberText(value: number, decimals: number): string {
   return Number.isFinite(value) ? value.toFixed(decimals).replace("-", "−") : "–";
 }
 
+/** Return `± error`; nothing when the error is not known. */
+export function errorText(error: number, decimals: number): string {
+  return Number.isFinite(error) ? `± ${numberText(error, decimals)}` : "";
+}
+
+/** Return a number with three significant digits, without an exponent. */
+export function roundedText(value: number): string {
+  return String(Number(value.toPrecision(3))).replace("-", "−");
+}
+
 /** Return the decimals with which a column of values is shown. */
 export function columnDecimals(errors: readonly number[]): number {
   return decimalsFor(median(errors.filter(Number.isFinite)));
