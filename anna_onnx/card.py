@@ -21,8 +21,9 @@ def write_card(bundle: Bundle, path: Path, notes: str = "") -> None:
 
 
 def model_card(bundle: Bundle, notes: str = "") -> str:
-    """Return the model card of a bundle, with what its maker has to say in Markdown."""
+    """Return the model card of a bundle, with what its maker has to say in Markdown, if not in the bundle."""
     sidecar, about = bundle.sidecar, bundle.sidecar.provenance
+    notes = (notes or str(about.get("notes", ""))).strip()
     preparation = sidecar.preparation
     lines = [
         f"# {bundle.name}",
@@ -34,8 +35,7 @@ def model_card(bundle: Bundle, notes: str = "") -> str:
         "|---|---|---|---|---|---|---|---|",
         *(_label_row(label, about) for label in sidecar.labels),
         "",
-        f"Measured on the {about.get('calibrated_on', 'validation set')} with the augmentation of the training.",
-        "",
+        *_measured_on(about),
         *_coverage(Coverage.from_dict(about.get("coverage"))),
         *_storage(about.get("precision", {})),
         "## Use",
@@ -54,7 +54,7 @@ def model_card(bundle: Bundle, notes: str = "") -> str:
         f"- resolving power: {'not stated' if preparation.resolution is None else f'{preparation.resolution:.0f}'}",
         f"- coverage: at least {preparation.min_coverage:.0%} of the range",
         "",
-        *([notes.strip(), ""] if notes.strip() else []),
+        *([notes, ""] if notes else []),
         "## Made",
         "",
         *(f"- {name}: {about[name]}" for name in FACTS if name in about),
@@ -88,6 +88,15 @@ def _label_row(label: Label, about: Any) -> str:
         return f"{known} | | | | |"
     numbers = " | ".join(f"{metrics[key]:.3g}" for key in ("bias", "scatter", "robust_scatter", "rms"))
     return f"{known} {numbers} | {metrics['coverage_68']:.1%} |"
+
+
+def _measured_on(about: Any) -> list[str]:
+    if not about.get("metrics"):
+        return []
+    return [
+        f"Measured on the {about.get('calibrated_on', 'validation set')} with the augmentation of the training.",
+        "",
+    ]
 
 
 def _coverage(found: Coverage | None) -> list[str]:

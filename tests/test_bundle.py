@@ -496,3 +496,15 @@ def test_the_card_has_room_for_what_its_maker_says(path: Path) -> None:
     card = model_card(Bundle.load(path), "## Limits\n\nNo giants.\n")
     assert card.index("No giants.") < card.index("## Made")
     assert model_card(Bundle.load(path), " \n") == model_card(Bundle.load(path))
+
+
+def test_a_card_has_the_notes_that_are_in_the_bundle() -> None:
+    bundle = Bundle("tiny", b"", tiny.sidecar(provenance={"notes": "## Limits\n\nNo giants.\n"}))
+    assert "## Limits\n\nNo giants.\n\n## Made" in model_card(bundle)
+
+
+def test_a_model_that_was_measured_on_nothing_does_not_say_that_it_was() -> None:
+    assert "Measured" not in model_card(Bundle("tiny", b"", tiny.sidecar(provenance={})))
+    numbers = dict.fromkeys(("bias", "scatter", "robust_scatter", "rms", "coverage_68"), 1.0)
+    measured = tiny.sidecar(provenance={"metrics": {"teff": numbers}})
+    assert "Measured on the validation set" in model_card(Bundle("tiny", b"", measured))
