@@ -8,7 +8,7 @@ The layout (``format="anna-trainingset"``, version 1.0)::
     /mask        u1 (n, n_pixel)       optional, non-zero where the flux must not be used
     /labels      f8 (n, n_label)       NaN = not known; attrs names, units
     /id          f8 or UTF-8 (n)
-    /aux/<name>  (n)                   anything else, such as the radial velocity
+    /aux/<name>  (n)                   anything else, such as rv, or e_<label>: errors of a label
 
 A flux whose values all came as float64 and do not fit into float32 may be
 stored as f8 (a legacy .bin is, so that it converts back bit by bit).
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 FORMAT = "anna-trainingset"
 FORMAT_VERSION = "1.0"
+WILD = 1e15
+"""Flux that stands for none; a single such pixel would spoil every weight of a network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +102,10 @@ class TrainingSet:
         return np.where(np.isfinite(found), found, np.nan).astype(np.float64)
 
     def read_flux(self, rows: IntArray) -> Float32Array:
-        """Return the flux of some spectra, shape (n, n_pixel), NaN where the set masks it."""
-        flux = np.asarray(self.flux[rows], dtype=np.float32)
+        """Return the flux of some spectra, shape (n, n_pixel), NaN where the set masks it or it stands for none."""
+        with np.errstate(over="ignore"):
+            flux = np.asarray(self.flux[rows], dtype=np.float32)
+        flux[np.abs(flux) > WILD] = np.nan
         if self.mask is not None:
             flux[self.mask[rows] != 0] = np.nan
         return flux

@@ -197,7 +197,8 @@ class Augmentation:
             if sigma is None:
                 raise TrainingError("augmentation.file_noise: the training set has no sigma")
             flux = torch.addcmul(flux, draw.normal(flux.shape), sigma)
-            variance = variance + sigma.nanmedian(dim=1).values ** 2
+            # What stands for the sigma of a missing pixel is no noise of the spectrum.
+            variance = variance + sigma.masked_fill(flux.isnan(), math.nan).nanmedian(dim=1).values ** 2
         if self.residuals is not None:
             chosen = self.residuals[draw.integers(len(self.residuals))]
             flux = flux + chosen

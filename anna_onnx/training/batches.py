@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from operator import itemgetter
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from anna_onnx import config
 from anna_onnx.arrays import FloatArray, IntArray
 from anna_onnx.errors import TrainingError
-from anna_onnx.labels import Label, canonical, scale
+from anna_onnx.labels import Label, are_known, are_same_unit, canonical, scale
+from anna_onnx.readers.assembly import are_measured
 from anna_onnx.training.augmentation import Augmentation, Augmented, Pixels
 from anna_onnx.training.gridsource import GridSource
 from anna_onnx.trainingset import TrainingSet
@@ -34,7 +35,6 @@ from anna_onnx.trainingset import TrainingSet
 SPLIT, ORDER, AUGMENT, VALIDATION, WEIGHTS, DROPOUT, CALIBRATION, BASIS, STARS = range(9)
 VALIDATION_STARS, CALIBRATION_STARS, REST_STARS, NOVELTY_STARS, NOVELTY, CLEAN = range(9, 15)
 GOLDEN = 0x9E3779B97F4A7C15  # odd: multiples of it are all different, modulo any power of 2
-WILD = 1e15  # flux; its square still is a float32
 BLOCK = 64  # rows that stay together when a file is larger than memory
 
 
@@ -149,7 +149,7 @@ class FileSource:
     Raises
     ------
     TrainingError
-        If a set lacks a column that is asked for, or holds infinite flux.
+        If a set lacks a column that is asked for, or has a label in another unit.
     """
 
     def __init__(
@@ -168,10 +168,7 @@ class FileSource:
         self.rows = rows
         self.n = len(rows)
         self.device = device or torch.device("cpu")
-        self._paths = [part.path for part in sets]
-        self._images = [part.flux for part in sets]
-        self._sigmas = [part.sigma for part in sets if part.sigma is not None]
-        self._masks = [part.mask for part in sets]
+        self._sets = sets
         self._first = np.cumsum([0, *(len(part) for part in sets)])
         scaled = scale(np.concatenate([pick_labels(part, labels) for part in sets])[rows], labels)
         self.scaled = torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
@@ -179,14 +176,14 @@ class FileSource:
         if label_errors:
             error = np.concatenate([pick_errors(part, labels) for part in sets])[rows]
             self._weight = torch.as_tensor(weigh(error), dtype=torch.float32, device=self.device)
-        with_sigma = len(self._sigmas) == len(sets)
-        self.in_memory = 4.0 * self.n * sets[0].grid.n_pixel * (1 + with_sigma) <= memory
-        self._flux = self._read_flux(rows).to(self.device) if self.in_memory else None
-        self._sigma = self._gather(self._sigmas, rows).to(self.device) if self.in_memory and with_sigma else None
-        self._read_sigma = with_sigma and not self.in_memory
+        self._with_sigma = all(part.sigma is not None for part in sets)
+        self.in_memory = 4.0 * self.n * sets[0].grid.n_pixel * (1 + self._with_sigma) <= memory
+        self._flux: Tensor | None = None
+        self._sigma: Tensor | None = None
+        if self.in_memory:
+            self._flux, self._sigma = self._read(rows)
         self._balance = _even_weights(scaled, labels, balance)
         self._orders: dict[int, Tensor] = {}
-        self._wavelength = sets[0].grid.wavelength
         velocity = _velocities(sets, velocity_column)
         self._velocity = None
         if velocity is not None:
@@ -215,49 +212,34 @@ class FileSource:
         if self._flux is not None:
             sigma = None if self._sigma is None else self._sigma.index_select(0, index)
             return Drawn(self._flux.index_select(0, index), scaled, weight, sigma, velocity)
-        rows = self.rows[index.cpu().numpy()]
-        read = self._gather(self._sigmas, rows).to(self.device) if self._read_sigma else None
-        return Drawn(self._read_flux(rows).to(self.device), scaled, weight, read, velocity)
+        flux, sigma = self._read(self.rows[index.cpu().numpy()])
+        return Drawn(flux, scaled, weight, sigma, velocity)
 
     def at_rest(self, n: int) -> Tensor:
         """Return n spectra at most, shifted back by their velocities where the training set has them."""
         flux, *_, velocity = self.take(torch.as_tensor(evenly(self.n, n)))
         if velocity is None:
             return flux
-        pixels = Pixels(torch.as_tensor(self._wavelength), flux.device, float(velocity.abs().max()))
+        pixels = Pixels(torch.as_tensor(self._sets[0].grid.wavelength), flux.device, float(velocity.abs().max()))
         return pixels.shift(flux, -velocity)
 
-    def _read_flux(self, rows: IntArray) -> Tensor:
-        """Read the flux of rows, NaN where the training set masks it."""
-        flux = self._gather(self._images, rows)
-        if any(mask is not None for mask in self._masks):
-            flux.masked_fill_(self._gather(self._masks, rows) != 0, torch.nan)
-        for first in range(0, len(rows), 4096):
-            self._require_tame(flux[first : first + 4096], rows[first : first + 4096])
-        return flux
-
-    def _require_tame(self, flux: Tensor, rows: IntArray) -> None:
-        """Refuse infinite flux, and flux that stands for none: a single such pixel would spoil every weight."""
-        wild = flux.abs() > WILD
-        if wild.any():
-            i, pixel = wild.nonzero()[0].tolist()
-            part = int(np.searchsorted(self._first, rows[i], side="right")) - 1
-            raise TrainingError(
-                f"{self._paths[part]}: flux[{rows[i] - self._first[part]}, {pixel}] is {float(flux[i, pixel]):g}; "
-                "a pixel that is not known must be NaN"
-            )
-
-    def _gather(self, images: Sequence[NDArray[Any] | None], rows: IntArray) -> Tensor:
-        """Read rows, counted through all sets, as float32; zeros where a set has no such image."""
-        result = np.zeros((len(rows), self._images[0].shape[1]), dtype=np.float32)
+    def _read(self, rows: IntArray) -> tuple[Tensor, Tensor | None]:
+        """Read flux and sigma of rows, counted through all sets, NaN where a pixel is masked or was not measured."""
+        flux = np.empty((len(rows), self._sets[0].grid.n_pixel), dtype=np.float32)
+        sigma = np.empty_like(flux) if self._with_sigma else None
         part = np.searchsorted(self._first, rows, side="right") - 1
-        for i, image in enumerate(images):
+        for i, spectra in enumerate(self._sets):
             here = np.flatnonzero(part == i)
             # A few at a time: a fancy index copies what it picks.
             for chosen in np.array_split(here, max(1, len(here) // 4096)):
-                if image is not None and len(chosen):
-                    result[chosen] = image[rows[chosen] - self._first[i]]
-        return torch.from_numpy(result)
+                own = rows[chosen] - self._first[i]
+                flux[chosen] = spectra.read_flux(own)
+                if sigma is not None and spectra.sigma is not None:
+                    found = spectra.sigma[own]
+                    measured = are_measured(found, flux[chosen]) & ~np.isnan(flux[chosen])
+                    sigma[chosen] = np.where(measured, found, np.nan)
+        known = None if sigma is None else torch.from_numpy(sigma).to(self.device)
+        return torch.from_numpy(flux).to(self.device), known
 
     def _order(self, epoch: int) -> Tensor:
         """Return the order of the spectra in an epoch; the last two are kept."""
@@ -429,12 +411,12 @@ def evenly(n: int, most: int) -> IntArray:
 
 
 def pick_labels(training_set: TrainingSet, labels: Sequence[Label]) -> FloatArray:
-    """Return the columns of some labels, shape (n, n_label).
+    """Return the columns of some labels, shape (n, n_label), NaN where one is not known.
 
     Raises
     ------
     TrainingError
-        If the training set lacks one.
+        If the training set lacks one, or has it in another unit.
     """
     names = [canonical(name) for name in training_set.label_names]
     missing = [label.name for label in labels if canonical(label.name) not in names]
@@ -442,11 +424,19 @@ def pick_labels(training_set: TrainingSet, labels: Sequence[Label]) -> FloatArra
         raise TrainingError(
             f"{training_set.path}: no label {', '.join(missing)}; it has {', '.join(training_set.label_names)}"
         )
-    return training_set.labels[:, [names.index(canonical(label.name)) for label in labels]]
+    columns = [names.index(canonical(label.name)) for label in labels]
+    for label, column in zip(labels, columns, strict=True):
+        stated = training_set.label_units[column]
+        if stated and label.unit and not are_same_unit(stated, label.unit):
+            raise TrainingError(f"{training_set.path}: {label.name} is in '{stated}', needed '{label.unit}'")
+    values = training_set.labels[:, columns]
+    return np.where(are_known(values), values, np.nan)
 
 
 def pick_errors(training_set: TrainingSet, labels: Sequence[Label]) -> FloatArray:
     """Return the standard deviations of some labels, shape (n, n_label), from the columns ``aux/e_<label>``.
+
+    NaN where one is not known, as it is not if it is not above zero.
 
     Raises
     ------
@@ -454,12 +444,17 @@ def pick_errors(training_set: TrainingSet, labels: Sequence[Label]) -> FloatArra
         If the training set has none.
     """
     columns = {
-        canonical(name.removeprefix("e_")): values for name, values in training_set.aux.items() if name[:2] == "e_"
+        canonical(name.removeprefix("e_")): np.where((values > 0) & (values < np.inf), values, np.nan)
+        for name, values in training_set.aux.items()
+        if name[:2] == "e_" and values.dtype.kind in "fiu"
     }
-    missing = [f"aux/e_{label.name}" for label in labels if canonical(label.name) not in columns]
+    known = {name for name, values in columns.items() if not np.isnan(values).all()}
+    missing = [f"aux/e_{label.name}" for label in labels if canonical(label.name) not in known]
     if missing:
-        raise TrainingError(f"{training_set.path}: no {', '.join(missing)}, needed for data.label_errors")
-    return np.stack([np.asarray(columns[canonical(label.name)], dtype=np.float64) for label in labels], axis=1)
+        raise TrainingError(
+            f"{training_set.path}: no {', '.join(missing)} with numbers above zero, needed for data.label_errors"
+        )
+    return np.stack([columns[canonical(label.name)] for label in labels], axis=1).astype(np.float64)
 
 
 def weigh(error: FloatArray) -> FloatArray:
@@ -469,7 +464,7 @@ def weigh(error: FloatArray) -> FloatArray:
     would otherwise be all that counts. The mean weight of each label is 1; an unknown error gets it.
     """
     variance = error**2
-    weight = 1 / (variance + np.maximum(np.nanmedian(variance, axis=0), np.finfo(np.float64).tiny))
+    weight = 1 / (variance + np.nanmedian(variance, axis=0))
     result: FloatArray = np.nan_to_num(weight / np.nanmean(weight, axis=0), nan=1.0)
     return result
 

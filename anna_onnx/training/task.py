@@ -18,6 +18,7 @@ from anna_onnx.arrays import IntArray
 from anna_onnx.errors import TrainingError
 from anna_onnx.labels import Label, are_same_unit, canonical, unit_of
 from anna_onnx.legacy import open_training_set
+from anna_onnx.readers.assembly import are_measured
 from anna_onnx.resampling import Grid
 from anna_onnx.synthesis import SpectralGrid, continued, wavelength_grid
 from anna_onnx.training.augmentation import Augmentation
@@ -25,7 +26,6 @@ from anna_onnx.training.batches import (
     CALIBRATION_STARS,
     VALIDATION,
     VALIDATION_STARS,
-    WILD,
     FileSource,
     GridStream,
     Source,
@@ -113,7 +113,11 @@ def _task_from_files(settings: config.Config, device: torch.device) -> Task:
     labels = resolve_labels(settings.labels, sets)
     rows, held_out = _split(settings, sets)
     if not len(rows):
-        raise TrainingError(f"{files['train']}: {n} spectra, too few to split off {data.validation_size}")
+        stars = len({name for part in sets for name in part.id.astype(str)})
+        raise TrainingError(
+            f"{files['train']}: {n} spectra of {stars} {'star' if stars == 1 else 'stars'} (by their id), "
+            f"too few to split off {data.validation_size}"
+        )
     source = FileSource(
         sets, rows, labels, settings.seed, data.memory * 1e9, device, data.balance, data.label_errors,
         data.radial_velocity_column,
@@ -270,6 +274,7 @@ def held_out_set(settings: config.Config) -> TrainingSet | None:
         return None
     if any(part.mask is not None for part in sets):
         sets = [part if part.mask is not None else replace(part, mask=_unmasked(part)) for part in sets]
+    labels = resolve_labels(settings.labels, sets)
     starts = np.cumsum([0, *(len(part) for part in sets)])
     picked = [rows[(rows >= a) & (rows < b)] - a for a, b in pairwise(starts)]
 
@@ -282,7 +287,10 @@ def held_out_set(settings: config.Config) -> TrainingSet | None:
 
     return replace(
         sets[0],
-        **{name: join([getattr(part, name) for part in sets]) for name in ("flux", "labels", "id", "sigma", "mask")},
+        **{name: join([getattr(part, name) for part in sets]) for name in ("flux", "id", "sigma", "mask")},
+        labels=join([pick_labels(part, labels) for part in sets]),
+        label_names=tuple(label.name for label in labels),
+        label_units=tuple(label.unit for label in labels),
         aux={name: join([part.aux[name] for part in sets]) for name in set.intersection(*(set(s.aux) for s in sets))},
     )
 
@@ -307,7 +315,7 @@ def _read_residuals(path: Path, grid: Grid) -> Tensor:
         raise TrainingError(f"{path}: residuals on {noise.grid}, the training set is on {grid}")
     flux = noise.read_flux(np.arange(len(noise)))
     known = flux[~np.isnan(flux)]
-    if not known.size or np.abs(known).max() > WILD:
+    if not known.size:
         raise TrainingError(f"{path}: residuals must be finite, or NaN where they are not known")
     if abs(level := float(np.median(known))) > 0.5:
         raise TrainingError(f"{path}: residuals lie around 0, their median is {level:.3g}: subtract the continuum")
@@ -320,10 +328,13 @@ def resolve_labels(settings: config.Labels, sets: Sequence[TrainingSet]) -> tupl
     Raises
     ------
     TrainingError
-        If a label is not in the training set or does not vary in it.
+        If a label is not in the training sets, has several units in them, or does not vary.
     """
     names = settings.names or sets[0].label_names
-    whole = [Label(name, -np.finfo(float).max, np.finfo(float).max) for name in names]
+    stated = {canonical(name): unit for name, unit in zip(sets[0].label_names, sets[0].label_units, strict=True)}
+    units = [_unit_of(settings, i, name, stated.get(canonical(name), ""), sets[0].path) for i, name in enumerate(names)]
+    widest = np.finfo(float).max
+    whole = [Label(name, -widest, widest, unit) for name, unit in zip(names, units, strict=True)]
     values = np.concatenate([pick_labels(part, whole) for part in sets])
     with np.errstate(all="ignore"):
         known = np.isfinite(values).any(axis=0)
@@ -331,14 +342,10 @@ def resolve_labels(settings: config.Labels, sets: Sequence[TrainingSet]) -> tupl
             raise TrainingError(f"{sets[0].path}: no spectrum has a value of {names[int(np.argmin(known))]}")
         low = settings.low or np.nanmin(values, axis=0)
         high = settings.high or np.nanmax(values, axis=0)
-    labels = []
     for i, name in enumerate(names):
         if low[i] >= high[i]:
             raise TrainingError(f"{sets[0].path}: {name} is {low[i]} in every spectrum, there is nothing to learn")
-        place = [canonical(other) for other in sets[0].label_names].index(canonical(name))
-        unit = _unit_of(settings, i, name, sets[0].label_units[place], sets[0].path)
-        labels.append(Label(name, float(low[i]), float(high[i]), unit))
-    return tuple(labels)
+    return tuple(Label(name, low[i], high[i], units[i]) for i, name in enumerate(names))
 
 
 def _unit_of(settings: config.Labels, i: int, name: str, stated: str, path: Path) -> str:
@@ -360,8 +367,11 @@ def _open(path: Path, settings: config.Config) -> TrainingSet:
 
 
 def _require_sigma(spectra: TrainingSet, settings: config.Config) -> None:
-    if settings.augmentation.file_noise and spectra.sigma is None:
-        raise TrainingError(f"{spectra.path}: no sigma, which augmentation.file_noise needs")
+    if not settings.augmentation.file_noise:
+        return
+    rows = evenly(len(spectra), PROBE)
+    if spectra.sigma is None or not are_measured(spectra.sigma[rows], spectra.flux[rows]).any():
+        raise TrainingError(f"{spectra.path}: no sigma above zero, which augmentation.file_noise needs")
 
 
 def _require_same_grid(one: TrainingSet, other: TrainingSet) -> None:

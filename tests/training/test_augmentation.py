@@ -75,6 +75,12 @@ def test_noise_of_the_file_is_its_sigma():
     assert result.snr[0].item() == pytest.approx(1 / sigma[0].median().item(), rel=1e-5)
 
 
+def test_missing_pixels_do_not_count_in_the_snr_of_the_files_noise():
+    flux, sigma = continuum(1), torch.full((1, 1001), 0.01)
+    flux[:, :600], sigma[:, :600] = math.nan, 1.0  # as 'anna pack' writes them
+    assert augment(flux, file_noise=True, sigma=sigma).snr.item() == pytest.approx(100, rel=1e-5)
+
+
 def test_noise_of_the_file_needs_a_sigma():
     with pytest.raises(TrainingError, match="no sigma"):
         augment(continuum(1), file_noise=True)

@@ -95,6 +95,21 @@ def test_masked_pixels_are_missing(tmp_path, make_set):
     assert np.array_equal(drawn.flux.isnan().numpy(), mask)
 
 
+@pytest.mark.parametrize("memory", [ALL_MEMORY, NO_MEMORY])
+def test_wild_pixels_are_missing_and_their_errors_too(tmp_path, make_set, toy_flux, toy_labels, memory):
+    labels = toy_labels(20)
+    flux, sigma, mask = toy_flux(labels), np.full((20, 48), 0.01), np.zeros((20, 48))
+    flux[0, 0], flux[1, 1], flux[2, 2], mask[3, 3] = np.inf, -np.inf, 1e38, 1
+    sigma[4, :6] = np.inf, 1e20, 0, -1, np.nan, 0.02
+    drawn = source_of(
+        make_set(tmp_path / "a.h5", labels=labels, flux=flux, sigma=sigma, mask=mask), memory=memory
+    ).take(torch.arange(20))
+    missing = [[i, i] for i in range(4)]
+    assert drawn.flux.isnan().nonzero().tolist() == missing
+    assert drawn.sigma.isnan().nonzero().tolist() == missing + [[4, i] for i in range(5)]
+    assert float(drawn.sigma[4, 5]) == pytest.approx(0.02)
+
+
 def test_several_files_make_one_set(tmp_path, make_set):
     paths = [make_set(tmp_path / f"{i}.h5", n, seed=i) for i, n in enumerate((40, 7, 53))]
     whole = source_of(*paths)
@@ -169,9 +184,34 @@ def test_label_errors_become_weights(tmp_path, make_set):
         source_of(make_set(tmp_path / "b.h5", 5), label_errors=True)
 
 
+@pytest.mark.parametrize("unknown", [0.0, -9999.0, np.inf, np.nan])
+def test_errors_that_are_not_above_zero_are_not_known(tmp_path, make_set, unknown):
+    error = np.where(np.arange(100) % 5 < 3, unknown, 10.0)
+    aux = {"e_teff": error, "e_logg": np.full(100, 0.1)}
+    weight = source_of(make_set(tmp_path / "a.h5", 100, aux=aux), label_errors=True).take(torch.arange(100)).weight
+    assert weight.flatten().tolist() == pytest.approx([1] * 200)
+    nothing = make_set(tmp_path / "b.h5", 100, aux=aux | {"e_teff": np.full(100, unknown)})
+    with pytest.raises(TrainingError, match=r"b\.h5: no aux/e_teff with numbers above zero, needed for"):
+        source_of(nothing, label_errors=True)
+
+
 def test_weights_are_inverse_variances_with_the_median_added():
     error = np.array([[1.0], [2.0], [3.0]])
     assert weigh(error)[:, 0] / weigh(error)[1, 0] == pytest.approx([8 / 5, 1, 8 / 13])
+
+
+@pytest.mark.parametrize("unknown", [np.inf, -np.inf, -9999.0, -999.0])
+def test_a_label_that_stands_for_none_is_not_known(tmp_path, make_set, toy_labels, unknown):
+    labels = toy_labels(10)
+    labels[3, 1] = unknown
+    scaled = source_of(make_set(tmp_path / "a.h5", labels=labels)).scaled
+    assert scaled.isnan().nonzero().tolist() == [[3, 1]]
+
+
+def test_a_label_in_another_unit_is_refused(tmp_path, make_set):
+    path = make_set(tmp_path / "a.h5", 5)  # teff in K
+    with pytest.raises(TrainingError, match=r"a\.h5: teff is in 'K', needed 'kK'"):
+        FileSource([open_training_set(path)], np.arange(5), [Label("teff", 3, 6, "kK")], 1)
 
 
 def test_a_label_that_is_not_there_is_named(tmp_path, make_set):

@@ -1,5 +1,6 @@
 """What errors are calibrated on, on toy stars of two lines."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -40,6 +41,28 @@ def test_a_few_validation_spectra_are_those_of_the_whole_file(toy, toy_labels):
     teff = prepare_task(settings, CPU).validation.scaled[:, 0]
     assert len(teff) == 10
     assert teff.max() - teff.min() > 0.8
+
+
+def test_labels_go_by_name_where_sets_have_them_in_another_order(toy):
+    path, extra = toy.write("reversed.h5", n=200, seed=3), toy.write("extra.h5", n=200, seed=4)
+    truth = {str(i + 1000): values for i, values in enumerate(open_training_set(path).labels)}
+    with h5py.File(path, "r+") as file:
+        file["labels"][:] = file["labels"][:][:, ::-1]
+        file["labels"].attrs["names"] = ["logg", "teff"]
+        file["labels"].attrs["units"] = ["dex(cm / s2)", "K"]
+        file["id"][:] += 1000
+    with h5py.File(extra, "r+") as file:
+        labels, names = file["labels"][:], [*file["labels"].attrs["names"], "vsini"]
+        del file["labels"]
+        file["labels"] = np.column_stack([labels, labels[:, 0]])
+        file["labels"].attrs.update({"names": names, "units": ["K", "dex", "km / s"]})
+        file["id"][:] += 2000
+    held_out = held_out_set(toy(data={"train": ["train.h5", "reversed.h5", "extra.h5"], "validation_size": 300}))
+    assert held_out.label_names == ("teff", "logg")
+    assert held_out.labels[:, 0].min() >= 3000
+    assert held_out.labels[:, 1].max() <= 5
+    found = {f"{star:.0f}": values for star, values in zip(held_out.id, held_out.labels, strict=True)}
+    assert all(np.array_equal(found[star], truth[star]) for star in found.keys() & truth.keys())
 
 
 def test_masks_come_along_when_only_some_sets_have_them(toy):
