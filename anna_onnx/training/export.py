@@ -17,6 +17,7 @@ from anna_onnx import __version__, config
 from anna_onnx.bundle import Bundle, write
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.card import write_card
+from anna_onnx.files import EMAIL
 from anna_onnx.inference import half_width
 from anna_onnx.scatter import describe, rms
 from anna_onnx.session import Session
@@ -33,7 +34,6 @@ from anna_onnx.training.task import load_augmentation
 from anna_onnx.trainingset import TrainingSet
 
 LAYERS = {"aligned": "width", "anna": "fc1", "compact": "dense", "starnet": "fc1"}  # the largest of each network
-EMAIL = 10e6  # bytes that mail servers let through
 N_SELFTEST = 8  # spectra
 
 
@@ -56,7 +56,7 @@ def export(
     say : callable
         Called with a line for a person to read.
     notes : str
-        Markdown for the card: what people should know of the model.
+        Markdown for the card and the page: what people should know of the model.
 
     Raises
     ------
@@ -84,9 +84,10 @@ def export(
         "metrics": measure_errors(bundle, inferred),
         "precision": describe_storage(precision, inferred, full),
         **({} if coverage is None else {"coverage": coverage.to_dict()}),
+        **({"notes": notes} if notes else {}),
     }
     bundle = write(path, bundle.network, dataclasses.replace(bundle.sidecar, provenance=provenance))
-    write_card(bundle, path.with_suffix(".md"), notes)
+    write_card(bundle, path.with_suffix(".md"))
     for line in describe_size(path, full.network, precision, settings):
         say(line)
     if coverage is not None and (warning := coverage.warning()):
