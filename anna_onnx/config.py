@@ -533,6 +533,8 @@ def _convert_tuple(value: Any, arguments: tuple[Any, ...], name: str, problems: 
     if arguments[-1] is Ellipsis:
         # One item may stand without its brackets: train = "a.h5".
         items = value if isinstance(value, list) else [value]
+        if arguments[0] == Range and not all(isinstance(item, list) for item in items):
+            raise TypeError("must be a list of ranges, such as [[6630, 6640]]")
         return tuple(_convert(item, arguments[0], f"{name}[{i}]", problems) for i, item in enumerate(items))
     if not isinstance(value, list) or len(value) != len(arguments):
         raise TypeError(f"must be a list of {len(arguments)}")

@@ -618,6 +618,7 @@ def test_spectra_without_pixels_are_refused(toy):
     [
         ({"labels": {"names": ["teff", "temperature"]}}, "labels.names: teff is listed more than once"),
         ({"labels": {"names": ["teff"], "units": ["Kelvinx"]}}, "labels.units: 'Kelvinx' is no unit"),
+        ({"augmentation": {"mask": [6630, 6640]}}, r"mask: \[6630, 6640\] must be a list of ranges, such as \[\[6630"),
         ({"augmentation": {"snr": [10, float("inf")]}}, r"augmentation.snr: \[10, inf\] must be finite"),
         (
             {"augmentation": {"continuum_offset": [float("-inf"), 0]}},
