@@ -291,11 +291,12 @@ def tune(params: str) -> None:
     tune.storage.
     """
     from anna_onnx import config
+    from anna_onnx.training.tuning import error_in_words
     from anna_onnx.training.tuning import tune as search
 
     with progress_bar("tuning") as progress:
         found = search(config.load(params), progress, _say)
-    click.echo(f"best of {found.trials} trials: cost {found.cost:.4g}")
+    click.echo(f"best of {found.trials} trials: {error_in_words(found.error)}")
     click.echo("\n".join(f"  {name} = {value}" for name, value in found.values.items()))
     click.echo(f"{found.path} written")
 

@@ -29,6 +29,7 @@ from anna_onnx.training.checkpoint import (
     restore_optimizer,
 )
 from anna_onnx.training.diagnosis import Diagnosis, inspect_spectra
+from anna_onnx.training.examples import Examples
 from anna_onnx.training.network import Network, activation_bytes, count_parameters
 from anna_onnx.training.optimization import cost_of, evaluate, make_average, make_optimizer, rate_at, stage_of
 from anna_onnx.training.process import Process, interruption, joined
@@ -47,6 +48,7 @@ def train(
     progress: Progress = silent,
     say: Say = print,
     look: Callable[[Row], None] | None = None,
+    validation: Examples | None = None,
 ) -> RunDirectory:
     """Train a network.
 
@@ -62,6 +64,8 @@ def train(
         Called with a line for a person to read.
     look : callable, optional
         Called with each row of the history; what it raises ends the training.
+    validation : Examples, optional
+        To validate on, in place of those that the parameters name.
 
     Returns
     -------
@@ -87,6 +91,8 @@ def train(
         ExitStack() as held,
     ):
         task = prepare_task(settings, process.device)
+        if validation is not None:
+            task = dataclasses.replace(task, validation=validation)
         if resume is not None and process.leads:
             held.enter_context(resume.alone())
         trainer = Trainer(settings, task, process, chosen.precision, resume, say if process.leads else _say_nothing)

@@ -3,12 +3,15 @@
 A study lives in an SQLite file. Any number of processes may work on it at the
 same time, and one that was stopped goes on with what it holds; trials that
 are worse than most at the same step are given up early.
+
+Trials are compared by an error that means the same in all of them, of the same spectra, whatever they minimise.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import os
 import sqlite3
 import tomllib
@@ -19,11 +22,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 from anna_onnx import config
 from anna_onnx.errors import ConfigError, MissingExtraError, StoppedError, TrainingError
 from anna_onnx.files import replacing
+from anna_onnx.labels import Label
 from anna_onnx.progress import Progress, silent
+from anna_onnx.training.examples import Examples
 from anna_onnx.training.loop import Row, train
+from anna_onnx.training.task import prepare_task
 
 if TYPE_CHECKING:
     import optuna
@@ -31,8 +40,11 @@ if TYPE_CHECKING:
 Table = dict[str, Any]
 WAIT = 60  # seconds for other workers to be done with the file of the study
 SQLITE = b"SQLite format 3\0"  # how its files begin
-MOST_FAILURES = 3  # trials in a row: then it is a fault of the parameters
+MOST_FAILURES = 3  # of the first trials: then it is a fault of the parameters
 ALIVE = 60  # seconds between signs of life; a trial without them was killed, and is left out
+JUDGES = ("seed", "labels", "data", "validation.augment")
+"""Tables and parameters that decide by which spectra and labels a trial is judged."""
+TRAINING_ONLY = ("data.balance", "data.beyond", "data.label_errors", "data.memory")
 
 
 @dataclass(frozen=True)
@@ -43,8 +55,8 @@ class Found:
     ----------
     values : mapping of str to value
         What was varied.
-    cost : float
-        Its least validation cost.
+    error : float
+        Its `typical_error`.
     trials : int
         Trials of the study that came to an end.
     path : Path
@@ -52,7 +64,7 @@ class Found:
     """
 
     values: Mapping[str, Any]
-    cost: float
+    error: float
     trials: int
     path: Path
 
@@ -70,12 +82,13 @@ def tune(settings: config.Config, progress: Progress = silent, say: Callable[[st
     Returns
     -------
     Found
-        The best trial; its parameters are written to ``<params>.best.toml``.
+        The best trial; its parameters are written to ``<params>.best.toml``, as are those of the best so far.
 
     Raises
     ------
     TrainingError
-        If there is nothing to vary, no validation to judge by, no trial came to an end, or three in a row failed.
+        If there is nothing to vary, no validation to judge by, what is to be varied decides by what trials
+        are judged, no trial came to an end, or the first three failed.
     StoppedError
         At Ctrl-C or SIGTERM.
     MissingExtraError
@@ -86,41 +99,62 @@ def tune(settings: config.Config, progress: Progress = silent, say: Callable[[st
     except ImportError as error:
         raise MissingExtraError("'anna tune'", "tune") from error
     space = settings.tune.space or {}
-    if not space:
-        raise TrainingError(f"{settings.path}: nothing to vary; say what under [tune.space]")
-    if not (settings.data.validation or settings.data.validation_size):
+    _require_comparable(settings, space)
+    task = prepare_task(settings, torch.device("cpu"))
+    if task.validation is None:
         raise TrainingError(f"{settings.path}: trials are judged by data.validation or data.validation_size; give one")
-    with_values(settings, {name: _example(choices) for name, choices in space.items()})
+    judge = Judge(task.validation, task.labels)
+    del task  # and the training set in memory with it
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # of a trial that fails `say` says it
     study = open_study(settings)
-    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-
+    states = optuna.trial.TrialState
     failures: list[str] = []
 
     def try_one(trial: optuna.Trial) -> float:
         try:
-            return run_trial(trial, settings, space, progress, say)
+            return run_trial(trial, settings, space, judge, progress, say)
         except (TrainingError, ConfigError) as error:
             say(f"trial {trial.number}: failed, {error}")
             failures.append(str(error))
-            raise
+            if not study.get_trials(states=(states.COMPLETE,)):
+                raise
+            return math.inf  # from which the study learns where not to look
 
-    def give_up(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        if trial.state in ended:
-            failures.clear()
-        elif len(failures) == MOST_FAILURES:
-            raise TrainingError(f"{settings.path}: {MOST_FAILURES} trials in a row failed, the last: {failures[-1]}")
+    def after(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        if trial.state == states.COMPLETE:
+            _write_best(settings, study)
+        elif trial.state == states.FAIL and len(failures) == MOST_FAILURES:
+            raise TrainingError(f"{settings.path}: the first {MOST_FAILURES} trials failed, the last: {failures[-1]}")
 
+    ended = (states.COMPLETE, states.PRUNED)
     if len(study.get_trials(states=ended)) < settings.tune.trials:
         enough = optuna.study.MaxTrialsCallback(settings.tune.trials, states=ended)
-        study.optimize(try_one, callbacks=[enough, give_up], catch=(TrainingError, ConfigError))
-    if not study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
+        study.optimize(try_one, callbacks=[after, enough], catch=(TrainingError, ConfigError))
+    if not study.get_trials(states=(states.COMPLETE,)):
         raise TrainingError(f"{settings.tune.study}: no trial came to an end; try one by hand with 'anna train'")
-    best = with_values(settings, study.best_params)
+    path = _write_best(settings, study)
+    return Found(study.best_params, study.best_value, len(study.get_trials(states=ended)), path)
+
+
+def _require_comparable(settings: config.Config, space: Mapping[str, Any]) -> None:
+    """Refuse a space with nothing in it, or with what decides by what trials are judged."""
+    if not space:
+        raise TrainingError(f"{settings.path}: nothing to vary; say what under [tune.space]")
+    with_values(settings, {name: _example(choices) for name, choices in space.items()})
+    judging = [name for name in space if name.startswith(JUDGES) and name not in TRAINING_ONLY]
+    if judging:
+        raise TrainingError(
+            f"{settings.path}: tune.space varies {', '.join(judging)}, by which trials are judged: "
+            "their errors would be of other spectra or labels, and not to be compared"
+        )
+
+
+def _write_best(settings: config.Config, study: optuna.Study) -> Path:
+    """Write the parameters of the best trial so far."""
     path = settings.path.with_name(f"{settings.path.stem}.best.toml")
     with replacing(path) as partial:
-        partial.write_text(best.text, encoding="utf-8")
-    return Found(study.best_params, study.best_value, len(study.get_trials(states=ended)), path)
+        partial.write_text(with_values(settings, study.best_params).text, encoding="utf-8")
+    return path
 
 
 def open_study(settings: config.Config) -> optuna.Study:
@@ -175,23 +209,47 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """What all trials of a study are judged by.
+
+    Attributes
+    ----------
+    validation : Examples
+        Those of the parameter file, whatever a trial is augmented with.
+    labels : tuple of Label
+    """
+
+    validation: Examples
+    labels: tuple[Label, ...]
+
+    def typical_error(self, row: Row) -> float:
+        """Return the mean over the known labels of RMS error / range, in a row of the history.
+
+        Unlike the costs of training it is the same for networks that infer errors and for those that infer none.
+        """
+        return float(np.nanmean([row[f"rms_{label.name}"] / label.span for label in self.labels]))
+
+
 def run_trial(
     trial: optuna.Trial,
     settings: config.Config,
     space: Mapping[str, Any],
+    judge: Judge,
     progress: Progress,
     say: Callable[[str], None],
 ) -> float:
-    """Train with the values that a trial suggests, and return the least validation cost."""
+    """Train with the values that a trial suggests, and return the error of the weights that are kept."""
     import optuna
 
     values = {name: suggest(trial, name, choices) for name, choices in space.items()}
-    best = float("inf")
+    least = error = math.inf
 
     def look(row: Row) -> None:
-        nonlocal best
-        best = min(best, row["validation_cost"])
-        trial.report(best, int(row["step"]))
+        nonlocal least, error
+        if row["validation_cost"] < least:
+            least, error = row["validation_cost"], judge.typical_error(row)
+        trial.report(error, int(row["step"]))
         if trial.should_prune():
             raise optuna.TrialPruned
 
@@ -202,17 +260,22 @@ def run_trial(
     path = settings.path.with_name(f"{settings.path.stem}.trial-{trial.number}.toml")
     tried = dataclasses.replace(with_values(settings, values), path=path)
     try:
-        directory = train(tried, progress=note_trial, say=lambda text: None, look=look)
+        directory = train(tried, progress=note_trial, say=lambda text: None, look=look, validation=judge.validation)
     except StoppedError:
         raise StoppedError(
             f"stopped in trial {trial.number}; to go on start 'anna tune {settings.path}' again"
         ) from None
     except optuna.TrialPruned:
-        say(f"trial {trial.number}: given up, cost {best:.4g}, {_in_words(values)}")
+        say(f"trial {trial.number}: given up, {error_in_words(error)}, {_in_words(values)}")
         raise
     trial.set_user_attr("run", directory.path.name)
-    say(f"trial {trial.number}: cost {best:.4g}, {_in_words(values)}, run {directory.path}")
-    return best
+    say(f"trial {trial.number}: {error_in_words(error)}, {_in_words(values)}, run {directory.path}")
+    return error
+
+
+def error_in_words(error: float) -> str:
+    """Say what the `typical_error` of a trial is."""
+    return f"error {100 * error:.3g} % of the ranges"
 
 
 def suggest(trial: optuna.Trial, name: str, choices: Any) -> Any:

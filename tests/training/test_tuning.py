@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import closing
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -18,10 +19,15 @@ from click.testing import CliRunner
 
 from anna_onnx import config
 from anna_onnx.errors import ConfigError, StoppedError, TrainingError
+from anna_onnx.training.checkpoint import RunDirectory
+from anna_onnx.training.frozen import load_network
 from anna_onnx.training.loop import choose_run
+from anna_onnx.training.optimization import evaluate
+from anna_onnx.training.task import prepare_task
 from anna_onnx.training.tuning import open_study, suggest, tune, with_values
 from anna_onnx_cli.anna import main
 
+DIVERGES = {"stage.learning_rate": {"low": 1e29, "high": 1e30}}
 SPACE = {"stage.learning_rate": {"low": 1e-6, "high": 1e-2, "log": True}, "network.fc1": [4, 16]}
 
 
@@ -34,8 +40,8 @@ def test_the_best_trial_is_found_and_written(toy):
     found = tune(settings, say=lambda text: None)
     study = open_study(settings)
     assert found.trials == len(study.trials) == 3
-    costs = [trial.value for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
-    assert found.cost == min(costs)
+    errors = [trial.value for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    assert found.error == min(errors)
     best = config.load(found.path)
     assert best.network.sizes.fc1 == found.values["network.fc1"]
     assert best.stage[0].learning_rate == found.values["stage.learning_rate"]
@@ -67,12 +73,70 @@ def test_ctrl_c_ends_the_search_and_not_just_its_trial(toy):
     assert len(open_study(settings).trials) == 1
 
 
-def test_a_search_whose_trials_all_fail_gives_up_and_says_why(toy):
+def test_a_search_whose_first_trials_fail_gives_up_and_says_why(toy):
     said = []
-    settings = study_of(toy, labels={"names": ["teff", "mass"]})
-    with pytest.raises(TrainingError, match=r"3 trials in a row failed, the last: .*no label mass"):
+    settings = toy(tune={"trials": 9, "space": DIVERGES})
+    with pytest.raises(TrainingError, match=r"the first 3 trials failed, the last: .* no longer a number"):
         tune(settings, say=said.append)
     assert [line.split(",")[0] for line in said] == [f"trial {i}: failed" for i in range(3)]
+
+
+def test_trials_that_diverge_are_the_worst_and_the_best_is_kept(toy):
+    good = tune(toy(tune={"trials": 1, "space": {"network.fc1": [16]}}), say=lambda text: None)
+    good.path.unlink()
+    found = tune(toy(tune={"trials": 6, "space": DIVERGES}), say=lambda text: None)
+    assert (found.error, found.trials, found.values) == (good.error, 6, {"network.fc1": 16})
+    assert config.load(found.path).network.sizes.fc1 == 16
+
+
+def test_the_best_so_far_is_there_when_the_search_is_stopped(toy):
+    def interrupt(done, total, note):
+        if note.startswith("trial 1"):
+            signal.raise_signal(signal.SIGINT)
+
+    settings = study_of(toy)
+    with pytest.raises(StoppedError, match="stopped in trial 1"):
+        tune(settings, interrupt, say=lambda text: None)
+    best = config.load(settings.path.with_name("params.best.toml"))
+    assert best.network.sizes.fc1 == open_study(settings).best_params["network.fc1"]
+
+
+def test_a_trial_is_judged_by_the_errors_of_the_weights_that_it_keeps(toy):
+    settings = toy(tune={"trials": 2, "space": {"network.uncertainty": [True, False]}})
+    tune(settings, say=lambda text: None)
+    for trial in open_study(settings).trials:
+        run = RunDirectory(toy.folder / "runs" / trial.user_attrs["run"])
+        kept = min(run.read_history(), key=lambda row: row["validation_cost"])
+        spans = {label.name: label.span for label in run.labels()}
+        assert trial.value == pytest.approx(np.mean([kept[f"rms_{name}"] / span for name, span in spans.items()]))
+        assert 0 < trial.value < 1
+
+
+def test_trials_are_judged_by_the_same_spectra_however_they_are_augmented(toy):
+    noisy = toy(tune={"trials": 1, "space": {"augmentation.cosmic_rays": [30.0]}}, stage={"steps": 20})
+    tune(noisy, say=lambda text: None)
+    (trial,) = open_study(noisy).trials
+    run = RunDirectory(toy.folder / "runs" / trial.user_attrs["run"])
+    task = prepare_task(noisy, torch.device("cpu"))
+    _, rms = evaluate(load_network(run), task.validation, task.labels)
+    assert trial.value == pytest.approx(
+        np.mean([one / label.span for one, label in zip(rms, task.labels, strict=True)])
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("labels.low", [[3000.0, 1.0], [2000.0, 0.0]]),
+        ("data.validation_size", [20, 40]),
+        ("validation.augment", [True, False]),
+        ("seed", [1, 2]),
+    ],
+)
+def test_what_decides_by_what_trials_are_judged_is_not_varied(toy, name, values):
+    ranges = {"names": ["teff", "logg"], "low": [3000.0, 1.0], "high": [6000.0, 5.0]}
+    with pytest.raises(TrainingError, match=rf"tune\.space varies {name}, by which trials are judged"):
+        tune(toy(labels=ranges, tune={"space": {name: values}}))
 
 
 def test_the_runs_of_trials_are_none_that_resume_goes_on_with(toy):
@@ -121,7 +185,7 @@ def test_values_are_whole_where_their_range_is(step, kind):
 def test_the_command_says_what_it_found(toy):
     result = CliRunner().invoke(main, ["tune", str(study_of(toy, trials=1).path)])
     assert result.exit_code == 0, result.output
-    assert "best of 1 trials: cost" in result.output
+    assert "best of 1 trials: error" in result.output
     assert "params.best.toml written" in result.output
 
 
