@@ -14,10 +14,11 @@ demo: .venv/ready .venv-lite/ready
 	.venv/$(BIN)/anna simulate -n 6000 --seed 1 -o $(DEMO)/train.h5
 	.venv/$(BIN)/anna simulate -n 1000 --seed 2 -o $(DEMO)/validation.h5
 	.venv/$(BIN)/anna simulate -n 12 --seed 3 --snr 200 --fits $(DEMO)/spectra
+	.venv/$(BIN)/anna simulate -n 1000 --seed 4 -o $(DEMO)/test.h5
 	.venv/$(BIN)/anna init --force --steps 3000 $(DEMO)/params.toml
 	.venv/$(BIN)/anna train $(DEMO)/params.toml
 	.venv/$(BIN)/anna export --onnx --runs $(DEMO)/runs -o $(DEMO)/model.onnx
-	.venv/$(BIN)/anna test $(DEMO)/model.onnx $(DEMO)/validation.h5 -o $(DEMO)/test
+	.venv/$(BIN)/anna test $(DEMO)/model.onnx $(DEMO)/test.h5 -o $(DEMO)/test
 	@echo
 	@echo "Now as the colleague who got model.onnx by e-mail, without torch:"
 	.venv-lite/$(BIN)/anna-lite infer $(DEMO)/model.onnx $(DEMO)/spectra/*.fits -o $(DEMO)/results.csv

@@ -21,7 +21,6 @@ from anna_onnx.explanation import differentiate
 from anna_onnx.files import write_text
 from anna_onnx.flags import Flag, names
 from anna_onnx.labels import Label
-from anna_onnx.origin import settings_of
 from anna_onnx.scatter import describe
 from anna_onnx.session import Session
 
@@ -327,21 +326,10 @@ def _flags(found: Assessment) -> str:
     table = f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
     return _section(
         "flags",
-        f"Flags that inference sets. {(found.flags > 0).mean():.1%} of the spectra have one or more. "
-        + false_alarms(found),
+        f"Flags that inference sets. {(found.flags > 0).mean():.1%} of the spectra have one or more. Of clean spectra "
+        "1 % are <code>unlike_training</code>; of those with cosmic rays, lost pixels, or imperfections that only some "
+        "of the training spectra have, more are, and rightly.",
         table if rows else "<p>No spectrum is flagged.</p>",
-    )
-
-
-def false_alarms(found: Assessment) -> str:
-    """Return what the rates mean: thresholds are set with perfect spectra where the training had such."""
-    settings = settings_of(found.bundle)
-    if settings is None or settings.augmentation.imperfect == 1:
-        return "For spectra like those of the training, that is the rate of false alarms."
-    return (
-        "The 1 % of false alarms of <code>unlike_training</code> holds for perfect spectra: more are flagged of those "
-        f"with the imperfections of the training, which gives {settings.augmentation.imperfect:.0%} of its spectra "
-        "errors of lines, profile and noise."
     )
 
 

@@ -204,16 +204,7 @@ def test_the_worst_spectrum_comes_first_and_names_cannot_hurt_the_page(page):
 
 def test_the_rate_of_each_flag_is_told(page):
     assert "<td>low_snr</td><td>9</td><td>1.0%</td>" in page
-    assert "that is the rate of false alarms" in page
-
-
-def testfalse_alarms_of_perfect_spectra_are_told_from_those_of_imperfect_ones(found, tmp_path):
-    from anna_onnx.report import false_alarms
-
-    params = '[data]\ntrain = "train.h5"\n[augmentation]\nimperfect = 0.6\n'
-    mixed = dataclasses.replace(found, bundle=tiny.bundle(tmp_path / "a.onnx", provenance={"params": params}))
-    assert "holds for perfect spectra" in false_alarms(mixed)
-    assert "gives 60% of its spectra" in false_alarms(mixed)
+    assert "Of clean spectra 1 % are <code>unlike_training</code>" in page
 
 
 def test_what_to_know_before_the_figures_are_believed_comes_first(page):
