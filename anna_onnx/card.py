@@ -11,19 +11,20 @@ from anna_onnx.bundle import Bundle, released_models
 from anna_onnx.coverage import Coverage, percent
 from anna_onnx.files import write_text
 from anna_onnx.labels import Label
+from anna_onnx.scatter import in_words
 
 FACTS = ("date", "run", "architecture", "parameters", "steps", "seed")
 
 
-def write_card(bundle: Bundle, path: Path, notes: str = "") -> None:
+def write_card(bundle: Bundle, path: Path) -> None:
     """Write the model card beside a model, complete or not at all."""
-    write_text(path, model_card(bundle, notes))
+    write_text(path, model_card(bundle))
 
 
-def model_card(bundle: Bundle, notes: str = "") -> str:
-    """Return the model card of a bundle, with what its maker has to say in Markdown, if not in the bundle."""
+def model_card(bundle: Bundle) -> str:
+    """Return the model card of a bundle, with what its maker has to say."""
     sidecar, about = bundle.sidecar, bundle.sidecar.provenance
-    notes = (notes or str(about.get("notes", ""))).strip()
+    notes = str(about.get("notes", "")).strip()
     preparation = sidecar.preparation
     lines = [
         f"# {bundle.name}",
@@ -86,8 +87,8 @@ def _label_row(label: Label, about: Any) -> str:
     metrics = about.get("metrics", {}).get(label.name)
     if metrics is None:
         return f"{known} | | | | |"
-    numbers = " | ".join(f"{metrics[key]:.3g}" for key in ("bias", "scatter", "robust_scatter", "rms"))
-    return f"{known} {numbers} | {metrics['coverage_68']:.1%} |"
+    numbers = " | ".join(in_words(metrics[key], ".3g") for key in ("bias", "scatter", "robust_scatter", "rms"))
+    return f"{known} {numbers} | {in_words(metrics['coverage_68'], '.1%')} |"
 
 
 def _measured_on(about: Any) -> list[str]:
@@ -103,7 +104,11 @@ def _coverage(found: Coverage | None) -> list[str]:
     """Return how often intervals held the truth, overall and in the thirds of the S/N and of every label."""
     if found is None:
         return []
-    edges = [f"{name} {low:.4g} and {high:.4g}" for name, (low, high) in zip(found.groups, found.edges, strict=True)]
+    edges = [
+        f"{name} {low:.4g} and {high:.4g}"
+        for name, (low, high) in zip(found.groups, found.edges, strict=True)
+        if np.isfinite(low)
+    ]
     lines = [
         "## Coverage",
         "",
@@ -119,11 +124,10 @@ def _coverage(found: Coverage | None) -> list[str]:
         for k, level in enumerate(found.levels):
             thirds = found.thirds[i, :, :, k]  # (group, third)
             own = [thirds[found.groups.index(group)] for group in ("snr", name) if group in found.groups]
-            texts = [" / ".join(f"{value:.1%}" for value in values) for values in own]
+            texts = [" / ".join(in_words(value, ".1%") for value in values) for values in own]
             farthest = thirds.flat[int(np.nan_to_num(np.abs(thirds - level)).argmax())]
-            lines.append(
-                f"| {name} | {percent(level)} | {found.overall[i, k]:.1%} | {' | '.join(texts)} | {farthest:.1%} |"
-            )
+            held, off = in_words(found.overall[i, k], ".1%"), in_words(farthest, ".1%")
+            lines.append(f"| {name} | {percent(level)} | {held} | {' | '.join(texts)} | {off} |")
     warning = found.warning()
     return [*lines, "", *([warning[0].upper() + warning[1:] + ".", ""] if warning else [])]
 
@@ -135,10 +139,9 @@ def _storage(precision: Any) -> list[str]:
     lines = [f"Weights are stored as {precision['stored']}; arithmetic is float32.", ""]
     if effect := precision.get("effect"):
         lines += ["| label | rms | rms with float32 weights | rms difference |", "|---|---|---|---|"]
-        lines += [
-            f"| {name} | {row['rms']:.4g} | {row['rms_float32']:.4g} | {row['difference']:.2g} |"
-            for name, row in effect.items()
-        ]
+        for name, row in effect.items():
+            before, after = in_words(row["rms_float32"], ".4g"), in_words(row["rms"], ".4g")
+            lines.append(f"| {name} | {after} | {before} | {in_words(row['difference'], '.2g')} |")
         lines.append("")
     return lines
 

@@ -255,7 +255,7 @@ def run(tmp_path_factory) -> RunDirectory:
 def exported(run, tmp_path_factory) -> dict[str, Path]:
     work = tmp_path_factory.mktemp("exported")
     for name in ("float32", "float16", "int8"):
-        export(run, work / f"{name}.onnx", name, say=lambda text: None)
+        export(run, work / f"{name}.onnx", name, lambda text: None, "## Limits\n\nNo giants.\n")
     return {path.stem: path for path in work.glob("*.onnx")}
 
 
@@ -263,6 +263,12 @@ def test_a_float16_file_is_half_of_a_float32_file_with_its_sidecar(exported):
     size = {name: path.stat().st_size for name, path in exported.items()}
     assert size["float16"] <= size["float32"] / 2 + 80e3  # wavelengths, emulator, self-test and provenance stay
     assert size["int8"] < 0.7 * size["float16"]  # what spectra are compared with stays in float16
+
+
+def test_what_people_should_know_of_a_model_travels_in_it(exported):
+    bundle = Bundle.load(exported["float16"])
+    assert "No giants." in model_card(bundle)
+    assert exported["float16"].with_suffix(".md").read_text(encoding="utf-8") == model_card(bundle)
 
 
 def test_every_precision_infers_and_passes_its_self_test(exported):

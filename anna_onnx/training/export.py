@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.card import write_card
 from anna_onnx.files import EMAIL
 from anna_onnx.inference import half_width
-from anna_onnx.scatter import describe, rms
+from anna_onnx.scatter import describe, known_mean, rms
 from anna_onnx.session import Session
 from anna_onnx.sidecar import SelfTest, Sidecar
 from anna_onnx.training.calibration_set import calibration_examples, calibration_set
@@ -195,13 +195,13 @@ def describe_training(run: RunDirectory, name: str, snr_template: Tensor) -> dic
     }
 
 
-def measure_errors(bundle: Bundle, inferred: Inferred) -> dict[str, dict[str, float]]:
+def measure_errors(bundle: Bundle, inferred: Inferred) -> dict[str, dict[str, float | None]]:
     """Return statistics of the residuals of each label, and how many of them its 68 % interval holds."""
     error = inferred.error
     width = half_width(bundle, inferred.sigma, inferred.snr, ONE_SIGMA)
     inside = np.where(np.isfinite(error), np.abs(error) <= width, np.nan)
     return {
-        label.name: {**describe(column), "coverage_68": float(np.nanmean(held))}
+        label.name: _for_json({**describe(column), "coverage_68": known_mean(held)})
         for label, column, held in zip(inferred.labels, error.T, inside.T, strict=True)
     }
 
@@ -227,11 +227,18 @@ def describe_storage(precision: Precision, inferred: Inferred, full: Bundle) -> 
         return {"stored": precision}
     exact = infer_examples(full, inferred.examples)
     effect = {
-        label.name: {
-            "rms_float32": rms(exact.error[:, i]),
-            "rms": rms(inferred.error[:, i]),
-            "difference": rms(inferred.values[:, i] - exact.values[:, i]),
-        }
+        label.name: _for_json(
+            {
+                "rms_float32": rms(exact.error[:, i]),
+                "rms": rms(inferred.error[:, i]),
+                "difference": rms(inferred.values[:, i] - exact.values[:, i]),
+            }
+        )
         for i, label in enumerate(inferred.labels)
     }
     return {"stored": precision, "effect": effect}
+
+
+def _for_json(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    """Return numbers with None for those that are not known; JSON has no NaN."""
+    return {name: value if np.isfinite(value) else None for name, value in numbers.items()}
