@@ -18,7 +18,7 @@ from anna_onnx.coverage import Coverage, measure_coverage
 from anna_onnx.inference import half_width
 from anna_onnx.labels import Label, canonical, scale, unscale
 from anna_onnx.limit import UNCONSTRAINED
-from anna_onnx.scatter import MAD, describe, rms, thirds
+from anna_onnx.scatter import MAD, describe, in_words, rms, thirds
 
 COVERAGE_LEVELS = (0.5, ONE_SIGMA, 0.8, 0.9, 0.95)
 PER_STAR = ("id", "flux", "true", "values", "sigma", "snr", "measured_snr", "flags", "bound")
@@ -231,15 +231,24 @@ def known_from_training(bundle: Bundle, file: str, sha256: str) -> tuple[str, ..
 
 
 def named_thirds(name: str, values: FloatArray, form: str) -> list[tuple[str, BoolArray]]:
-    """Return what to call the thirds of a quantity, with its numbers in a format, and the rows of each."""
+    """Return what to call the thirds of a quantity, with its numbers in a format, and the rows of each.
+
+    Thirds are left out where they are empty, and where one of them has all rows, as when all values are the same.
+    """
     (low, high), rows = thirds(values)
     names = f"{name} below {low:{form}}", f"{low:{form}} to {high:{form}}", f"above {high:{form}}"
-    return list(zip(names, rows, strict=True))
+    known = [(name, chosen) for name, chosen in zip(names, rows, strict=True) if chosen.any()]
+    return known if len(known) > 1 else []
 
 
 def share(value: float) -> str:
     """Return a fraction in per cent, a dash where it is not known."""
-    return f"{value:.1%}" if np.isfinite(value) else "–"
+    return in_words(value, ".1%")
+
+
+def ratios_in_words(over_bound: float, median_over_bound: float) -> str:
+    """Return the two ratios of `Assessment.over_bound` as a cell of a table."""
+    return f"{in_words(over_bound, '.2f')} / {in_words(median_over_bound, '.2f')}"
 
 
 def summary_text(found: Assessment) -> str:
@@ -247,11 +256,11 @@ def summary_text(found: Assessment) -> str:
     columns = ("bias", "scatter", "robust", "rms")
     head = f"{'label':<10}{'unit':<14}" + "".join(f"{name:>10}" for name in columns)
     lines = [f"{head}{'detrended':>11}{'in 68 %':>9}"]
-    lines += [
-        f"{one.name:<10}{one.unit:<14}{one.bias:>10.3g}{one.scatter:>10.3g}{one.robust_scatter:>10.3g}"
-        f"{one.rms:>10.3g}{one.rms_corrected:>11.3g}{share(one.coverage):>9}"
-        for one in found.statistics
-    ]
+    for one in found.statistics:
+        numbers = (one.bias, one.scatter, one.robust_scatter, one.rms)
+        cells = "".join(f"{in_words(number, '.3g'):>10}" for number in numbers)
+        detrended = in_words(one.rms_corrected, ".3g")
+        lines.append(f"{one.name:<10}{one.unit:<14}{cells}{detrended:>11}{share(one.coverage):>9}")
     return "\n".join(lines)
 
 
@@ -266,5 +275,6 @@ def bound_text(found: Assessment) -> str:
     lines = ["rms / bound, and median |error| / bound / 0.6745", f"{'label':<10}{'bound':>10}{head}"]
     for i, one in enumerate(found.statistics):
         pairs = [(one.over_bound, one.median_over_bound), *(found.over_bound(i, rows) for _, rows in found.snr_thirds)]
-        lines.append(f"{one.name:<10}{one.bound:>10.3g}" + "".join(f"{f'{a:.2f} / {b:.2f}':>16}" for a, b in pairs))
+        cells = "".join(f"{ratios_in_words(*pair):>16}" for pair in pairs)
+        lines.append(f"{one.name:<10}{in_words(one.bound, '.3g'):>10}{cells}")
     return "\n".join([*lines, *found.unconstrained(), *found.bound_note()])

@@ -129,10 +129,10 @@ def over_bound(found: Assessment) -> Figure:
     """Draw rms over bound of every label, for all spectra and for thirds of the S/N."""
     figure, axes = _chart("", "rms / bound")
     groups = [("all", np.ones(len(found), dtype=np.bool_)), *found.snr_thirds]
-    place = np.arange(len(found.labels))
-    for k, ((name, rows), color) in enumerate(zip(groups, (INK, SKY, BLUE, GREEN), strict=True)):
+    place, middle = np.arange(len(found.labels)), (len(groups) - 1) / 2
+    for k, ((name, rows), color) in enumerate(zip(groups, (INK, SKY, BLUE, GREEN), strict=False)):
         ratio = [found.over_bound(i, rows)[0] for i in range(len(found.labels))]
-        axes.plot(place + 0.12 * (k - 1.5), ratio, "o", color=color, ms=6 if k == 0 else 4.5, label=name)
+        axes.plot(place + 0.12 * (k - middle), ratio, "o", color=color, ms=6 if k == 0 else 4.5, label=name)
     axes.axhline(1, color=INK, lw=0.8)
     axes.set_xticks(place, [label.name for label in found.labels])
     axes.set_ylim(bottom=min(0.9, axes.get_ylim()[0]))

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anna_onnx import charts
 from anna_onnx.arrays import FloatArray
-from anna_onnx.assessment import Assessment, Statistics, named_thirds, share
+from anna_onnx.assessment import Assessment, Statistics, named_thirds, ratios_in_words, share
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.coverage import REPORTED_LEVELS, TOLERANCE, percent
 from anna_onnx.explanation import differentiate
 from anna_onnx.files import write_text
 from anna_onnx.flags import Flag, names
 from anna_onnx.labels import Label
-from anna_onnx.scatter import describe
+from anna_onnx.scatter import describe, in_words, known_mean
 from anna_onnx.session import Session
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ def _card(one: Statistics) -> str:
     holds = f"<span>68 % interval holds {share(one.coverage)}</span>" if np.isfinite(one.coverage) else ""
     return (
         f'<div class="card"><span class="name">{escape(one.name)}</span>'
-        f"<b>{one.rms:.3g} <small>{escape(one.unit)}</small></b><span>rms</span>{bound}"
+        f"<b>{in_words(one.rms, '.3g')} <small>{escape(one.unit)}</small></b><span>rms</span>{bound}"
         f"{holds}</div>"
     )
 
@@ -199,8 +198,7 @@ def _bound(found: Assessment) -> str:
     head = ["label", "unit", "bound, rms", "rms / bound", "median ratio", *(name for name, _ in thirds)]
     rows = []
     for i, one in enumerate(found.statistics):
-        pairs = [found.over_bound(i, rows) for _, rows in thirds]
-        texts = [f"{ratio:.2f} / {typical:.2f}" for ratio, typical in pairs]
+        texts = [ratios_in_words(*found.over_bound(i, rows)) for _, rows in thirds]
         rows.append([one.name, one.unit, *_numbers(one.bound, one.over_bound, one.median_over_bound), *texts])
     return _section(
         "bound",
@@ -249,8 +247,8 @@ def _table_of_thirds(found: Assessment, i: int, label: Label) -> str:
         error = found.error[chosen, i]
         numbers = describe(error)
         inside = (np.abs(error) <= width[chosen])[np.isfinite(error) & np.isfinite(width[chosen])]
-        cells = _numbers(numbers["bias"], numbers["robust_scatter"], numbers["rms"], _mean(width[chosen]))
-        rows.append([name, str(int(chosen.sum())), *cells, share(_mean(inside))])
+        cells = _numbers(numbers["bias"], numbers["robust_scatter"], numbers["rms"], known_mean(width[chosen]))
+        rows.append([name, str(int(chosen.sum())), *cells, share(known_mean(inside))])
     head = ["", "spectra", "bias", "robust scatter", "rms", "mean error stated", "in 68 %"]
     return f"<details><summary>{escape(label.name)} in numbers</summary>{_table(head, rows)}</details>"
 
@@ -407,12 +405,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _numbers(*values: float, digits: int = 3) -> list[str]:
-    return ["–" if not np.isfinite(value) else f"{value:z.{digits}g}" for value in values]
-
-
-def _mean(values: NDArray[Any]) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else np.nan
+    return [in_words(value, f"z.{digits}g") for value in values]
 
 
 def _panels(figures: Iterable[tuple[Figure, str]]) -> str:

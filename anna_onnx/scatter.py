@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from anna_onnx.arrays import BoolArray, FloatArray
+from anna_onnx.arrays import BoolArray, FloatArray, Floats
 
 MAD = 1.482602
 """Standard deviation of a normal variable over its median absolute deviation."""
@@ -35,6 +35,17 @@ def rms(values: FloatArray) -> float:
     """Return the root mean square over what is known; NaN where nothing is."""
     known = values[np.isfinite(values)]
     return float(np.sqrt(np.mean(known**2))) if known.size else np.nan
+
+
+def known_mean(values: Floats | BoolArray) -> float:
+    """Return the mean over what is known; NaN where nothing is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else np.nan
+
+
+def in_words(value: float | None, form: str) -> str:
+    """Return a number in a format, a dash where it is not known."""
+    return "–" if value is None or not np.isfinite(value) else f"{value:{form}}"
 
 
 def thirds(values: FloatArray) -> tuple[FloatArray, BoolArray]:

@@ -10,7 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from anna_onnx.assessment import Assessment, bound_text, known_from_training, summary_text
+from anna_onnx.assessment import Assessment, bound_text, known_from_training, named_thirds, summary_text
 from anna_onnx.calibration import Trends
 from anna_onnx.errors import AnnaError, GridError
 from anna_onnx.flags import Flag
@@ -241,13 +241,37 @@ def test_a_label_that_no_spectrum_has_is_said_to_be_unknown_and_nothing_else(fou
     from anna_onnx import charts
     from anna_onnx.report import report
 
-    true = found.true.copy()
-    true[:, 1] = np.nan
-    unknown = dataclasses.replace(found, true=true, bound=None)
+    true, bound = found.true.copy(), np.array(found.bound)
+    true[:, 1] = bound[:, 1] = np.nan
+    unknown = dataclasses.replace(found, true=true, bound=bound)
     assert np.isnan(unknown.statistics[1].bias)
-    assert unknown.statistics[0] == dataclasses.replace(found, bound=None).statistics[0]
+    assert unknown.statistics[0] == found.statistics[0]
+    assert summary_text(unknown).splitlines()[2].split()[2:] == ["–"] * 6
+    assert bound_text(unknown).splitlines()[3].split()[1:] == ["–", *["–", "/", "–"] * 4]
     with charts.style():
-        assert report(unknown).count("Not known of any of these spectra") == 1
+        page = re.sub(r'src="[^"]*"', "", report(unknown))
+    assert page.count("Not known of any of these spectra") == 1
+    assert not re.search(r"\bnan\b", page)
+
+
+@pytest.mark.filterwarnings("error")
+def test_spectra_of_one_snr_are_not_parted_into_thirds(found):
+    pytest.importorskip("matplotlib")
+    from anna_onnx import charts
+    from anna_onnx.report import report
+
+    alike = dataclasses.replace(found, snr=np.full(N, 104.0))
+    assert alike.snr_thirds == []
+    assert bound_text(alike).splitlines()[1].split() == ["label", "bound", "all"]
+    with charts.style():
+        page = re.sub(r'src="[^"]*"', "", report(alike))
+    assert "below 104" not in page
+
+
+def test_a_third_without_spectra_is_left_out():
+    (low, low_rows), (high, high_rows) = named_thirds("S/N", np.array([10.0, 10, 10, 10, 10, 90]), ".0f")
+    assert (low, high) == ("S/N below 10", "above 10")
+    assert (low_rows.sum(), high_rows.sum()) == (5, 1)
 
 
 def test_a_model_without_errors_has_no_coverage_and_a_report_without_intervals(found):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from anna_onnx.scatter import describe, rms, thirds
+from anna_onnx.scatter import describe, in_words, known_mean, rms, thirds
 
 
 def test_an_outlier_hardly_changes_the_robust_scatter_and_an_unknown_residual_nothing():
@@ -17,7 +17,8 @@ def test_an_outlier_hardly_changes_the_robust_scatter_and_an_unknown_residual_no
 def test_nothing_is_said_of_residuals_that_are_all_unknown():
     nothing = np.full(3, np.nan)
     assert np.isnan(list(describe(nothing).values())).all()
-    assert np.isnan(rms(nothing))
+    assert np.isnan([rms(nothing), known_mean(nothing)]).all()
+    assert [in_words(value, ".1%") for value in (np.nan, None, 0.683)] == ["–", "–", "68.3%"]
 
 
 def test_thirds_hold_equal_numbers_and_what_is_unknown_is_in_none():

@@ -134,8 +134,20 @@ def freeze(
         Of these, as the network sees them.
     velocities : (low, high)
         Radial velocities of the training, km/s.
+
+    Raises
+    ------
+    TrainingError
+        If the network infers no errors, and nothing tells those of a label.
     """
-    frozen = Frozen(network, labels, None if network.uncertainty else rms_of(network, examples)).eval()
+    sigma = None if network.uncertainty else rms_of(network, examples)
+    if sigma is not None and sigma.isnan().any():
+        missing = labels[int(sigma.isnan().int().argmax())].name
+        raise TrainingError(
+            f"{spectra.path}: no spectrum has a value of {missing}, needed for its error; "
+            "with network.uncertainty the network infers it"
+        )
+    frozen = Frozen(network, labels, sigma).eval()
     frozen.comparison = learn_comparison(settings, labels, spectra, velocities, frozen.infer)
     if network.uncertainty:
         frozen.adjustment = learn_adjustment(frozen, adjustment_examples(settings, spectra, labels), settings.seed)

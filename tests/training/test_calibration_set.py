@@ -1,16 +1,23 @@
 """What errors are calibrated on, on toy stars of two lines."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="exporting needs the extra 'train'")
 
+from anna_onnx.card import model_card
+from anna_onnx.errors import TrainingError
 from anna_onnx.labels import Label
 from anna_onnx.legacy import open_training_set
+from anna_onnx.training import emulation
 from anna_onnx.training.batches import FileSource
 from anna_onnx.training.calibration_set import calibration_set, mixed
+from anna_onnx.training.export import export
 from anna_onnx.training.familiarity import clean_spectra
+from anna_onnx.training.loop import train
 from anna_onnx.training.task import held_out_set, prepare_task
 
 LABELS = (Label("teff", 3000, 6000), Label("logg", 1, 5))
@@ -86,3 +93,26 @@ def test_masked_residuals_are_missing_in_the_spectra_that_they_are_added_to(toy)
     validation = prepare_task(toy(augmentation={"snr": [1e6, 1e6], "residuals": "noise.h5"}), CPU).validation
     assert torch.equal(validation.flux.isnan().any(dim=0).nonzero(), torch.tensor([[7]]))
     assert validation.snr.numpy() == pytest.approx(100, rel=0.5)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_errors_of_a_label_that_no_validation_spectrum_has_are_not_known(toy, toy_labels, monkeypatch):
+    monkeypatch.setattr(emulation, "STEPS", 20)
+    labels = toy_labels(50)
+    flux = np.array(open_training_set(toy.folder / "valid.h5").flux)
+    labels[:, 1] = np.nan
+    toy.write("valid.h5", labels=labels, flux=flux)
+    constant, own = (
+        train(toy(stage={"steps": 2}, network={"uncertainty": uncertainty}), say=lambda text: None)
+        for uncertainty in (False, True)
+    )
+    with pytest.raises(TrainingError, match=r"valid\.h5: no spectrum has a value of logg, needed for its error"):
+        export(constant, toy.folder / "model.onnx", say=lambda text: None)
+    bundle = export(own, toy.folder / "model.onnx", "float16", say=lambda text: None)
+    about = bundle.sidecar.provenance
+    json.dumps(about, allow_nan=False)
+    assert set(about["metrics"]["logg"].values()) == {None}
+    card = model_card(bundle)
+    assert "nan" not in card
+    assert "| dex | – | – | – | – | – |" in card
+    assert about["metrics"]["teff"]["rms"] > 0
