@@ -78,7 +78,7 @@ def describe_size(target: Path, size: int) -> str:
         return text
     return (
         f"{text}; more than {EMAIL / 1e6:.0f} MB may be too large for an e-mail: "
-        "with --precision float16 or int8 the model in it is smaller"
+        "a model exported with --precision float16 or int8 makes it smaller"
     )
 
 

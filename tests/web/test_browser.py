@@ -247,6 +247,17 @@ def test_a_model_that_was_measured_on_nothing_does_not_say_that_it_was(models, b
     assert re.search(r"Robust scatter\s.*−0.123\s+1230\s+167\s+68.0%", about, re.S)
 
 
+def test_an_error_that_is_not_known_is_not_written(models, browse, files, tmp_path):
+    bundle = Bundle.load(models["plain"])
+    width = np.array([0.05 * label.span for label in bundle.sidecar.labels], dtype=np.float32).tobytes()
+    assert width in bytes(bundle.network)
+    blind = replace(bundle, network=bytes(bundle.network).replace(width, np.full(3, np.nan, np.float32).tobytes()))
+    found = browse(export_page(blind, tmp_path / "page"), files[:1])
+    assert found["rows"][0]["e_teff"] == "nan"
+    assert re.search(r"Teff\s+\d+\.\d\d K", found["described"]["detail"])
+    assert "±" not in found["described"]["detail"]
+
+
 def test_an_image_of_several_lines_is_refused_with_what_the_page_reads(models, browse, tmp_path):
     image = write_fits(tmp_path / "orders.fits", np.ones((5, 3908)), XUNITS="um", YUNITS="Jy")
     [row] = browse(export_page(Bundle.load(models["plain"]), tmp_path / "page"), [image])["rows"]

@@ -165,15 +165,17 @@ def test_a_folder_that_cannot_be_made_is_an_error_in_one_line(bundle, tmp_path):
 
 def test_the_command_writes_a_page_for_a_model(models, tmp_path):
     program = Path(sys.executable).with_name("anna")
-    page = tmp_path / "page.html"
+    page, notes = tmp_path / "page.html", tmp_path / "notes.md"
+    notes.write_text("No giants.")
     done = subprocess.run(
-        [str(program), "export", "--web", str(page), "--model", str(models["plain"])],
+        [str(program), "export", "--web", str(page), "--model", str(models["plain"]), "--notes", str(notes)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(page)
     assert re.search(r"page\.html: [45]\.\d MB\n", done.stderr)
     assert page.stat().st_size > 4e6
+    assert "No giants." in page.read_text(encoding="utf-8")
 
 
 def test_writing_a_page_needs_no_torch():

@@ -114,6 +114,7 @@ async function visit(page, wanted) {
     width: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     sorted: [...document.querySelectorAll("#table th[aria-sort]")].map((cell) => cell.getAttribute("aria-sort")),
     known: document.getElementById("known-name").innerText,
+    detail: document.getElementById("detail").innerText,
     ground: getComputedStyle(document.documentElement).backgroundColor,
     cards: [...document.querySelectorAll(".card")].map((card) => card.checkVisibility()),
     floating: [...document.querySelectorAll("#table th, #table td")].filter(
