@@ -120,7 +120,8 @@ class Assessment:
             return self
         rows = {name: values[inside] for name in PER_STAR if (values := getattr(self, name)) is not None}
         n = int((~inside).sum())
-        note = f"{n} of {len(self)} stars lie outside the ranges of the labels and are in test_stats.csv alone"
+        where = f"{n} of {len(self)} stars {'lies' if n == 1 else 'lie'} outside the ranges of the labels"
+        note = f"{where}: in test_stats.csv, but in no other figure"
         return dataclasses.replace(self, **rows, notes=(*self.notes, note))
 
     @cached_property

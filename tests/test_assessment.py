@@ -94,7 +94,7 @@ def test_stars_outside_the_ranges_of_the_labels_are_counted_and_count_in_nothing
     far = dataclasses.replace(found, true=true)
     assert len(far.within) == N - 90
     assert far.within.notes == (
-        f"90 of {N} stars lie outside the ranges of the labels and are in test_stats.csv alone",
+        f"90 of {N} stars lie outside the ranges of the labels: in test_stats.csv, but in no other figure",
     )
     assert far.within.bound.shape == far.within.flux[:, :2].shape
     assert far.statistics[1].bias == pytest.approx(-1, abs=0.1)
