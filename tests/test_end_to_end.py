@@ -174,8 +174,10 @@ def test_a_test_that_cannot_be_made_is_one_line(work, tmp_path):
 
     with TrainingSetWriter(tmp_path / "none.h5", Bundle.load(work / "model.onnx").sidecar.grid, ["teff"], ["K"], 0):
         pass
+    anna("simulate", "-n", 5, "--range", "vsini=60:70", "-o", tmp_path / "far.h5", cwd=tmp_path)
     refused = {
         "none.h5: 0 spectra": (tmp_path / "none.h5",),
+        "far.h5: no star lies within the ranges": (tmp_path / "far.h5",),
         "S/N 100 to 50 is no range": (work / "validation.h5", "--snr", 100, 50),
         "S/N nan to nan is no range": (work / "validation.h5", "--snr", "nan", "nan"),
         "a.b: cannot be written": (work / "validation.h5", "--no-bound", "--as-is", "-o", "a/b"),
