@@ -222,7 +222,9 @@ def _array(values: ArrayLike, kind: str) -> str:
 def in_letters(content: bytes) -> str:
     """Return bytes as text: 13 bits in two of `LETTERS`, of which base64 has 12; ``web/src/letters.ts`` reads it.
 
-    The first letter tells how many bytes at the end only fill up a group of 13.
+    The idea is that of basE91 (https://base91.sourceforge.net), without its groups of 14 bits. It is what keeps a
+    page with a released model small enough for an e-mail. The first letter tells how many bytes at the end only
+    fill up a group of 13.
     """
     filling = -len(content) % 13
     bits = np.unpackbits(np.frombuffer(content + bytes(filling), dtype=np.uint8)).reshape(-1, 13)
