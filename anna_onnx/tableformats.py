@@ -210,8 +210,8 @@ def _to_votable(part: Path, path: Path, schema: Schema) -> None:
 
 
 def _to_parquet(part: Path, path: Path, schema: Schema) -> None:
-    import pyarrow as pa  # type: ignore[import-not-found,unused-ignore]
-    import pyarrow.parquet as pq  # type: ignore[import-not-found,unused-ignore]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     types = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64()}
     fields = [
