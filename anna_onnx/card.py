@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from anna_onnx.bundle import Bundle, released_models
+from anna_onnx.calibration import Calibration
 from anna_onnx.coverage import Coverage, percent
 from anna_onnx.files import write_text
 from anna_onnx.labels import Label
@@ -46,6 +47,7 @@ def model_card(bundle: Bundle) -> str:
         f"anna-lite selftest {bundle.name}.onnx",
         "```",
         "",
+        *_levels(sidecar.calibration),
         *(["`--covariance` adds the correlations of the errors.", ""] if about.get("covariance") else []),
         "## Expects",
         "",
@@ -130,6 +132,14 @@ def _coverage(found: Coverage | None) -> list[str]:
             lines.append(f"| {name} | {percent(level)} | {held} | {' | '.join(texts)} | {off} |")
     warning = found.warning()
     return [*lines, "", *([warning[0].upper() + warning[1:] + ".", ""] if warning else [])]
+
+
+def _levels(calibration: Calibration | None) -> list[str]:
+    """Return of which probabilities intervals can be asked for; without calibration they are a Gaussian's, of any."""
+    if calibration is None:
+        return []
+    lowest, *_, highest = calibration.levels
+    return [f"`--level` adds intervals that hold the truth with a probability from {lowest:.3g} to {highest:.3g}.", ""]
 
 
 def _storage(precision: Any) -> list[str]:

@@ -31,6 +31,7 @@ from anna_onnx.readers import ReadOptions
 from anna_onnx.results import Done, ResultWriter, Rows, work_files
 from anna_onnx.tableformats import printable
 
+MOST_EXPLAINED = 100
 SHARD_FILES = 200
 SHARD_ROWS = 10_000
 TRIAL_FILES = 50
@@ -87,7 +88,7 @@ def infer_to_table(
     scheduler: str | None = None,
     resume: bool = False,
     explain: str | None = None,
-    explain_most: int = 100,
+    explain_most: int | None = None,
     progress: Progress = silent,
     **read: Any,
 ) -> Summary:
@@ -118,8 +119,8 @@ def infer_to_table(
     explain : str, optional
         Folder for pictures that show what drives the labels of the first spectra, drawn when the
         table is complete (`anna_onnx.explanation`).
-    explain_most : int
-        How many of them.
+    explain_most : int, optional
+        How many of them; `MOST_EXPLAINED` by default.
     progress : Progress
     **read
         See `anna_onnx.readers.ReadOptions`; None where the file decides.
@@ -136,7 +137,8 @@ def infer_to_table(
     bundle = Bundle.load(path)
     inference = Inference(bundle, options)
     parts = [Part(file) for file in expand(files)]
-    _check(path, files, parts, output, resume, explain)
+    _check(path, files, parts, output, resume)
+    _check_explanation(explain, explain_most)
     columns = {"intervals": level is not None, "rv": rv is not None, "covariance": covariance}
     counts = _Counts(progress, len(parts))
     meta = model_info(bundle) | options.said
@@ -147,14 +149,12 @@ def infer_to_table(
             _infer(_run(inference, left, processes, scheduler), writer, counts)
     except KeyboardInterrupt:
         raise AnnaError(f"interrupted{writer.kept}") from None
-    most = min(explain_most, writer.rows_done)
+    most = min(explain_most or MOST_EXPLAINED, writer.rows_done)
     explained = "" if explain is None else _explain(inference, parts, explain, most, progress, output)
     return Summary(writer.rows_done, counts.failed, counts.flagged, output, explained)
 
 
-def _check(
-    model: Path, files: Sequence[str], parts: Sequence[Part], output: str | None, resume: bool, explain: str | None
-) -> None:
+def _check(model: Path, files: Sequence[str], parts: Sequence[Part], output: str | None, resume: bool) -> None:
     """Refuse a run before it begins that could not come to its end, or would cost the user a file."""
     if not parts:
         raise AnnaError("no files to infer: the list is empty")
@@ -163,10 +163,16 @@ def _check(
     if output is not None:
         lists = [file[1:] for file in files if file.startswith("@")]
         _refuse_to_replace(Path(output), model, [*lists, *(part.file for part in parts)])
-    if explain is not None:
-        if not explain:
-            raise AnnaError("--explain '': needed the name of a folder")
-        check_folder(Path(explain))
+
+
+def _check_explanation(folder: str | None, most: int | None) -> None:
+    """Refuse pictures that could not be written."""
+    if folder == "":
+        raise AnnaError("--explain '': needed the name of a folder")
+    if folder is not None:
+        check_folder(Path(folder))
+    elif most is not None:
+        raise AnnaError("--explain-most says how many pictures to draw: needs --explain")
 
 
 def _refuse_to_replace(output: Path, model: Path, inputs: Sequence[str]) -> None:

@@ -71,7 +71,7 @@ def main() -> None:
 @click.option(
     "--level",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Also give intervals that hold the truth with this probability; the model says how far it was calibrated.",
+    help="Also give intervals that hold the truth with this probability; the card of the model says which.",
 )
 @click.option("--covariance", is_flag=True, help="Also give how the errors of each pair of labels correlate.")
 @click.option(
@@ -89,9 +89,7 @@ def main() -> None:
 @click.option(
     "--explain-most",
     type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="Spectra to explain, from the first.",
+    help="With --explain: how many spectra, from the first; default: 100.",
 )
 @reading_options
 @DEVICE

@@ -218,6 +218,12 @@ def test_the_number_of_pictures_is_bounded(model, tmp_path):
     assert "raises" not in infer(model, *names, "--explain", str(tmp_path / "out"), "--explain-most", "4").stderr
 
 
+def test_a_number_of_pictures_goes_with_pictures(model, tmp_path):
+    result = infer(model, str(tiny.write_star(tmp_path / "star.txt")), "--explain-most", "3")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "needs --explain" in result.stderr
+
+
 def test_a_picture_is_whole_or_not_there(model, tmp_path, monkeypatch):
     star_file = tiny.write_star(tmp_path / "star.txt")
     monkeypatch.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError(28, "No space left")))

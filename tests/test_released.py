@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from anna_onnx.bundle import Bundle, released_models
+from anna_onnx.card import model_card
 from anna_onnx.flags import Flag
 from anna_onnx.inference import InferOptions, infer, run_selftest
 from anna_onnx.preparation import PrepareOptions
@@ -143,6 +144,12 @@ def test_the_sun_comes_out_as_the_sun(shared):
     deviation = np.sqrt(np.mean((rows.values - [5772, 4.44, 0.0, 1.0, 1.8]) ** 2, axis=0))
     assert (deviation < [55, 0.20, 0.03, 0.35, 2.2]).all()
     assert not rows.flags.any()
+
+
+def test_its_card_is_what_it_says_of_itself(path, bundle):
+    card = model_card(bundle)
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == card
+    assert "`--level` adds intervals that hold the truth with a probability from 0.1 to 0.99." in card
 
 
 @pytest.mark.parametrize("options", [["--precision", "float16"], ["-o", "other.onnx"]])
