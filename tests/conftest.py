@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +34,15 @@ def _skipping_in_a_light_environment() -> Generator[None]:
         if not LIGHT:
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium, which shows pages without a window."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no chromium on this machine")
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 import subprocess
 
 import numpy as np
@@ -178,11 +177,8 @@ def test_a_report_has_every_chart_once_and_each_says_what_it_shows(page):
     assert len(shown) == len(set(shown)) == 2 * of_a_label + 3 + 10  # bound, coverage, sensitivity; the worst ten
 
 
-def test_a_printed_report_is_as_wide_as_the_paper(page, tmp_path):
+def test_a_printed_report_is_as_wide_as_the_paper(page, chromium, tmp_path):
     """A4 less margins of 1 cm, at 96 pixels an inch; the title of the page becomes the width of what is on it."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("no chromium on this machine")
     wide = "Math.max(...[...document.querySelectorAll('.scroll')].map(one => one.scrollWidth - one.clientWidth))"
     printed = page.replace("@media print", "@media all") + f"<script>document.title = 'beyond: ' + {wide}</script>"
     (tmp_path / "printed.html").write_text(printed, encoding="utf-8")

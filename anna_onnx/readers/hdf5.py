@@ -20,7 +20,7 @@ from anna_onnx.spectrum import Frame, Medium, Spectrum
 from anna_onnx.trial import Trial, state, trial_of
 
 from .assembly import number_names
-from .facts import Facts
+from .facts import Facts, medium_in
 from .options import ReadOptions
 from .stacks import Rows, Stack
 from .units import to_angstrom
@@ -148,8 +148,7 @@ def _check_chunks(path: str, *datasets: h5py.Dataset) -> None:
 
 def _medium(wavelength: h5py.Dataset) -> Medium:
     """Return the medium that the wavelengths state."""
-    medium = str(wavelength.attrs.get("medium", "unknown"))
-    return medium if medium in ("air", "vacuum") else "unknown"  # type: ignore[return-value]  # one of the literals
+    return medium_in(str(wavelength.attrs.get("medium", ""))) or "unknown"
 
 
 def _frame(file: h5py.File) -> Frame:

@@ -43,7 +43,6 @@ FIT_LIMITS = FitLimits(
     outside_error=0.1,
     blur_error=0.4,
 )
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 PREPARATIONS = {
     # What most spectra of the tests need nothing for.
@@ -178,11 +177,8 @@ def node() -> str:
 
 
 @pytest.fixture(scope="session")
-def browse(node) -> Iterator[Callable[..., dict[str, Any]]]:
+def browse(node, chromium) -> Iterator[Callable[..., dict[str, Any]]]:
     """Open a page in headless Chromium, give it files, and return what came of it; see web/test/browser.mjs."""
-    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if chromium is None:
-        pytest.skip("no chromium on this machine")
     browser = subprocess.Popen(
         [node, str(WEB / "test" / "browser.mjs")],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
