@@ -166,11 +166,18 @@ def _fit_piece(wavelength: FloatArray, flux: FloatArray, use: BoolArray, recipe:
 
 
 def _first_guess(basis: FloatArray, flux: FloatArray, use: BoolArray) -> FloatArray:
-    """Fit the bright pixels of stretches of the spectrum: neither lines nor a cosmic ray must count at first."""
+    """Fit the bright pixels of stretches of the spectrum: neither lines nor a cosmic ray must count at first.
+
+    On a slope the brightest are those at one end of a stretch, so the slope is taken out the second time.
+    """
     stretches = np.array_split(np.flatnonzero(use), 2 * basis.shape[1])
-    bright = np.array([np.quantile(flux[pixels], 0.8) for pixels in stretches])
     middle = np.array([pixels[pixels.size // 2] for pixels in stretches])
-    return np.asarray(basis @ np.linalg.lstsq(basis[middle], bright, rcond=None)[0])
+    curve = np.ones_like(flux)
+    for _ in range(2):
+        level = np.maximum(curve, 0.01)
+        bright = np.array([np.quantile(flux[pixels] / level[pixels], 0.8) for pixels in stretches])
+        curve = basis @ np.linalg.lstsq(basis[middle], bright * level[middle], rcond=None)[0]
+    return np.asarray(curve)
 
 
 def _basis(wavelength: FloatArray, recipe: Normalization) -> FloatArray:

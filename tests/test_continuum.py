@@ -42,6 +42,15 @@ def test_a_known_curve_is_recovered_to_one_percent(curve: str, recipe: Normaliza
     assert np.abs(found - 1).max() < 0.03  # at the ends
 
 
+@pytest.mark.parametrize("slope", [0.54, 0.8])
+@pytest.mark.parametrize("noise", [0.0, 0.002])
+def test_a_steep_continuum_of_high_snr_and_few_lines_is_not_lost(slope: float, noise: float) -> None:
+    line = 1 - slope * X
+    for seed in range(1, 9):
+        flux = line * star(n_lines=20, noise=noise, seed=seed)
+        np.testing.assert_allclose(fit_continuum(WAVELENGTH, flux, X < 2, Normalization()), line, rtol=0.005)
+
+
 def test_errors_and_the_way_it_was_done_come_along() -> None:
     counts = Spectrum(WAVELENGTH, 100 * star(), sigma=np.full(X.size, 2.0), notes=("read",))
     done = normalize(counts)

@@ -56,7 +56,8 @@ def assemble(
     Pixels without a wavelength are dropped, for there is no place to put
     them; descending wavelengths are reversed, others sorted. Exact zeros at
     the ends and in runs are padding, errors of 1e10 and more, far above the
-    fluxes, mean no measurement: both become bad.
+    fluxes, mean no measurement: both become bad. Where no resolving power is
+    stated it is that of the instrument, if the pixels are small enough for it.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ def assemble(
         arrays, order_notes = _in_order(arrays, source)
         notes = (*notes, *order_notes)
     wavelength, flux, sigma, bad = arrays
-    facts = options.override(facts.noted(*notes))
+    facts = _with_resolution(options.override(facts.noted(*notes)), wavelength)
     return Spectrum(
         wavelength,
         flux,
@@ -96,6 +97,17 @@ def assemble(
         resolution=facts.resolution,
         radial_velocity=facts.radial_velocity,
     )
+
+
+def _with_resolution(facts: Facts, wavelength: FloatArray) -> Facts:
+    """Return facts with the resolving power of the instrument, where none is stated and the pixels can show it."""
+    if facts.resolution is not None or facts.nominal is None or wavelength.size < 2:
+        return facts
+    instrument, resolution = facts.nominal
+    middle = wavelength.size // 2
+    if wavelength[middle] - wavelength[middle - 1] > wavelength[middle] / resolution:
+        return facts  # binned, or resampled by somebody
+    return facts.known(resolution=resolution).noted(f"resolving power {resolution:.0f}, that of {instrument}")
 
 
 def ascends(wavelength: FloatArray) -> bool:

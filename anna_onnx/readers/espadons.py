@@ -65,9 +65,9 @@ def read(fits: FitsFile, options: ReadOptions) -> Readings:
     assert rows is not None  # `matches` has seen it
     image = fits.primary.image()
     wavelength, flux, sigma = (np.asarray(image[row], dtype=np.float64) for row in rows)
-    facts = Facts(
-        id=from_headers(fits.primary.header).id, notes=(f"rows {rows[0]}, {rows[1]}, {rows[2]}: normalised intensity",)
-    )
+    stated = from_headers(fits.primary.header)
+    note = f"rows {rows[0]}, {rows[1]}, {rows[2]}: normalised intensity"
+    facts = Facts(id=stated.id, notes=(note,), resolution=stated.resolution, nominal=stated.nominal)
     return orders(wavelength, flux, sigma, facts, Source(fits.path, 0), options)
 
 

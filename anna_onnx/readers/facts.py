@@ -34,6 +34,7 @@ class Facts(NamedTuple):
     notes: tuple[str, ...] = ()
     resolution: float | None = None
     radial_velocity: float | None = None
+    nominal: tuple[str, float] | None = None  # the instrument, and the resolving power that its spectra have
 
     def known(self, **changes: Any) -> Facts:
         """Return these facts with some replaced."""
@@ -54,6 +55,14 @@ _VACUUM = "CRIRES HPF MAGE STIS COS NIRSPEC NIRISS MIRI SPEX ISHELL SPIROU CARME
 _PIPELINES: Mapping[str, Medium] = {
     **dict.fromkeys(_AIR.split(), "air"),
     **dict.fromkeys(_VACUUM.split(), "vacuum"),
+}
+# Resolving powers of instruments, with the mode where they have several, for files that do not state theirs.
+_NOMINAL: Mapping[str, float] = {
+    **dict.fromkeys(("HARPS", "HARPN", "HARPS-N"), 115000.0),
+    **{"HARPS EGGS": 80000.0, "FEROS": 48000.0, "CORALIE": 60000.0, "ELODIE": 42000.0},
+    **{"ESPRESSO SINGLEHR": 140000.0, "ESPRESSO SINGLEUHR": 190000.0, "ESPRESSO MULTIMR": 72500.0},
+    **{"ESPADONS": 65000.0, "NARVAL": 65000.0, "SPIROU": 70000.0, "CARMENES": 94600.0, "HPF": 55000.0},
+    **{"EXPRES": 137000.0, "IGRINS": 45000.0},
 }
 # ESO pipelines that leave the wavelengths as observed, in products that bear the recipe's name.
 _TOPOCENTRIC = ("UVES", "XSHOOTER", "CRIRES")
@@ -86,9 +95,10 @@ _LEFT_OPEN = "medium left open by the comment"
 _CONVERTED = re.compile(r"(?:air|vac(?:uum)?)\W*(?:to|2|->)\W*(vac(?:uum)?|air)", re.I)
 _WAVELENGTH = re.compile(r"wavel|lambda|angstrom", re.I)
 _ORIGIN = ("INSTRUME", "INSTR", "TELESCOP", "DBTABLE", "PYP_SPEC", "ESO PRO REC1 ID")
+_MODE = "ESO INS MODE"
 _BERV = ("ESO DRS BERV", "TNG DRS BERV", "OHP DRS BERV", "ESO QC BERV", "TNG QC BERV")
 _AXIS = ("VACUUM", "CTYPE1", "CUNIT1", "SPECSYS", "SPECSYS1", "HELCORR", "DOPCOR01", "DOPCOR")
-_KEYS = frozenset((*_MEDIUM, *_RESOLUTION, *_VELOCITY, *_NAME, *_ORIGIN, *_BERV, *_AXIS))
+_KEYS = frozenset((*_MEDIUM, *_RESOLUTION, *_VELOCITY, *_NAME, *_ORIGIN, _MODE, *_BERV, *_AXIS))
 
 
 def from_headers(*headers: Keywords) -> Facts:
@@ -107,7 +117,15 @@ def from_headers(*headers: Keywords) -> Facts:
         notes=tuple(note for note in (medium_note, frame_note) if note),
         resolution=_first(headers, stated, _RESOLUTION, {}, lambda value: 10 < value < 1e7),
         radial_velocity=_first(headers, stated, _VELOCITY, _KMS, lambda value: 0 < abs(value) < 2000),
+        nominal=next((nominal for keys in stated if (nominal := _nominal(keys))), None),
     )
+
+
+def _nominal(keys: Mapping[str, Any]) -> tuple[str, float] | None:
+    """Return the instrument, with its mode where that counts, and its resolving power."""
+    instrument = _text(keys, "INSTRUME").upper()
+    names = (f"{instrument} {_text(keys, _MODE).upper()}", instrument)
+    return next(((name, _NOMINAL[name]) for name in names if name in _NOMINAL), None)
 
 
 def _text(keys: Mapping[str, Any], key: str) -> str:

@@ -22,6 +22,7 @@ from .keyword_axis import axis
 from .options import ReadOptions
 from .tables import read_columns
 
+_RESOLUTION = 28000.0
 _FIT_COLUMNS = ("wave", "sob", "uob", "smod", "mob")
 
 
@@ -68,7 +69,7 @@ def _read_camera(fits: FitsFile, options: ReadOptions) -> Readings:
     notes = ["GALAH: air, barycentric; error = relative error times flux"]
     if len(fits.hdus) == 5:
         notes.append("not normalised; the normalised spectrum is HDU 4")
-    facts = Facts("air", "barycentric", stated.id, tuple(notes), stated.resolution)
+    facts = Facts("air", "barycentric", stated.id, tuple(notes), stated.resolution or _RESOLUTION)
     sigma = np.abs(flux) * error.image()
     yield assemble(wavelength, flux, facts, Source(fits.path, 0), options, sigma=sigma)
 

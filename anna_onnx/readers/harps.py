@@ -15,7 +15,7 @@ from anna_onnx.errors import NoWavelengthError, ReadError
 from anna_onnx.spectrum import Source, Spectrum
 
 from .assembly import Readings, assemble, attempt
-from .facts import Facts, from_headers
+from .facts import from_headers
 from .fits import FitsFile, Header
 from .options import ReadOptions
 from .orders import merged_if_asked
@@ -26,8 +26,9 @@ _MAX_DEGREE = 30
 
 
 def matches(fits: FitsFile) -> bool:
-    """Return whether the header has the polynomial."""
-    return len(fits.primary.shape) == 2 and _prefix(fits.primary.header) is not None
+    """Return whether the header has the polynomial; cross-correlations, whose axis is a velocity, have it too."""
+    header = fits.primary.header
+    return len(fits.primary.shape) == 2 and _prefix(header) is not None and header.text("CTYPE1").lower() != "km/s"
 
 
 def _prefix(header: Header) -> str | None:
@@ -44,9 +45,9 @@ def read(fits: FitsFile, options: ReadOptions) -> Readings:
 def _read_orders(fits: FitsFile, options: ReadOptions) -> Readings:
     header, (n_order, n_pixel) = fits.primary.header, fits.primary.shape
     coefficients = _coefficients(header, n_order, fits.path)
-    stated = from_headers(header)
     note = "orders of the HARPS DRS: air, as observed, blaze not removed"
-    facts = Facts("air", "topocentric", stated.id, (note,), stated.resolution)
+    stated = from_headers(header)
+    facts = stated.known(medium="air", frame="topocentric", notes=(note,), radial_velocity=None)
     flux = fits.primary.image()
     pixel = np.arange(n_pixel, dtype=np.float64)
     stored = np.asarray(np.polynomial.polynomial.polyval(pixel, coefficients.T), np.float64)  # (order, pixel)

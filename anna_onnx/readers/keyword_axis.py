@@ -27,7 +27,8 @@ from .options import ReadOptions
 from .units import UNSTATED, guess_unit, split_log, to_angstrom
 
 _REFUSED = {
-    **dict.fromkeys(("VELO", "VRAD", "VOPT", "FELO", "ZOPT", "BETA"), "velocities"),
+    **dict.fromkeys(("VELO", "VRAD", "VOPT", "FELO", "ZOPT", "BETA", "KM/S", "M/S"), "velocities"),
+    "%": "line depths",  # of a bisector
     **dict.fromkeys(("FREQ", "AFRQ"), "frequencies"),
     **dict.fromkeys(("ENER", "WAVN"), "energies or wavenumbers"),
 }
@@ -95,6 +96,7 @@ def _layout(hdu: Hdu, where: str) -> tuple[int, int, int]:
     if _is_explained(hdu):
         n_band, n_line, n_pixel = (1, 1, *hdu.shape)[-3:]
         return n_band, n_line, n_pixel
+    _refuse(hdu.header.text("CTYPE1").upper(), where)
     size = " x ".join(map(str, hdu.shape))
     kind = UnknownLayoutError if "CRVAL1" in hdu.header else NoWavelengthError
     raise kind(f"{where}: an image of {size} that no layout explains; needed a spectrum along the first axis")

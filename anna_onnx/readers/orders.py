@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
 from itertools import chain, islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from anna_onnx.arrays import BoolArray, FloatArray
+from anna_onnx.continuum import Normalization, fit_continuum
 from anna_onnx.spectrum import Spectrum
 
 from .assembly import Readings, Unread
@@ -17,6 +19,8 @@ from .options import ReadOptions
 
 MOST_PIECES = 200  # of one star
 LEAST_STEP = 0.1  # of an order's length, from one to the next; they overlap by more than half in the blue
+ONE_LEVEL = 0.1  # fluxes of two pieces differ by less where they overlap, unless blaze or pixel sizes are still in them
+ENOUGH_PIXELS = 10  # to compare them
 
 
 class _Pixels(NamedTuple):
@@ -115,7 +119,9 @@ def merge(spectra: Sequence[Spectrum]) -> Spectrum:
     interpolated onto them. Without errors the weight falls linearly to the
     ends of each spectrum, where the blaze leaves least light. Gaps between
     spectra are filled with bad pixels, so that nothing is interpolated
-    across them.
+    across them. Spectra that differ where they overlap, as echelle orders do
+    that still have the blaze in them, or the size of their pixels, are divided by
+    their continua first: no mean of such fluxes is the star's.
 
     Parameters
     ----------
@@ -130,22 +136,24 @@ def merge(spectra: Sequence[Spectrum]) -> Spectrum:
     if len(ordered) == 1:
         return ordered[0]
     has_sigma = all(spectrum.sigma is not None for spectrum in ordered)
-    merged = _pixels(ordered[0], has_sigma)
-    for spectrum in ordered[1:]:
-        merged = _join(merged, _pixels(spectrum, has_sigma))
-    bad = merged.weight == 0
+    how = "by inverse variance" if has_sigma else "with weights that fall to the ends, for want of errors"
+    notes = [f"{len(ordered)} pieces merged {how}"]
+    pieces = [_pixels(spectrum, has_sigma) for spectrum in ordered]
+    if _levels_differ(pieces):
+        pieces = [_divided(piece) for piece in pieces]
+        notes.append("each divided by its continuum first, because they differ where they overlap")
+    merged = reduce(_join, pieces)
     with np.errstate(divide="ignore"):
         sigma = 1 / np.sqrt(merged.weight) if has_sigma else None
     first = ordered[0]
-    how = "by inverse variance" if has_sigma else "with weights that fall to the ends, for want of errors"
     return replace(
         first,
         wavelength=merged.wavelength,
         flux=merged.flux,
         sigma=sigma,
-        bad=bad,
+        bad=merged.weight == 0,
         source=replace(first.source, row=None),
-        notes=(*first.notes, f"{len(ordered)} pieces merged {how}"),
+        notes=(*first.notes, *notes),
     )
 
 
@@ -156,6 +164,33 @@ def _pixels(spectrum: Spectrum, has_sigma: bool) -> _Pixels:
         ends = np.minimum(np.arange(1, spectrum.n_pixel + 1), np.arange(spectrum.n_pixel, 0, -1))
         weight = np.where(spectrum.bad, 0.0, ends / spectrum.n_pixel)
     return _Pixels(spectrum.wavelength, np.where(spectrum.bad, 0.0, spectrum.flux), weight)
+
+
+def _levels_differ(pieces: Sequence[_Pixels]) -> bool:
+    """Return whether pieces, in order of wavelength, differ beyond the noise in a quarter of the overlaps and more."""
+    off = [difference > ONE_LEVEL for blue, red in pairwise(pieces) for difference in _differences(blue, red)]
+    return any(off) and sum(off) >= len(off) / 4
+
+
+def _differences(blue: _Pixels, red: _Pixels) -> Iterator[float]:
+    """Yield by how much the fluxes of two pieces differ at least, relatively, in either half of their overlap."""
+    inside = (blue.wavelength >= red.wavelength[0]) & (blue.wavelength <= red.wavelength[-1])
+    flux, weight = _at(red, blue.wavelength[inside])
+    usable = (blue.weight[inside] > 0) & (weight > 0) & (blue.flux[inside] > 0)
+    ratio = flux[usable] / blue.flux[inside][usable]
+    for half in np.array_split(ratio, 2):
+        if half.size >= ENOUGH_PIXELS:
+            median = float(np.median(half))
+            error = 1.86 * float(np.median(np.abs(half - median))) / np.sqrt(half.size)  # of the median
+            yield abs(median - 1) - 3 * error
+
+
+def _divided(piece: _Pixels) -> _Pixels:
+    """Return a piece divided by its continuum, without weight where none was found."""
+    continuum = fit_continuum(piece.wavelength, piece.flux, piece.weight > 0, Normalization())
+    found = np.isfinite(continuum)
+    continuum = np.where(found, continuum, 1.0)
+    return _Pixels(piece.wavelength, piece.flux / continuum, np.where(found, piece.weight * continuum**2, 0.0))
 
 
 def _join(blue: _Pixels, red: _Pixels) -> _Pixels:

@@ -205,6 +205,14 @@ def test_harps_orders_have_polynomials(tmp_path, prefix):
         read_spectra(tmp_path / "a")
 
 
+def test_cross_correlations_of_the_harps_drs_are_refused_by_their_axis(tmp_path):
+    hdu = fits.PrimaryHDU(np.ones((3, N), dtype="f4"))
+    hdu.header.update({"CTYPE1": "km/s", "CRVAL1": 12.4, "CDELT1": 0.1, "HIERARCH ESO DRS CAL TH DEG LL": 1})
+    hdu.writeto(tmp_path / "ccf.fits")
+    with pytest.raises(ReadError, match="the axis holds velocities"):
+        read_spectra(tmp_path / "ccf.fits")
+
+
 def eso_table(**header):
     """Return a table of ESO's Phase 3 standard: one row of arrays, with utypes."""
     err = np.where(np.arange(N) == 3, np.nan, 0.1)
@@ -574,6 +582,36 @@ def test_blue_orders_that_advance_are_merged_though_they_overlap_by_more_than_ha
         assert star.wavelength[[0, -1]] == pytest.approx([5000, 5054.5])
     path = write_hdus(tmp_path / "shifted", table(wave=WAVE + 0.1 * np.arange(4)[:, None], flux=np.stack([FLUX] * 4)))
     assert len(read_spectra(path, merge_orders=True)) == 4
+
+
+def echelle(tmp_path, response, *, noise=0.0, **more):
+    """Write three overlapping orders of a star with two lines, and return the path and the star."""
+    wave = np.stack([np.linspace(first, first + 50, 1000) for first in (5000, 5040, 5080)])
+    star = [1 - 0.5 * np.exp(-0.5 * ((wave - line) / 0.3) ** 2) for line in (5020.0, 5045.0)]
+    flux = star[0] * star[1] * response((wave - wave[:, :1]) / 50)
+    flux *= np.random.default_rng(1).normal(1, noise, flux.shape) if noise else 1
+    return write_hdus(tmp_path / "a", table(wave=wave, flux=flux, err=0.01 * np.abs(flux), **more), OBJECT="HD 1")
+
+
+@pytest.mark.parametrize(
+    "response",
+    [lambda x: 1e4 * np.sinc(0.9 * (x - 0.5)) ** 2, lambda x: 8e4 * (1 - 0.35 * x), lambda x: 1e-17 * (0.2 + x)],
+    ids=["blaze", "pixels", "slope"],
+)
+def test_orders_with_blaze_or_pixel_sizes_are_divided_by_their_continua_before_they_are_merged(tmp_path, response):
+    (star,) = read_spectra(echelle(tmp_path, response), merge_orders=True)
+    lines = [1 - 0.5 * np.exp(-0.5 * ((star.wavelength - line) / 0.3) ** 2) for line in (5020.0, 5045.0)]
+    np.testing.assert_allclose(star.flux, lines[0] * lines[1], atol=0.01)  # 5045 is in two orders
+    assert any("divided by its continuum" in note for note in star.notes)
+    assert star.sigma is not None
+    assert np.median(star.sigma) == pytest.approx(0.01, rel=0.1)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_orders_of_one_level_keep_their_fluxes_when_they_are_merged(tmp_path, noise):
+    (star,) = read_spectra(echelle(tmp_path, lambda x: 1e-17 * np.ones_like(x), noise=noise), merge_orders=True)
+    assert np.median(star.flux) == pytest.approx(1e-17, rel=0.1)
+    assert not any("divided" in note for note in star.notes)
 
 
 def test_columns_that_fit_in_no_row_are_refused_once(tmp_path):

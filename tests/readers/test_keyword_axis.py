@@ -308,6 +308,8 @@ def test_an_image_without_wavelengths_is_refused(read, cards):
         {"CTYPE1": "Radial velocity"},
         {"CUNIT1": "km s-1"},
         {"CUNIT1": "km/s"},
+        {"CTYPE1": "km/s"},
+        {"CTYPE1": "%"},
         {"CTYPE1": "FREQ", "CUNIT1": "Hz"},
         {"CUNIT1": "GHz"},
         {"WAT1_001": "wtype=linear label=Velocity units=km/s"},
@@ -317,8 +319,31 @@ def test_an_image_without_wavelengths_is_refused(read, cards):
     ],
 )
 def test_other_axes_are_refused_by_name(read, cards):
-    with pytest.raises(ReadError, match=r"velocit|frequenc|not known|only linear|no logarithm"):
+    with pytest.raises(ReadError, match=r"velocit|line depths|frequenc|not known|only linear|no logarithm"):
         read({"CRVAL1": 5000.0, "CDELT1": 0.5, **cards})
+
+
+@pytest.mark.parametrize(
+    ("cards", "resolution"),
+    [
+        ({"INSTRUME": "HARPS"}, 115000),
+        ({"INSTRUME": "HARPS", "HIERARCH ESO INS MODE": "EGGS"}, 80000),
+        ({"INSTRUME": "HARPS", "SPEC_RES": 60000.0}, 60000),
+        ({"INSTRUME": "HARPS", "CDELT1": 0.2}, None),  # pixels of more than a resolution element
+        ({"INSTRUME": "FEROS", "CDELT1": 0.03}, 48000),
+        ({"INSTRUME": "ESPRESSO", "HIERARCH ESO INS MODE": "SINGLEHR"}, 140000),
+        ({"INSTRUME": "ESPRESSO"}, None),
+        ({"INSTRUME": "UVES"}, None),  # goes with the slit
+    ],
+)
+def test_a_resolving_power_that_is_not_stated_is_that_of_the_instrument(tmp_path, cards, resolution):
+    hdu = fits.PrimaryHDU(FLUX)
+    hdu.header.update({"CRVAL1": 6700.0, "CDELT1": 0.01, **cards})
+    hdu.writeto(tmp_path / "a.fits")
+    (spectrum,) = read_spectra(tmp_path / "a.fits")
+    assert spectrum.resolution == resolution
+    taken = [note for note in spectrum.notes if note.startswith("resolving power")]
+    assert bool(taken) == (resolution is not None and "SPEC_RES" not in cards)
 
 
 def test_a_unit_that_cannot_be_told_is_asked_for(read):

@@ -82,17 +82,28 @@ function fitPiece(wavelength: Float64Array, flux: Float64Array, use: Uint8Array,
   return curve.map((value) => value * unit);
 }
 
-/** Fit the bright pixels of stretches of the spectrum: neither lines nor a cosmic ray must count at first. */
+/**
+ * Fit the bright pixels of stretches of the spectrum: neither lines nor a cosmic ray must count at first.
+ *
+ * On a slope the brightest are those at one end of a stretch, so the slope is taken out the second time.
+ */
 function firstGuess(basis: Float64Array[], flux: Float64Array, pixels: number[]): Float64Array {
   const stretches = split(pixels, 2 * basis[0].length);
-  const bright = Float64Array.from(stretches, (part) =>
-    quantile(
-      part.map((i) => flux[i]),
-      0.8,
-    ),
-  );
-  const middle = stretches.map((part) => basis[part[part.length >> 1]].slice());
-  return evaluate(basis, leastSquares(middle, bright));
+  const middle = stretches.map((part) => part[part.length >> 1]);
+  let curve: Float64Array = flux.map(() => 1);
+  for (let round = 0; round < 2; round++) {
+    const level = curve.map((value) => Math.max(value, 0.01));
+    const bright = stretches.map((part) =>
+      quantile(
+        part.map((i) => flux[i] / level[i]),
+        0.8,
+      ),
+    );
+    const rows = middle.map((i) => basis[i].slice());
+    const target = Float64Array.from(middle, (i, stretch) => bright[stretch] * level[i]);
+    curve = evaluate(basis, leastSquares(rows, target));
+  }
+  return curve;
 }
 
 /** Split into `n` parts of nearly equal length, the longer ones first. */

@@ -28,6 +28,8 @@ export interface Facts {
   readonly resolution: number | null;
   /** Of the star in `frame`, km/s. */
   readonly radialVelocity: number | null;
+  /** The instrument, and the resolving power that its spectra have. */
+  readonly nominal: readonly [string, number] | null;
 }
 
 export interface Spectrum extends Facts {
@@ -62,6 +64,7 @@ export const NOTHING_KNOWN: Facts = {
   notes: [],
   resolution: null,
   radialVelocity: null,
+  nominal: null,
 };
 
 /** Make a spectrum, refusing arrays that do not make one. */

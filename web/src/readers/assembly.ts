@@ -39,16 +39,30 @@ export function assemble(stored: Stored, facts: Facts, source: Source): Spectrum
   const bad = zero.map((value, i) => (value || stored.bad?.[i] ? 1 : 0));
   const { order, more } = ascending(stored.wavelength, describe(source));
   const known: Facts = { ...facts, notes: [...facts.notes, ...notes, ...more] };
-  if (order === null) return makeSpectrum(stored.wavelength, stored.flux, sigma, bad, known, source);
+  if (order === null) {
+    const resolved = withResolution(known, stored.wavelength);
+    return makeSpectrum(stored.wavelength, stored.flux, sigma, bad, resolved, source);
+  }
   const take = (values: Float64Array) => Float64Array.from(order, (i) => values[i]);
+  const wavelength = apart(take(stored.wavelength));
   return makeSpectrum(
-    apart(take(stored.wavelength)),
+    wavelength,
     take(stored.flux),
     sigma && take(sigma),
     Uint8Array.from(order, (i) => bad[i]),
-    known,
+    withResolution(known, wavelength),
     source,
   );
+}
+
+/** Return facts with the resolving power of the instrument, where none is stated and the pixels can show it. */
+function withResolution(facts: Facts, wavelength: Float64Array): Facts {
+  if (facts.resolution !== null || facts.nominal === null || wavelength.length < 2) return facts;
+  const [instrument, resolution] = facts.nominal;
+  const middle = wavelength.length >> 1;
+  if (wavelength[middle] - wavelength[middle - 1] > wavelength[middle] / resolution) return facts;
+  const note = `resolving power ${resolution}, that of ${instrument}`;
+  return { ...facts, resolution, notes: [...facts.notes, note] };
 }
 
 /** Return the pixels in ascending order of wavelength, null when they are. */

@@ -10,6 +10,24 @@ const PIPELINES = new Map<string, Medium>([
   ...AIR.map((name) => [name, "air"] as const),
   ...VACUUM.map((name) => [name, "vacuum"] as const),
 ]);
+// Resolving powers of instruments, with the mode where they have several, for files that do not state theirs.
+const NOMINAL = new Map<string, number>([
+  ...["HARPS", "HARPN", "HARPS-N"].map((name) => [name, 115000] as const),
+  ["HARPS EGGS", 80000],
+  ["FEROS", 48000],
+  ["CORALIE", 60000],
+  ["ELODIE", 42000],
+  ["ESPRESSO SINGLEHR", 140000],
+  ["ESPRESSO SINGLEUHR", 190000],
+  ["ESPRESSO MULTIMR", 72500],
+  ["ESPADONS", 65000],
+  ["NARVAL", 65000],
+  ["SPIROU", 70000],
+  ["CARMENES", 94600],
+  ["HPF", 55000],
+  ["EXPRES", 137000],
+  ["IGRINS", 45000],
+]);
 // ESO pipelines that leave the wavelengths as observed, in products that bear the recipe's name.
 const TOPOCENTRIC = ["UVES", "XSHOOTER", "CRIRES"];
 const SYSTEMS = new Map<string, Frame>([
@@ -50,7 +68,16 @@ export function factsFrom(...headers: Header[]): Facts {
     const value = quantity(header, key, KMS);
     return Math.abs(value) < 2000 && value !== 0 ? value : null;
   });
-  return withFrame(withMedium({ ...NOTHING_KNOWN, id, resolution, radialVelocity }, headers), headers);
+  const nominal = headers.map(nominalOf).find((found) => found !== null) ?? null;
+  return withFrame(withMedium({ ...NOTHING_KNOWN, id, resolution, radialVelocity, nominal }, headers), headers);
+}
+
+/** Return the instrument, with its mode where that counts, and its resolving power. */
+function nominalOf(header: Header): [string, number] | null {
+  const instrument = header.string("INSTRUME").toUpperCase();
+  const names = [`${instrument} ${header.string("ESO INS MODE").toUpperCase()}`, instrument];
+  const known = names.find((name) => NOMINAL.has(name));
+  return known === undefined ? null : [known, NOMINAL.get(known)!];
 }
 
 /** Return facts with further notes. */

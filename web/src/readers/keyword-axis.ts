@@ -16,7 +16,8 @@ import { guessUnit, isStated, splitLog, toAngstrom } from "./units.ts";
 import { attributes, bandsOf, unitAndLabel } from "./wat.ts";
 
 const REFUSED = new Map<string, string>([
-  ...["VELO", "VRAD", "VOPT", "FELO", "ZOPT", "BETA"].map((type) => [type, "velocities"] as const),
+  ...["VELO", "VRAD", "VOPT", "FELO", "ZOPT", "BETA", "KM/S", "M/S"].map((type) => [type, "velocities"] as const),
+  ["%", "line depths"], // of a bisector
   ...["FREQ", "AFRQ"].map((type) => [type, "frequencies"] as const),
   ...["ENER", "WAVN"].map((type) => [type, "energies or wavenumbers"] as const),
 ]);
@@ -29,6 +30,7 @@ export function readKeywordAxis(path: string, hdu: Hdu): Spectrum[] {
   const [nBand, nLine, nPixel] = [1, 1, ...hdu.shape].slice(-3);
   const explained = nBand * nLine === 1 || linesAreSpectra(header);
   if (!explained || nPixel < 2 || nBand * nLine * nPixel !== product(hdu.shape)) {
+    refuse(header.string("CTYPE1").toUpperCase(), where);
     const kind = header.has("CRVAL1") ? ReadError : NoWavelengthError;
     throw new kind(
       `${where}: an image of ${hdu.shape.join(" x ")} that no layout explains; needed a spectrum in one axis`,
