@@ -32,7 +32,7 @@ export interface Facts {
   readonly nominal: readonly [string, number] | null;
 }
 
-export interface Spectrum extends Facts {
+export interface Spectrum extends Omit<Facts, "nominal"> {
   /** Angstrom, in `medium`, positive, strictly ascending. */
   readonly wavelength: Float64Array;
   readonly flux: Float64Array;
@@ -86,5 +86,6 @@ export function makeSpectrum(
   const unusable = bad.map((value, i) =>
     value || !Number.isFinite(flux[i]) || (sigma !== null && !(sigma[i] > 0 && Number.isFinite(sigma[i]))) ? 1 : 0,
   );
-  return { ...facts, wavelength, flux, sigma, bad: unusable, source };
+  const { nominal: _, ...known } = facts;
+  return { ...known, wavelength, flux, sigma, bad: unusable, source };
 }

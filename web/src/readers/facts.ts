@@ -81,7 +81,7 @@ function nominalOf(header: Header): [string, number] | null {
 }
 
 /** Return facts with further notes. */
-export function noted(facts: Facts, ...notes: string[]): Facts {
+export function noted<F extends Pick<Facts, "notes">>(facts: F, ...notes: string[]): F {
   return { ...facts, notes: [...facts.notes, ...notes] };
 }
 
@@ -213,7 +213,7 @@ export function mediumIn(text: string): Medium | null {
 }
 
 /** Take optical wavelengths made by IRAF as air: its arc-line lists are. */
-export function irafMedium(facts: Facts, wavelength: Float64Array): Facts {
+export function irafMedium<F extends Pick<Facts, "medium" | "notes">>(facts: F, wavelength: Float64Array): F {
   if (facts.notes.some((note) => note.startsWith(LEFT_OPEN))) return facts;
   if (facts.medium !== "unknown" || 0.5 * (wavelength[0] + wavelength[wavelength.length - 1]) > 10000) return facts;
   return noted({ ...facts, medium: "air" }, "medium air, the convention of IRAF's optical line lists");
