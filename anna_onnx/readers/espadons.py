@@ -44,10 +44,13 @@ def _rows(fits: FitsFile) -> tuple[int, int, int] | None:
     rows = _named(primary.header, primary.shape[0]) or _BY_NUMBER.get(primary.shape[0])
     if rows is None:
         return None
-    wavelength = np.asarray(primary.image()[rows[0]], dtype=np.float64)
-    used = wavelength[np.isfinite(wavelength) & (wavelength > 0)]
-    plausible = used.size > 1 and used.min() >= _RANGE[0] and used.max() <= _RANGE[1]
-    return rows if plausible else None
+    return rows if in_range(np.asarray(primary.image()[rows[0]], dtype=np.float64)) else None
+
+
+def in_range(stored: FloatArray) -> bool:
+    """Return whether numbers can be wavelengths of these spectrographs, in nm."""
+    used = stored[np.isfinite(stored) & (stored > 0)]
+    return used.size > 1 and bool(used.min() >= _RANGE[0] and used.max() <= _RANGE[1])
 
 
 def _named(header: Header, n_row: int) -> tuple[int, int, int] | None:

@@ -56,6 +56,9 @@ _PIPELINES: Mapping[str, Medium] = {
     **dict.fromkeys(_AIR.split(), "air"),
     **dict.fromkeys(_VACUUM.split(), "vacuum"),
 }
+# Of these ESO has a pipeline, and others have their own: PROCSOFT names it, ESO's as uves/6.1.8.
+_OF_ESO = ("UVES", "XSHOOTER", "GIRAFFE", "CRIRES")
+_ESO_PIPELINE = re.compile(r"\w+/\d")
 # Resolving powers of instruments, with the mode where they have several, for files that do not state theirs.
 _NOMINAL: Mapping[str, float] = {
     **dict.fromkeys(("HARPS", "HARPN", "HARPS-N"), 115000.0),
@@ -74,7 +77,7 @@ _SYSTEMS: Mapping[str, Frame] = {
     "SOURCE": "rest",
 }
 _MEDIUM = ("AIRORVAC", "AIRVAC", "VACAIR", "WAVETYPE", "MEDIUM", "WAVEMED")
-_RESOLUTION = ("SPEC_RES", "SPECRES", "RESOLUT", "SPEC_RP", "RESPOWER", "RP", "R_POWER")
+_RESOLUTION = ("SPEC_RES", "SPECRES", "RESOLUT", "SPEC_RP", "RESPOWER", "RP", "R_POWER", "SPE_RPOW", "BSS_ITRP")
 _VELOCITY = ("ESO DRS CCF RV", "ESO QC CCF RV", "TNG DRS CCF RV", "VRAD", "RADVEL", "RV")
 # Units in lower case without blanks and signs of multiplication: of velocities, and of what is neither one nor a ratio.
 _KMS: Mapping[str, float] = {
@@ -97,7 +100,7 @@ _WAVELENGTH = re.compile(r"wavel|lambda|angstrom", re.I)
 _ORIGIN = ("INSTRUME", "INSTR", "TELESCOP", "DBTABLE", "PYP_SPEC", "ESO PRO REC1 ID")
 _MODE = "ESO INS MODE"
 _BERV = ("ESO DRS BERV", "TNG DRS BERV", "OHP DRS BERV", "ESO QC BERV", "TNG QC BERV")
-_AXIS = ("VACUUM", "CTYPE1", "CUNIT1", "SPECSYS", "SPECSYS1", "HELCORR", "DOPCOR01", "DOPCOR")
+_AXIS = ("VACUUM", "CTYPE1", "CUNIT1", "SPECSYS", "SPECSYS1", "HELCORR", "DOPCOR01", "DOPCOR", "BSS_VHEL", "PROCSOFT")
 _KEYS = frozenset((*_MEDIUM, *_RESOLUTION, *_VELOCITY, *_NAME, *_ORIGIN, _MODE, *_BERV, *_AXIS))
 
 
@@ -219,6 +222,9 @@ def _conventional_medium(stated: Sequence[Mapping[str, Any]]) -> tuple[Medium, s
         return "vacuum", "medium vacuum, the convention of PypeIt"
     for keys in stated:
         instrument = (_text(keys, "INSTRUME") or _text(keys, "INSTR")).upper()
+        program = _text(keys, "PROCSOFT")
+        if instrument in _OF_ESO and program and not _ESO_PIPELINE.match(program):
+            return "unknown", ""
         if instrument in _PIPELINES:
             medium = _PIPELINES[instrument]
             return medium, f"medium {medium}, the convention of {instrument} pipelines"
@@ -238,6 +244,9 @@ def _frame(stated: Sequence[Mapping[str, Any]]) -> tuple[Frame, str]:
                 return _SYSTEMS[system], ""
         if _text(keys, "HELCORR").upper() in ("COMPLETE", "PERFORM") and _text(keys, "TELESCOP").upper() == "HST":
             return "barycentric", "heliocentric wavelengths (HELCORR)"
+        if (correction := finite(keys.get("BSS_VHEL"))) is not None:  # of the data base BeSS
+            done = "topocentric" if correction == 0 else "barycentric"
+            return done, f"frame {done}: BSS_VHEL, the heliocentric correction that was made, is {correction:g} km/s"
     if any("DOPCOR01" in keys or "DOPCOR" in keys for keys in stated):
         return "unknown", "doppler-corrected by IRAF dopcor: the frame is not told"
     if any(key in keys for key in _BERV for keys in stated):

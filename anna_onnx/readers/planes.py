@@ -48,6 +48,7 @@ _INVERSE, _SQUARED = re.compile(r"(?:\b|_)IVAR|INV.*VAR"), re.compile("VAR")
 _ERROR = re.compile("ERR|SIG|NOISE|_UNC|UNCERT|STDDEV|VAR")
 _OF_OTHERS = re.compile("SKY|CAL|BKG|BACK|TELL|MODEL|TEMPL|FIT|FERRE|FLAT|A0V|TGT|SIGNAL|WAV|LAM")
 _OF_FLUX = re.compile(r"erg|jy|count|adu|electron|photon|flux|^\s*(e-?|dn)\b", re.I)  # BUNIT copied from the fluxes
+_UNITS = re.compile(r"\bwave\w*\W+(\w+)", re.I)  # of linetools: {"wave": "Angstrom", "flux": ...}
 _MASK = ("QUALDATA", "QUAL", "MASK", "DQ", "QUALITY", "BADPIX", "FLAGS", "BPM", "PIXMASK")
 
 
@@ -134,7 +135,8 @@ def _wavelengths(fits: FitsFile, images: _Images, options: ReadOptions) -> tuple
     hdu = images.wavelength
     stored = np.asarray(hdu.image(), dtype=np.float64)
     stated = (hdu.header.text(key) for key in ("BUNIT", "CUNIT1"))
-    unit = next((unit for unit in stated if unit and not _OF_FLUX.search(unit)), "")
+    named = _UNITS.search(fits.primary.header.text("UNITS"))
+    unit = next((unit for unit in stated if unit and not _OF_FLUX.search(unit)), named[1] if named else "")
     default = "nm" if fits.primary.header.text("INSTRUME").upper() in _IN_NM else None
     stored = np.where(stored > 0, stored, np.nan)
     values, notes = to_angstrom(stored, unit, options.wave_unit, where, default=default)

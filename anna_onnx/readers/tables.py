@@ -25,7 +25,20 @@ from .options import ReadOptions
 from .orders import merged_if_asked, merged_if_pieces
 from .units import to_angstrom
 
-_ID = ("object", "target", "targetid", "source_id", "sdss_id", "obsid", "id", "name", "star", "sobject_id", "uid")
+_ID = (
+    "object",
+    "target",
+    "targetid",
+    "source_id",
+    "sdss_id",
+    "obsid",
+    "id",
+    "name",
+    "star",
+    "sobject_id",
+    "uid",
+    "obj",
+)
 _NO_STAR = re.compile(r"SKY|BKG|BACKGROUND|CAL|MODEL|CONT")
 _ORDER = ("sporder", "order", "echelle_order", "orders")
 
@@ -187,6 +200,8 @@ def _spectra(
         known = gaia.recognize(wavelength, facts.noted(*notes))
         if source.row is not None and source.row < len(names):
             known = known.known(id=names[source.row])
+        elif source.row is None and not known.id and len(set(names)) == 1:
+            known = known.known(id=names[0])
         sigma = None if error is None else as_sigma(error, roles.kind)
         bad = None if mask is None else _bad(mask, roles.mask, headers)
         return assemble(wavelength, flux, known, source, options, sigma=sigma, bad=bad)

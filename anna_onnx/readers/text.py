@@ -31,6 +31,7 @@ MAX_LINE = 2000  # characters of a header line that are looked at
 MAX_HEADER_LINES = 5000
 LONGEST_ROW, MOST_LINES = 100, 5  # of a table: a few lines with more numbers are columns
 ERROR_TO_FLUX = (1e-5, 3.0)  # of the best and worst spectra; normalised flux, S/N or a raw flux are farther apart
+LONG_RANGE, SAME_FLUX = 1.1, 1.05  # of wavelengths; and of what is constant but for rounding
 _COMMENT = re.compile(r"^\s*(#|%|;|!|\\|//|\*|@)+\s?")
 _STATED = re.compile(r"^\W*(object|target|star|name)\s*[=:]\s*(.+?)\s*$", re.I)
 _MEDIUM = re.compile(r"wav|lambda|medium|air.*vac", re.I)
@@ -98,7 +99,7 @@ def read(path: str, data: Content, options: ReadOptions) -> Readings:
     if len(numbers) > LONGEST_ROW and len(numbers[0]) <= MOST_LINES and not layout.words:
         numbers, layout = list(np.array(numbers).T), replace(layout, head=[], n_column=len(numbers[0]))
         notes = (*notes, "each column in a line of its own")
-    if layout.head and layout.head[0].startswith("***") and options.columns is None and not layout.words:
+    if _is_libre_esprit(layout, numbers) and options.columns is None:
         return _libre_esprit(path, layout, numbers, options)
     cards = _cards(layout.head)
     columns, more = _columns(path, layout, numbers, options) if cards is None else _by_position(layout, numbers)
@@ -362,20 +363,34 @@ def _by_position(
     """Return wavelength, flux, and, when it can be one, error; and notes."""
     names = ["wavelength", "flux", *(f"column{i}" for i in range(3, layout.n_column + 1))]
     notes: tuple[str, ...] = ()
-    if layout.n_column > 2 and not layout.words and _may_be_error(numbers[2], numbers[1]):
+    if layout.n_column > 2 and not layout.words and _may_be_error(*numbers[2::-1]):
         names[2], notes = "error", ("third column taken as error",)
     if unused := [name.removeprefix("column") for name in names if name.startswith("column")]:
         notes = (*notes, f"left out, without a name: column {', '.join(unused)}")
     return _named(names, [unit, *[""] * (layout.n_column - 1)], numbers), notes
 
 
-def _may_be_error(values: FloatArray, flux: FloatArray) -> bool:
-    """Return whether numbers beside a flux may be its error: not negative, no flags or counts, of a likely size."""
+def _may_be_error(values: FloatArray, flux: FloatArray, wavelength: FloatArray) -> bool:
+    """Return whether numbers beside a flux may be its error.
+
+    They are not negative, no flags or counts, of a likely size, and not the same flux for a unit of frequency.
+    """
     known, seen = values[np.isfinite(values)], np.abs(flux[np.isfinite(flux)])
     if not known.size or not seen.size or known.min() < 0 or np.array_equal(known, np.rint(known)):
         return False
+    if _is_per_hertz(values, flux, wavelength):
+        return False
     lowest, highest = ERROR_TO_FLUX
     return bool(lowest * np.median(seen) <= np.median(known) <= highest * np.median(seen))
+
+
+def _is_per_hertz(values: FloatArray, flux: FloatArray, wavelength: FloatArray) -> bool:
+    """Return whether numbers go as flux times wavelength squared: they are the same flux, for a unit of frequency."""
+    usable = np.isfinite(values) & (flux > 0) & (wavelength > 0)
+    if usable.sum() < 10 or wavelength[usable].max() < LONG_RANGE * wavelength[usable].min():
+        return False
+    low, high = np.quantile(values[usable] / flux[usable] / wavelength[usable] ** 2, (0.1, 0.9))
+    return bool(high < SAME_FLUX * low)
 
 
 def _units(fields: Sequence[str] | None) -> list[str]:
@@ -389,6 +404,12 @@ def _is_unit(text: str) -> bool:
     except ReadError:
         return False
     return True
+
+
+def _is_libre_esprit(layout: _Layout, numbers: Sequence[NDArray[Any]]) -> bool:
+    """Return whether the first line is one of stars and the first column can be wavelengths of such a file."""
+    stars = bool(layout.head) and layout.head[0].startswith("***") and not layout.words
+    return stars and layout.n_column > 1 and espadons.in_range(numbers[0])
 
 
 def _libre_esprit(path: str, layout: _Layout, numbers: Sequence[NDArray[Any]], options: ReadOptions) -> Readings:

@@ -242,6 +242,20 @@ def test_eso_phase_3_without_the_atmosphere_in_the_ucd_is_vacuum(tmp_path):
     assert star.medium == "vacuum"
 
 
+@pytest.mark.parametrize(("program", "medium"), [("xsh/2.6.0", "air"), ("xshooter_reduce", "vacuum"), ("", "air")])
+def test_the_convention_of_an_eso_pipeline_is_not_that_of_another_program(tmp_path, program, medium):
+    cards = {"INSTRUME": "XSHOOTER"} | ({"PROCSOFT": program} if program else {})
+    (star,) = read_spectra(write_hdus(tmp_path / "a", eso_table(TUCD1="em.wl"), **cards))
+    assert star.medium == medium
+
+
+def test_the_unit_may_stand_in_a_card_for_all_images(tmp_path):
+    images = [image(FLUX, "FLUX"), image(WAVE / 10, "WAVELENGTH"), image(0.1 * FLUX, "ERROR")]
+    units = '{"wave": "nm", "flux": "erg / (s cm2)"}'
+    (star,) = read_spectra(write_hdus(tmp_path / "a", *images, UNITS=units))
+    np.testing.assert_allclose(star.wavelength, WAVE)
+
+
 def test_errors_that_are_all_missing_are_left_out(tmp_path):
     hdu = table(WAVE=WAVE[None], FLUX=FLUX[None], ERR=np.full((1, N), np.nan))
     (star,) = read_spectra(write_hdus(tmp_path / "a", hdu))

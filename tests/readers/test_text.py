@@ -167,6 +167,14 @@ def test_a_third_column_without_a_name_is_no_error_when_it_cannot_be_one(read, t
     assert (star.sigma, star.bad.any()) == (None, False)
 
 
+def test_the_same_flux_in_another_unit_is_no_error(read):
+    wave = np.linspace(5000, 9000, N)
+    (star,) = read(lines(wave, FLUX, 1.5e-8 * wave**2 * FLUX))  # of a hertz
+    assert star.sigma is None
+    (star,) = read(lines(wave, FLUX, 0.1 * FLUX))
+    assert star.sigma is not None
+
+
 @pytest.mark.parametrize(
     "header", ["|  wavelength| transmittance|\n|double|double|\n|nm| |\n", "# wavelength in nm and what passes\n"]
 )
@@ -285,6 +293,18 @@ def test_libre_esprit_orders_are_sorted_or_merged(read):
     assert (np.diff(star.wavelength) > 0).all()
     (merged,) = read(text, merge_orders=True)
     assert N < merged.n_pixel < 2 * N
+
+
+def test_stars_above_a_table_do_not_make_it_one_of_libre_esprit(read):
+    (star,) = read("****** Lines\n" + lines(WAVE, FLUX))
+    assert (star.medium, star.wavelength[0]) == ("unknown", WAVE[0])
+
+
+def test_a_name_in_every_line_is_that_of_the_star(read):
+    (star,) = read("obj,wave,flux\n" + "".join(f"Gl 581,{w},{f}\n" for w, f in zip(WAVE, FLUX, strict=True)))
+    assert star.id == "Gl 581"
+    two = "obj,wave,flux\n" + "".join(f"HD {i % 2},{5000 + i // 2},1\n" for i in range(2 * N))
+    assert [star.id for star in read(two)] == ["HD 0", "HD 1"]
 
 
 def test_a_unit_that_the_user_states_wins_over_that_of_the_format(read):

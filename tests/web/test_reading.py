@@ -168,6 +168,10 @@ AXES: dict[str, dict[str, Any]] = {
         "HIERARCH ESO DRS BERV": 3.2,
         "SPEC_RES": 115000.0,
     },
+    "an amateur's": {"CRVAL1": 6000.0, "CDELT1": 0.1, "BSS_VHEL": 0, "SPE_RPOW": 9000, "OBJNAME": "omi And"},
+    "corrected": {"CRVAL1": 6000.0, "CDELT1": 0.1, "BSS_VHEL": -12.3},
+    "another program": {"CRVAL1": 6000.0, "CDELT1": 0.1, "INSTRUME": "XSHOOTER", "PROCSOFT": "xshooter_reduce"},
+    "the pipeline": {"CRVAL1": 6000.0, "CDELT1": 0.1, "INSTRUME": "XSHOOTER", "PROCSOFT": "xsh/2.6.0"},
     "a resolving power by name": {"CRVAL1": 6000.0, "CDELT1": 0.01, "INSTRUME": "HARPN"},
     "and by mode": {
         "CRVAL1": 6000.0,
@@ -336,6 +340,9 @@ TEXTS = {
     "later name": "wave_rest,wave,flux,y\n6000,6001,0.5,1.0\n6000.1,6002,0.5,0.9\n6000.2,6003,0.5,0.95\n",
     "a line": "6000 1.0\nand words\n6000.1 0.9\nand more\n",
     "pipe": "|wave|flux|\n|6000|1.0|\n|6000.1|0.9|\n|6000.2|0.95|\n",
+    "stars on top": "*** Lines\n6000 1.0\n6000.1 0.9\n6000.2 0.95\n",
+    "one star": "obj wave flux\nVega 6000 1.0\nVega 6000.1 0.9\nVega 6000.2 0.95\n",
+    "flux of a hertz": "".join(f"{w} {1 + w / 1e5} {1e-8 * w**2 * (1 + w / 1e5)}\n" for w in range(5000, 8000, 50)),
     "esprit": "***Reduced spectrum of 'HD 3'\n 3 2\n600.0 1.0 0.1\n600.1 0.9 0.1\n600.2 0.95 0.1\n",
 }
 

@@ -1,5 +1,6 @@
 /** What headers say about a spectrum beside its numbers; the counterpart of `anna_onnx.readers.facts`. */
 
+import { general } from "../format.ts";
 import { NOTHING_KNOWN, type Facts, type Frame, type Medium } from "../spectrum.ts";
 import type { Header } from "./fits.ts";
 
@@ -10,6 +11,9 @@ const PIPELINES = new Map<string, Medium>([
   ...AIR.map((name) => [name, "air"] as const),
   ...VACUUM.map((name) => [name, "vacuum"] as const),
 ]);
+// Of these ESO has a pipeline, and others have their own: PROCSOFT names it, ESO's as uves/6.1.8.
+const OF_ESO = ["UVES", "XSHOOTER", "GIRAFFE", "CRIRES"];
+const ESO_PIPELINE = /^\w+\/\d/;
 // Resolving powers of instruments, with the mode where they have several, for files that do not state theirs.
 const NOMINAL = new Map<string, number>([
   ...["HARPS", "HARPN", "HARPS-N"].map((name) => [name, 115000] as const),
@@ -38,7 +42,7 @@ const SYSTEMS = new Map<string, Frame>([
   ["SOURCE", "rest"],
 ]);
 const MEDIUM = ["AIRORVAC", "AIRVAC", "VACAIR", "WAVETYPE", "MEDIUM", "WAVEMED"];
-const RESOLUTION = ["SPEC_RES", "SPECRES", "RESOLUT", "SPEC_RP", "RESPOWER", "RP", "R_POWER"];
+const RESOLUTION = ["SPEC_RES", "SPECRES", "RESOLUT", "SPEC_RP", "RESPOWER", "RP", "R_POWER", "SPE_RPOW", "BSS_ITRP"];
 const VELOCITY = ["ESO DRS CCF RV", "ESO QC CCF RV", "TNG DRS CCF RV", "VRAD", "RADVEL", "RV"];
 // Units in lower case without blanks and signs of multiplication: of velocities, and of what is neither one nor a ratio.
 const KMS = new Map([...unitsOf(["km/s", "kms-1", "km/sec"], 1), ...unitsOf(["m/s", "ms-1", "m/sec"], 1e-3)]);
@@ -145,6 +149,8 @@ function withMedium(facts: Facts, headers: Header[]): Facts {
     return noted({ ...facts, medium: "vacuum" }, "medium vacuum, the convention of PypeIt");
   for (const header of headers) {
     const instrument = (header.string("INSTRUME") || header.string("INSTR")).toUpperCase();
+    const program = header.string("PROCSOFT");
+    if (OF_ESO.includes(instrument) && program && !ESO_PIPELINE.test(program)) return facts;
     const medium = PIPELINES.get(instrument);
     if (medium) return noted({ ...facts, medium }, `medium ${medium}, the convention of ${instrument} pipelines`);
   }
@@ -164,6 +170,13 @@ function withFrame(facts: Facts, headers: Header[]): Facts {
     const corrected = ["COMPLETE", "PERFORM"].includes(header.string("HELCORR").toUpperCase());
     if (corrected && header.string("TELESCOP").toUpperCase() === "HST")
       return noted({ ...facts, frame: "barycentric" }, "heliocentric wavelengths (HELCORR)");
+  }
+  for (const header of headers) {
+    const correction = header.number("BSS_VHEL"); // of the data base BeSS
+    if (correction === null) continue;
+    const frame = correction === 0 ? "topocentric" : "barycentric";
+    const made = `BSS_VHEL, the heliocentric correction that was made, is ${general(correction)} km/s`;
+    return noted({ ...facts, frame }, `frame ${frame}: ${made}`);
   }
   const stated = (keys: string[]) => headers.some((header) => keys.some((key) => header.has(key)));
   if (stated(["DOPCOR01", "DOPCOR"])) return noted(facts, "doppler-corrected by IRAF dopcor: the frame is not told");

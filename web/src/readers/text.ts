@@ -21,7 +21,7 @@ import {
 } from "./columns.ts";
 import { factsFrom, inMedium, irafMedium, noted, spokenMedium } from "./facts.ts";
 import { Header } from "./fits.ts";
-import { differences, median } from "../numeric.ts";
+import { differences, median, quantile } from "../numeric.ts";
 import { isNumber, parseNumber } from "./number.ts";
 import { isWavelengthUnit, toAngstrom } from "./units.ts";
 
@@ -44,6 +44,10 @@ const DECIMAL_COMMA = /(?<=\d),(?=\d)/g;
 const FORTRAN = /(?<=[\d.])[dD](?=[+-]\d)/g;
 /** Of the best and worst spectra; normalised flux, S/N or a raw flux are farther from the flux than an error is. */
 const ERROR_TO_FLUX = [1e-5, 3];
+/** Of wavelengths; and of what is constant but for rounding. */
+const [LONG_RANGE, SAME_FLUX] = [1.1, 1.05];
+/** Of the spectrographs whose files are Libre-Esprit's, nm. */
+const LIBRE_ESPRIT = [300, 1100];
 const TYPES = new Set(["double", "float", "real", "int", "integer", "long", "short", "char", "date", "string", ""]);
 const MAGNITUDE = /(^|_)(ab|st|vega)?_?mag(nitude)?s?(_|$)/;
 /** No names of columns. */
@@ -51,7 +55,7 @@ const PROSE = new Set("air and are as at by corrected for from in is of on the t
 const MISSING = ["", "nan", "null", "none", "indef", "--", "---", "n/a", "na", "masked", '""'];
 const WORDS = new Map([...MISSING.map((word) => [word, NaN] as const), ["true", 1], ["false", 0]]);
 /** Names of columns that tell the star of a line, the best first, and its order. */
-const ID = "object target targetid source_id sdss_id obsid id name star sobject_id uid".split(" ");
+const ID = "object target targetid source_id sdss_id obsid id name star sobject_id uid obj".split(" ");
 const ORDER = "sporder order echelle_order orders".split(" ");
 /** What the Gaia archive's RVS spectra have: 846-870 nm in steps of 0.01. */
 const RVS_PIXELS = 2401;
@@ -93,8 +97,7 @@ export function readText(path: string, text: string): Reading[] {
 }
 
 function assembled(path: string, layout: Layout, cells: readonly Cells[], notes: readonly string[]): Reading[] {
-  if (layout.head[0]?.startsWith("***") && !layout.words.size)
-    return [libreEsprit(layout, cells, { file: path, hdu: null, row: null })];
+  if (isLibreEsprit(layout, cells)) return [libreEsprit(layout, cells, { file: path, hdu: null, row: null })];
   const cards = cardsOf(layout.head);
   const { columns, notes: more } = cards ? byPosition(layout, cells) : namedColumns(path, layout, cells);
   const stated = noted(cards ? factsFrom(cards) : fromComments(layout.head), ...layout.notes, ...notes, ...more);
@@ -105,7 +108,7 @@ function assembled(path: string, layout: Layout, cells: readonly Cells[], notes:
   /** Read the spectrum of one star or order. */
   function piece(source: Source, { wavelength: stored, flux, error, mask, ...rest }: Roles): Spectrum {
     const { wavelength, notes: unitNotes } = wavelengths(stored, rest.log, describe(source));
-    const named = source.row === null ? facts : { ...facts, id: nameOf(source.row, columns) ?? facts.id };
+    const named = { ...facts, id: (source.row === null ? onlyName(columns) : nameOf(source.row, columns)) ?? facts.id };
     const known = asRvs(wavelength, noted(named, ...rest.notes, ...unitNotes));
     const sigma = sigmaOf(error, rest.kind);
     const spectrum = assemble({ wavelength, flux: flux.values, sigma, bad: badOf(mask) }, known, source);
@@ -155,6 +158,12 @@ function nameOf(line: number, columns: readonly Column[]): string | null {
   if (column === undefined) return null;
   const text = column.words?.[line] ?? String(column.values[line]);
   return text.toLowerCase() === "nan" ? "" : text;
+}
+
+/** Return the name that a column gives to all lines, or null. */
+function onlyName(columns: readonly Column[]): string | null {
+  const names = new Set(Array.from(columns[0].values.keys(), (line) => nameOf(line, columns)));
+  return names.size === 1 ? [...names][0] : null;
 }
 
 /** Find the first of the lines of numbers, with decimal commas or words among them if need be. */
@@ -373,7 +382,8 @@ function named(names: readonly string[], units: readonly string[], cells: readon
 
 /** Return wavelength, flux, and, when it can be one, error; and notes. */
 function byPosition(layout: Layout, cells: readonly Cells[], unit = ""): Named {
-  const isError = cells.length > 2 && !layout.words.size && mayBeError(cells[2].values, cells[1].values);
+  const isError =
+    cells.length > 2 && !layout.words.size && mayBeError(cells[2].values, cells[1].values, cells[0].values);
   const names = cells.map((_, i) => ["wavelength", "flux", isError ? "error" : undefined][i] ?? `column${i + 1}`);
   const unused = Array.from(names.keys(), (i) => i + 1).slice(isError ? 3 : 2);
   return {
@@ -385,13 +395,29 @@ function byPosition(layout: Layout, cells: readonly Cells[], unit = ""): Named {
   };
 }
 
-/** Return whether numbers beside a flux may be its error: not negative, no flags or counts, of a likely size. */
-function mayBeError(values: Float64Array, flux: Float64Array): boolean {
+/**
+ * Return whether numbers beside a flux may be its error.
+ *
+ * They are not negative, no flags or counts, of a likely size, and not the same flux for a unit of frequency.
+ */
+function mayBeError(values: Float64Array, flux: Float64Array, wavelength: Float64Array): boolean {
   const known = values.filter(Number.isFinite);
   const seen = flux.filter(Number.isFinite).map(Math.abs);
   if (!known.length || !seen.length || known.some((value) => value < 0) || known.every(Number.isInteger)) return false;
+  if (isPerHertz(values, flux, wavelength)) return false;
   const [lowest, highest] = ERROR_TO_FLUX.map((ratio) => ratio * median(seen));
   return lowest <= median(known) && median(known) <= highest;
+}
+
+/** Return whether numbers go as flux times wavelength squared: they are the same flux, for a unit of frequency. */
+function isPerHertz(values: Float64Array, flux: Float64Array, wavelength: Float64Array): boolean {
+  const usable = Array.from(values.keys()).filter(
+    (i) => Number.isFinite(values[i]) && flux[i] > 0 && wavelength[i] > 0,
+  );
+  const range = usable.map((i) => wavelength[i]).sort((a, b) => a - b);
+  if (usable.length < 10 || range[range.length - 1] < LONG_RANGE * range[0]) return false;
+  const ratio = usable.map((i) => values[i] / flux[i] / wavelength[i] ** 2);
+  return quantile(ratio, 0.9) < SAME_FLUX * quantile(ratio, 0.1);
 }
 
 function wavelengths(
@@ -431,6 +457,13 @@ function asRvs(wavelength: Float64Array, facts: Facts): Facts {
 }
 
 /** Read a .s file of ESPaDOnS and NARVAL (Donati et al. 1997, MNRAS 291, 658): nm, intensity, (Stokes,) error. */
+/** Return whether the first line is one of stars and the first column can be wavelengths of such a file. */
+function isLibreEsprit(layout: Layout, cells: readonly Cells[]): boolean {
+  const used = Array.from(cells[0].values).filter((value) => Number.isFinite(value) && value > 0);
+  const inRange = used.length > 1 && used.every((value) => value >= LIBRE_ESPRIT[0] && value <= LIBRE_ESPRIT[1]);
+  return inRange && cells.length > 1 && Boolean(layout.head[0]?.startsWith("***")) && !layout.words.size;
+}
+
 function libreEsprit(layout: Layout, cells: readonly Cells[], source: Source): Spectrum {
   const id = layout.head[0]
     .replace(/^[* \t\r]+|[* \t\r]+$/g, "")
