@@ -51,7 +51,7 @@ class Facts(NamedTuple):
 
 # Instruments whose pipelines give wavelengths in a known medium, by INSTRUME.
 _AIR = "HARPS HARPN HARPS-N SOPHIE CORALIE ELODIE UVES FEROS XSHOOTER GIRAFFE ESPADONS NARVAL HERMES"
-_VACUUM = "CRIRES HPF MAGE STIS COS NIRSPEC NIRISS MIRI SPEX ISHELL SPIROU CARMENES IGRINS NEID"
+_VACUUM = "CRIRES HPF MAGE STIS COS NIRSPEC NIRISS MIRI SPEX ISHELL SPIROU CARMENES IGRINS NEID EXPRES"
 _PIPELINES: Mapping[str, Medium] = {
     **dict.fromkeys(_AIR.split(), "air"),
     **dict.fromkeys(_VACUUM.split(), "vacuum"),
@@ -245,7 +245,7 @@ def _frame(stated: Sequence[Mapping[str, Any]]) -> tuple[Frame, str]:
         if _text(keys, "HELCORR").upper() in ("COMPLETE", "PERFORM") and _text(keys, "TELESCOP").upper() == "HST":
             return "barycentric", "heliocentric wavelengths (HELCORR)"
         if (correction := finite(keys.get("BSS_VHEL"))) is not None:  # of the data base BeSS
-            done = "topocentric" if correction == 0 else "barycentric"
+            done: Frame = "topocentric" if correction == 0 else "barycentric"
             return done, f"frame {done}: BSS_VHEL, the heliocentric correction that was made, is {correction:g} km/s"
     if any("DOPCOR01" in keys or "DOPCOR" in keys for keys in stated):
         return "unknown", "doppler-corrected by IRAF dopcor: the frame is not told"

@@ -6,7 +6,7 @@ import type { Header } from "./fits.ts";
 
 // Instruments whose pipelines give wavelengths in a known medium, by INSTRUME.
 const AIR = "HARPS HARPN HARPS-N SOPHIE CORALIE ELODIE UVES FEROS XSHOOTER GIRAFFE ESPADONS NARVAL HERMES".split(" ");
-const VACUUM = "CRIRES HPF MAGE STIS COS NIRSPEC NIRISS MIRI SPEX ISHELL SPIROU CARMENES IGRINS NEID".split(" ");
+const VACUUM = "CRIRES HPF MAGE STIS COS NIRSPEC NIRISS MIRI SPEX ISHELL SPIROU CARMENES IGRINS NEID EXPRES".split(" ");
 const PIPELINES = new Map<string, Medium>([
   ...AIR.map((name) => [name, "air"] as const),
   ...VACUUM.map((name) => [name, "vacuum"] as const),
