@@ -24,7 +24,7 @@ from .assembly import Readings, assemble, attempt
 from .facts import from_headers, iraf_medium
 from .fits import FitsFile, Hdu, Header
 from .options import ReadOptions
-from .orders import merged_if_asked
+from .orders import merged_if_pieces
 from .units import to_angstrom
 
 _SPEC = re.compile(r"spec\d+")
@@ -128,7 +128,7 @@ def read_hdu(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:
         If no aperture is dispersion-calibrated.
     ReadError
     """
-    return merged_if_asked(_apertures(fits, hdu, options), options)
+    return merged_if_pieces(_apertures(fits, hdu, options), options)
 
 
 def _apertures(fits: FitsFile, hdu: Hdu, options: ReadOptions) -> Readings:

@@ -249,6 +249,13 @@ def test_a_damaged_dispersion_is_told(spec):
         read_bytes(multispec_bytes(ramp(), [spec]))
 
 
+def test_fibres_that_cover_the_same_wavelengths_are_not_merged():
+    specs = [f"{i} {i} 0 {first}. 1. {N} 0. 1. 2." for i, first in enumerate((5000, 5003, 5001))]
+    fibres = read_bytes(multispec_bytes(np.ones((3, N), dtype="f4"), specs), merge_orders=True)
+    assert [fibre.n_pixel for fibre in fibres] == [N, N, N]
+    assert all("not merged: they overlap by more than half" in fibre.notes[-1] for fibre in fibres)
+
+
 def test_orders_merge_by_weights_and_gaps_stay_gaps():
     specs = [f"{i} {i} 0 {first}. 1. {N} 0. 1. 2." for i, first in enumerate((5000, 5030, 5200))]
     flux = np.ones((3, N), dtype="f4")
