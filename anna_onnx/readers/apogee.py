@@ -26,7 +26,7 @@ from .units import to_angstrom
 
 # BADPIX CRPIX SATPIX UNFIXABLE BADDARK BADFLAT BADERR NOSKY, SIG_SKYLINE, NOT_ENOUGH_PSF
 _BAD_BITS = 0xFF | 1 << 12 | 1 << 14
-_RESOLUTION = 22500.0
+RESOLUTION = 22500.0
 
 
 def matches(fits: FitsFile) -> bool:
@@ -70,7 +70,7 @@ def _read_visit(fits: FitsFile, options: ReadOptions) -> Readings:
         "topocentric",
         _name(header),
         ("APOGEE visit: wavelengths in vacuum, as observed",),
-        _RESOLUTION,
+        RESOLUTION,
         header.number("VRAD"),
     )
 
@@ -93,7 +93,7 @@ def _read_star(fits: FitsFile, options: ReadOptions) -> Readings:
     # The third image of an aspcapStar is the best-fitting model, of an apStar the mask.
     bad = bad_pixels(pixels) if pixels is not None and pixels.dtype.kind in "iu" else None
     note = "APOGEE star: vacuum, rest frame" + (", visits combined" if len(hdu.shape) > 1 else "")
-    facts = Facts("vacuum", "rest", _name(fits.primary.header), (note,), _RESOLUTION)
+    facts = Facts("vacuum", "rest", _name(fits.primary.header), (note,), RESOLUTION)
     yield assemble(wavelength, flux, facts, Source(fits.path, 1), options, sigma=error, bad=bad)
 
 

@@ -176,13 +176,13 @@ def _differences(blue: _Pixels, red: _Pixels) -> Iterator[float]:
     """Yield by how much the fluxes of two pieces differ at least, relatively, in either half of their overlap."""
     inside = (blue.wavelength >= red.wavelength[0]) & (blue.wavelength <= red.wavelength[-1])
     flux, weight = _at(red, blue.wavelength[inside])
-    usable = (blue.weight[inside] > 0) & (weight > 0) & (blue.flux[inside] > 0)
-    ratio = flux[usable] / blue.flux[inside][usable]
-    for half in np.array_split(ratio, 2):
-        if half.size >= ENOUGH_PIXELS:
-            median = float(np.median(half))
-            error = 1.86 * float(np.median(np.abs(half - median))) / np.sqrt(half.size)  # of the median
-            yield abs(median - 1) - 3 * error
+    usable = (blue.weight[inside] > 0) & (weight > 0)
+    for half in np.array_split(np.stack([blue.flux[inside], flux])[:, usable], 2, axis=1):
+        if half.shape[1] >= ENOUGH_PIXELS:
+            level = np.median(half, axis=1)
+            error = 1.86 * np.median(np.abs(half - level[:, None]), axis=1) / np.sqrt(half.shape[1])  # of the medians
+            beyond_noise = abs(level[1] - level[0]) - 3 * np.hypot(*error)
+            yield float(beyond_noise / max(np.abs(level).max(), np.finfo(float).tiny))
 
 
 def _divided(piece: _Pixels) -> _Pixels:

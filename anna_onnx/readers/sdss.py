@@ -29,6 +29,7 @@ from .keyword_axis import axis
 from .options import ReadOptions
 from .tables import read_columns
 
+_OPTICAL = 2000.0  # resolving power of the SDSS and BOSS spectrographs, 1500 in the blue to 2600 in the red
 _HELIOCENTRIC = "heliocentric wavelengths in vacuum, as all SDSS spectra"
 # Bits of SPPIXMASK from here on concern a pixel, those below the whole fibre.
 _FIRST_PIXEL_BIT = 16
@@ -89,7 +90,7 @@ def pixel_bits(mask: ArrayLike) -> BoolArray:
 def _facts(header: Header, fits: FitsFile) -> Facts:
     plate, mjd, fiber = (header.integer(key) for key in ("PLATEID", "MJD", "FIBERID"))
     name = "-".join(str(n) for n in (plate, mjd, fiber) if n is not None) or header.text("CATALOGID")
-    return Facts("vacuum", "barycentric", name, (_HELIOCENTRIC,), radial_velocity=_velocity(fits))
+    return Facts("vacuum", "barycentric", name, (_HELIOCENTRIC,), _OPTICAL, _velocity(fits))
 
 
 def _velocity(fits: FitsFile) -> float | None:
@@ -148,13 +149,15 @@ def _read_mwm(fits: FitsFile, options: ReadOptions) -> Readings:
         flux = hdu.column("flux")
         if flux is None or flux.n_row == 0:
             continue
-        flags = _apogee_flags if hdu.name.startswith("APOGEE") else _pixel_flags
+        is_apogee = hdu.name.startswith("APOGEE")
+        flags = _apogee_flags if is_apogee else _pixel_flags
         columns = [flags(column) if column.key == "pixel_flags" else column for column in hdu.columns]
         if hdu.column("wavelength", "lambda") is None:
             columns.append(_logarithmic(hdu, flux, f"{fits.path}[{hdu.index}]"))
         note = f"{hdu.name}: vacuum, shifted to the rest frame"
         name = fits.primary.header.text("SDSS_ID") or fits.primary.header.text("CATID")
-        yield from read_columns(columns, Facts("vacuum", "rest", name, (note,)), fits.path, hdu.index, options)
+        facts = Facts("vacuum", "rest", name, (note,), apogee.RESOLUTION if is_apogee else _OPTICAL)
+        yield from read_columns(columns, facts, fits.path, hdu.index, options)
 
 
 def _logarithmic(hdu: Hdu, flux: Column, where: str) -> Column:
