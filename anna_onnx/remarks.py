@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 ROW_FLAGS = Flag.no_coverage | Flag.partial_coverage | Flag.bad_pixels | Flag.low_snr | Flag.not_normalized
 """Flags that differ from spectrum to spectrum."""
+MANY_PIXELS = 10
+"""Nobody samples a line that is not resolved with more."""
 
 
 def remarks(
@@ -44,7 +46,7 @@ def remarks(
         Of those that were measured.
     """
     motion = _of_frame(model, spectra.frame)
-    common = (*_of_medium(model, spectra.medium), *_of_resolution(model, spectra.resolution))
+    common = (*_of_medium(model, spectra.medium), *_of_resolution(model, spectra))
     if rv is None:
         common += motion
     left = model.velocity_left(spectra, rv)
@@ -70,11 +72,16 @@ def _of_medium(model: Preparation, medium: Medium) -> tuple[str, ...]:
     return ()
 
 
-def _of_resolution(model: Preparation, resolution: float | None) -> tuple[str, ...]:
+def _of_resolution(model: Preparation, spectra: Spectra) -> tuple[str, ...]:
+    resolution = spectra.resolution
     if model.resolution is None:
         return ()
     if resolution is None:
-        return (f"resolving power not known, taken as the model's {model.resolution:.0f}",)
+        middle = spectra.wavelength.size // 2
+        step = spectra.wavelength[middle] - spectra.wavelength[middle - 1]
+        small = MANY_PIXELS * step < spectra.wavelength[middle] / model.resolution
+        hint = "; pixels this small speak of a higher one (resolution)" if small else ""
+        return (f"resolving power not known, taken as the model's {model.resolution:.0f}{hint}",)
     how = {1: "degraded to", -1: "below"}.get(model.compare_resolution(resolution))
     return (f"resolving power {resolution:.0f} {how} the model's {model.resolution:.0f}",) if how else ()
 

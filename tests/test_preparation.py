@@ -40,6 +40,11 @@ def flux_at(wavelength: FloatArray, resolution: float = 11000) -> FloatArray:
     return 1 - (depth * np.exp(-0.5 * ((wavelength[:, None] - LINES) / width) ** 2)).sum(axis=1)
 
 
+NOT_KNOWN = (
+    "resolving power not known, taken as the model's 11000; pixels this small speak of a higher one (resolution)"
+)
+
+
 def star(noise: float = 1 / 150, seed: int = 0, **changes: object) -> Spectrum:
     noisy = flux_at(WIDE) + noise * np.random.default_rng(seed).standard_normal(WIDE.size)
     given = {"sigma": np.full(WIDE.size, noise), "medium": "air", "frame": "rest", "resolution": 11000.0}
@@ -126,7 +131,7 @@ def test_a_resolving_power_that_is_nonsense_is_not_known() -> None:
     for resolution in (0.0, -5.0, np.nan, np.inf):
         ready = MODEL.prepare(star(resolution=resolution))
         assert ready.flags == 0
-        assert ready.notes == ("resolving power not known, taken as the model's 11000",)
+        assert ready.notes == (NOT_KNOWN,)
 
 
 def test_no_velocity_is_measured_in_noise() -> None:
@@ -187,8 +192,10 @@ def test_the_noise_that_is_left_after_degrading_is_what_sigma_and_snr_state(
 def test_a_lower_resolution_is_flagged_and_an_unknown_one_is_said() -> None:
     assert MODEL.prepare(star(resolution=8000.0)).flags == Flag.low_resolution
     assert MODEL.prepare(star(resolution=10900.0)).flags == 0
-    assert MODEL.prepare(star(resolution=None)).notes == ("resolving power not known, taken as the model's 11000",)
+    assert MODEL.prepare(star(resolution=None)).notes == (NOT_KNOWN,)
     assert MODEL.prepare(star(), PrepareOptions(resolution=5000)).flags == Flag.low_resolution
+    every_second = Spectrum(WIDE[::2], flux_at(WIDE[::2]), medium="air", frame="rest")
+    assert MODEL.prepare(every_second).notes == ("resolving power not known, taken as the model's 11000",)
 
 
 def test_partial_coverage_is_flagged_unless_the_network_was_trained_for_it() -> None:

@@ -13,7 +13,7 @@ import { gridText, type Model } from "./model.ts";
 import { searchSorted, sum } from "./numeric.ts";
 import { continuumLevel, estimateSnr, offContinuum } from "./quality.ts";
 import { Degrader, FWHM, Interpolation, resampler, type Resampled, type Resampler } from "./resampling.ts";
-import type { Frame, Medium, Spectrum } from "./spectrum.ts";
+import type { Frame, Spectrum } from "./spectrum.ts";
 
 /** What the user may ask for. */
 export interface PrepareOptions {
@@ -261,6 +261,9 @@ function tolerates({ preparation: { velocity_range: range } }: Model, velocity: 
   return range === null || (velocity >= range[0] && velocity <= range[1]);
 }
 
+/** Nobody samples a line that is not resolved with more. */
+const MANY_PIXELS = 10;
+
 /** Return the velocity, stated and not removed, that the network was not trained to tolerate; else null. */
 function velocityLeft(model: Model, { frame, radialVelocity }: Spectrum, { rv }: PrepareOptions): number | null {
   // Where the Earth's motion counts, the frame is flagged already; stars that were not at rest may have any.
@@ -270,14 +273,18 @@ function velocityLeft(model: Model, { frame, radialVelocity }: Spectrum, { rv }:
   return stated === null || tolerates(model, stated) ? null : stated;
 }
 
-function commonNotes(model: Model, { medium, resolution }: { medium: Medium; resolution: number | null }): string[] {
+function commonNotes(model: Model, { medium, resolution, wavelength }: Spectrum): string[] {
   const notes: string[] = [];
   const trained = model.preparation.resolution;
   if (medium === "unknown") notes.push(`medium not known, taken as ${model.grid.medium}`);
   else if (medium !== model.grid.medium)
     notes.push(`wavelengths converted from ${medium} to ${model.grid.medium} (Ciddor 1996)`);
-  if (trained !== null && resolution === null)
-    notes.push(`resolving power not known, taken as the model's ${fixed(trained, 0)}`);
+  if (trained !== null && resolution === null) {
+    const middle = wavelength.length >> 1;
+    const small = MANY_PIXELS * (wavelength[middle] - wavelength[middle - 1]) < wavelength[middle] / trained;
+    const hint = small ? "; pixels this small speak of a higher one (resolution)" : "";
+    notes.push(`resolving power not known, taken as the model's ${fixed(trained, 0)}${hint}`);
+  }
   const compared = compareResolution(model, resolution);
   const how = compared > 0 ? "degraded to" : "below";
   if (trained !== null && resolution !== null && compared)
