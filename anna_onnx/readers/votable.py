@@ -17,6 +17,7 @@ from .facts import Facts, medium_in
 from .options import ReadOptions
 from .tables import read_columns
 
+LARGEST_EXACT = 2**53  # integer of a float
 MAX_SIZE = 16 << 20  # astropy takes 20 times as much memory
 
 
@@ -86,10 +87,12 @@ def _ecsv_column(column: Any) -> Column:
 
 
 def _plain(values: Any) -> Any:
-    """Return values with what is masked as NaN; cells of different lengths as a list of arrays."""
+    """Return values with what is masked as NaN, or '' among large integers; cells of different lengths as a list."""
     if values.dtype.kind == "O":
         return [_plain(np.ma.asarray(cell)) if np.ndim(cell) else cell for cell in values]
     values = np.ma.asarray(values)
+    if np.ma.is_masked(values) and values.dtype.kind in "iu" and values.max() > LARGEST_EXACT:
+        return ["" if value is None else str(value) for value in values.tolist()]  # names of stars
     if values.dtype.kind == "f" or (np.ma.is_masked(values) and values.dtype.kind in "iub"):
         return values.astype(np.float64).filled(np.nan)
     return np.asarray(values.data)

@@ -8,7 +8,7 @@ import gzip
 import numpy as np
 import pytest
 from astropy.io.votable import from_table
-from astropy.table import Column, Table
+from astropy.table import Column, MaskedColumn, Table
 
 from anna_onnx.blocks import Part, read_blocks
 from anna_onnx.errors import AnnaError, NoWavelengthError, ReadError
@@ -410,6 +410,15 @@ def test_frame_and_velocities_of_a_training_set_are_known_either_way(tmp_path):
         np.testing.assert_array_equal(block.radial_velocity, velocity)
         np.testing.assert_array_equal(block.sigma, [spectrum.sigma for spectrum in spectra])
         assert np.isnan(block.sigma).sum(axis=1).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(("name", "form"), [("a.vot", "votable"), ("a.ecsv", "ascii.ecsv")])
+def test_large_numbers_of_stars_stay_exact_beside_missing_ones(tmp_path, name, form):
+    ids = MaskedColumn([4611686018427387905, 0, 9007199254740993], mask=[False, True, False])
+    Table({"source_id": ids, "wave": np.stack([WAVE] * 3), "flux": np.stack([FLUX] * 3)}).write(
+        tmp_path / name, format=form
+    )
+    assert [star.id for star in read_spectra(tmp_path / name)] == ["4611686018427387905", "", "9007199254740993"]
 
 
 def test_a_damaged_training_set_does_not_take_the_program_with_it(tmp_path):
