@@ -142,6 +142,12 @@ def test_no_velocity_is_measured_in_noise() -> None:
     assert "no radial velocity could be measured" in ready.notes
 
 
+def test_hardly_any_velocity_is_measured_in_noise_at_the_fastest_either() -> None:
+    rng, template = np.random.default_rng(1), flux_at(GRID.wavelength)
+    noise = [measure_rv(1 + 0.1 * rng.standard_normal(GRID.n_pixel), template, GRID)[0] for _ in range(400)]
+    assert np.isfinite(noise).mean() < 0.02
+
+
 def test_a_header_without_velocity_or_with_nonsense_is_flagged() -> None:
     for velocity in (None, np.nan, 1e6):
         ready = MODEL.prepare(star(frame="barycentric", radial_velocity=velocity), PrepareOptions(rv="header"))
