@@ -459,6 +459,15 @@ def test_clean_normalised_stars_raise_no_false_alarm(training: tuple[FloatArray,
     assert off_continuum(noisy, np.full(len(noisy), snr)).mean() == 0
 
 
+@pytest.mark.parametrize("ends", [2, 10, 100])
+def test_the_snr_is_that_of_the_spectrum_that_was_divided_by_its_continuum(ends: float) -> None:
+    flux = 1 + np.random.default_rng(0).standard_normal(GRID.n_pixel) / 50
+    slope = np.geomspace(1, ends, GRID.n_pixel)
+    spectrum = Spectrum(GRID.wavelength, 1e-15 * slope * flux, medium="air", frame="rest")
+    ready = MODEL.prepare(spectrum, PrepareOptions(normalize=Normalization("polynomial", 5)))
+    assert ready.snr == pytest.approx(50, rel=0.2)
+
+
 def test_the_snr_of_stars_is_estimated_without_errors(training: tuple[FloatArray, FloatArray]) -> None:
     _, flux = training
     for snr, least in ((10, 8), (50, 38), (200, 100)):

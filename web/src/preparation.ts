@@ -94,11 +94,13 @@ function bringOntoGrid(model: Model, spectrum: Spectrum, options: PrepareOptions
   let flux: Float64Array = spectrum.flux.slice(start, stop);
   let sigma: Float64Array | null = spectrum.sigma && spectrum.sigma.slice(start, stop);
   let bad = badPixels(flux, sigma, spectrum.bad.subarray(start, stop));
-  const snr = estimateSnr(flux, sigma, bad) * road.gain;
+  let snr = estimateSnr(flux, sigma, bad) * road.gain;
   let normalized: Normalized = 0;
   const recipe = model.preparation.normalize ?? (options.normalize ? USUAL : null);
   if (recipe !== null && (options.normalize || looksUnnormalized(flux, bad, snr)))
     ({ flux, sigma, bad, normalized } = normalize(wavelength, flux, sigma, bad, recipe));
+  // On a slope the brightest pixels, whose noise was looked at, lie at one end.
+  if (sigma === null && normalized > 0) snr = estimateSnr(flux, sigma, bad) * road.gain;
   if (road.degrader !== null) {
     const smooth = road.degrader.apply(flux, sigma, bad);
     ({ flux, sigma } = smooth);
