@@ -459,6 +459,18 @@ def test_clean_normalised_stars_raise_no_false_alarm(training: tuple[FloatArray,
     assert off_continuum(noisy, np.full(len(noisy), snr)).mean() == 0
 
 
+@pytest.mark.parametrize("peak", [0.0, 0.15])
+def test_an_order_that_was_divided_by_its_largest_flux_is_not_normalised(peak: float) -> None:
+    blaze = 1 - 0.6 * (np.linspace(-1, 1, WIDE.size) - peak) ** 2
+    order = replace(star(), flux=star().flux * blaze, sigma=blaze / 150)
+    ready = MODEL.prepare(order)
+    assert Flag.not_normalized in ready.flags
+    assert "lower at both ends, needed 1" in ready.notes[-1]
+    ready = replace(MODEL, normalize=Normalization()).prepare(order)
+    assert ready.notes == ("continuum normalised",)
+    assert ready.flags == 0
+
+
 @pytest.mark.parametrize("ends", [2, 10, 100])
 def test_the_snr_is_that_of_the_spectrum_that_was_divided_by_its_continuum(ends: float) -> None:
     flux = 1 + np.random.default_rng(0).standard_normal(GRID.n_pixel) / 50

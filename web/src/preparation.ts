@@ -11,7 +11,7 @@ import { fixed, general, percent } from "./format.ts";
 import { convert, doppler } from "./medium.ts";
 import { gridText, type Model } from "./model.ts";
 import { searchSorted, sum } from "./numeric.ts";
-import { continuumLevel, estimateSnr, offContinuum } from "./quality.ts";
+import { CONTINUUM_TOLERANCE, continuumLevel, endsBelow, estimateSnr, offContinuum } from "./quality.ts";
 import { Degrader, FWHM, Interpolation, resampler, type Resampled, type Resampler } from "./resampling.ts";
 import type { Frame, Spectrum } from "./spectrum.ts";
 
@@ -332,7 +332,9 @@ function rowNotes(model: Model, onGrid: OnGrid, coverage: number, flags: number)
   if (flags & FLAG.not_normalized) {
     const { level, tilt } = continuumLevel(onGrid.flux);
     const change = level > 0 && Number.isFinite(tilt) ? `, changing by ${percent(tilt / level)}` : "";
-    notes.push(`continuum at ${general(level, 3)}${change}, needed 1`);
+    const below = endsBelow(onGrid.flux);
+    const ends = level > 0 && below > CONTINUUM_TOLERANCE ? `, ${percent(below / level)} lower at both ends` : "";
+    notes.push(`continuum at ${general(level, 3)}${change}${ends}, needed 1`);
   }
   return notes;
 }
