@@ -31,6 +31,8 @@ export interface Prepared {
   readonly snr: number;
   readonly flags: number;
   readonly notes: readonly string[];
+  /** Standard deviation, in pixels, of the Gaussian that lowered its resolving power; 0 for none. */
+  readonly smoothing: number;
 }
 
 /** A radial velocity beyond this, km/s, is a mistake. */
@@ -83,6 +85,7 @@ export function prepare(model: Model, spectrum: Spectrum, options: PrepareOption
       ...(left === null ? [] : [`radial velocity ${fixed(left, 1)} km/s not removed (rv), ${velocitiesOf(model)}`]),
       ...rowNotes(model, onGrid, coverage, flags),
     ],
+    smoothing: smoothingOf(model, spectrum),
   };
 }
 
@@ -162,6 +165,22 @@ function normalize(
   };
 }
 
+/** Return the resolving powers to degrade from and to, null where that of the spectrum is not higher. */
+function degradation(model: Model, { resolution }: Spectrum): readonly [number, number] | null {
+  const target = model.preparation.resolution;
+  const higher = compareResolution(model, resolution) > 0;
+  return higher && resolution !== null && target !== null ? [resolution, target] : null;
+}
+
+/** Return the standard deviation, in pixels, of the Gaussian that lowers the resolving power; 0 for none. */
+function smoothingOf(model: Model, spectrum: Spectrum): number {
+  const degrade = degradation(model, spectrum);
+  if (degrade === null) return 0;
+  const { wavelength } = model.grid;
+  const step = Math.log(wavelength[wavelength.length - 1] / wavelength[0]) / (wavelength.length - 1);
+  return Math.sqrt(degrade[1] ** -2 - degrade[0] ** -2) / FWHM / step;
+}
+
 /** The way from a wavelength vector to the grid. */
 interface Road {
   /** Pixels of the input that matter, from first to beyond the last. */
@@ -180,9 +199,7 @@ interface Road {
 function findRoad(model: Model, spectrum: Spectrum, velocity: number): Road | null {
   const grid = model.grid.wavelength;
   const [first, last] = [grid[0], grid[grid.length - 1]];
-  const target = model.preparation.resolution;
-  const higher = compareResolution(model, spectrum.resolution) > 0;
-  const degrade = higher && spectrum.resolution !== null && target !== null ? [spectrum.resolution, target] : null;
+  const degrade = degradation(model, spectrum);
   // Four standard deviations of the Gaussian, and a few pixels to interpolate between.
   const margin = degrade === null ? 0 : (4 * Math.sqrt(degrade[1] ** -2 - degrade[0] ** -2)) / FWHM;
   const shift = doppler(velocity);
