@@ -6,13 +6,16 @@ spectra of the training are from their emulation, at every noise, is in the side
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import BundleError
+
+LEAST_LEFT = 0.01
+"""Part of the variance of the noise in differences of pixels, below which no more is allowed for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,23 @@ class Fit:
     def of(cls, columns: ArrayLike) -> Fit:
         """Return the fit that has these columns, shape (n, len(COLUMNS)), in the order of the attributes."""
         return cls(*np.asarray(columns, dtype=np.float64).T)
+
+    def of_smoothed(self, smoothing: float) -> Fit:
+        """Return the fit of spectra that were smoothed on the way to their pixels.
+
+        Pixels two and four apart, whose differences tell the noise of a pixel, then have some of it in common: less
+        of it is left in the differences than of white noise.
+
+        Parameters
+        ----------
+        smoothing : float
+            Standard deviation of a Gaussian, pixels; 0 for none.
+        """
+        if smoothing == 0:
+            return self
+        two, four = np.exp(-(np.array([2.0, 4.0]) ** 2) / (4 * smoothing**2))
+        left = max(1 - 4 / 3 * two + four / 3, LEAST_LEFT)
+        return replace(self, pixel_noise=self.pixel_noise / np.sqrt(left))
 
 
 COLUMNS = tuple(item.name for item in fields(Fit))

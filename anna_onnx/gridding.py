@@ -212,6 +212,10 @@ class Gridder:
         flux, sigma, bad = spectra.cut(plan.columns)
         snr = estimate_snr(flux, sigma, bad) * plan.gain
         flux, sigma, bad, normalized = _normalize(plan.wavelength, flux, sigma, bad, snr, treatment)
+        if sigma is None and (normalized > 0).any():
+            # On a slope the brightest pixels, whose noise was looked at, lie at one end.
+            rows = np.flatnonzero(normalized > 0)
+            snr[rows] = estimate_snr(flux[rows], None, None if bad is None else bad[rows]) * plan.gain
         if plan.degrader is not None:
             flux, sigma, valid = plan.degrader.apply(flux, sigma, bad)
             bad = ~valid

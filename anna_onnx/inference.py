@@ -230,6 +230,7 @@ class Inference:
             correlation[~covered] = np.nan
         errors = half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA)
         at_rest = covered & self._at_rest(block, prepared)
+        fit = None if fit is None else fit.of_smoothed(prepared.smoothing)
         verdict = self._recognizer.judge(prepared.flux, values, errors, fit, at_rest)
         flags = prepared.flags.copy()
         flags[covered & verdict.outside] |= Flag.outside_labels
@@ -244,6 +245,7 @@ class Inference:
         as_it_came = self._prepare(block, replace(asked, rv=None))
         fit = self._session.run(as_it_came.flux).fit
         assert fit is not None
+        fit = fit.of_smoothed(as_it_came.smoothing)
         width = self.bundle.sidecar.preparation.line_width
         return self._prepare(block, asked, fitted_rv(fit, limits, as_it_came.flux, width))
 

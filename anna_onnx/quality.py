@@ -10,6 +10,8 @@ from anna_onnx.scatter import MAD
 
 CONTINUUM_TOLERANCE = 0.10
 """Deviation of the continuum from 1, and change of it along a spectrum, that are still normal."""
+END = 0.1
+"""Part of a spectrum that is taken for an end of it."""
 
 ENOUGH = 32
 """Pixels that an estimate of the S/N needs; with fewer, all good ones are looked at."""
@@ -100,13 +102,41 @@ def continuum_level(flux: Floats) -> tuple[FloatArray, FloatArray]:
     level, tilt : arrays of float64, shape (n,)
         NaN where nothing is valid.
     """
+    means = _means(flux)
+    half = means.shape[1] // 2
+    blue, red = _quantile(means[:, :half], 0.9), _quantile(means[:, half:], 0.9)
+    return np.fmax(blue, red), red - blue
+
+
+def ends_below(flux: Floats) -> FloatArray:
+    """Return by how much both ends of spectra lie below what is between them, as those of an echelle order do.
+
+    Neither half is brighter there, and the level of the brightest part may be 1.
+
+    Parameters
+    ----------
+    flux : array, shape (n, n_pixel)
+        NaN where not valid.
+
+    Returns
+    -------
+    depth : array of float64, shape (n,)
+        NaN where nothing is valid in an end or between them.
+    """
+    means = _means(flux)
+    size = int(np.ceil(END * means.shape[1]))
+    if means.shape[1] < 3:
+        return np.full(len(flux), np.nan)
+    blue, middle, red = (_quantile(part, 0.9) for part in np.split(means, [size, means.shape[1] - size], axis=1))
+    return middle - np.maximum(blue, red)
+
+
+def _means(flux: Floats) -> Floats:
+    """Return the means over ten pixels, over fewer of a short spectrum."""
     size = max(1, min(10, flux.shape[1] // 32))
     n_bin = flux.shape[1] // size
     bins = flux[:, : n_bin * size].reshape(len(flux), n_bin, size)
-    means = bins @ np.full(size, 1 / size, dtype=flux.dtype)  # half the time of a mean along an axis
-    half = n_bin // 2
-    blue, red = _quantile(means[:, :half], 0.9), _quantile(means[:, half:], 0.9)
-    return np.fmax(blue, red), red - blue
+    return np.asarray(bins @ np.full(size, 1 / size, dtype=flux.dtype))  # half the time of a mean along an axis
 
 
 def off_continuum(flux: Floats, snr: FloatArray) -> BoolArray:
@@ -121,7 +151,7 @@ def off_continuum(flux: Floats, snr: FloatArray) -> BoolArray:
     """
     level, tilt = continuum_level(flux)
     tolerance = CONTINUUM_TOLERANCE + 0.5 / np.clip(np.nan_to_num(snr, nan=1.0), 1, 1e6)
-    return np.asarray((np.abs(level - 1) > tolerance) | (np.abs(tilt) > tolerance))
+    return np.asarray((np.abs(level - 1) > tolerance) | (np.abs(tilt) > tolerance) | (ends_below(flux) > tolerance))
 
 
 def _quantile(values: Floats, fraction: float, count: NDArray[np.intp] | None = None) -> FloatArray:

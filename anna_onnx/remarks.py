@@ -10,7 +10,7 @@ import numpy as np
 from anna_onnx.arrays import FloatArray, IntArray
 from anna_onnx.flags import Flag
 from anna_onnx.gridding import Gridded, Spectra
-from anna_onnx.quality import continuum_level
+from anna_onnx.quality import CONTINUUM_TOLERANCE, continuum_level, ends_below
 from anna_onnx.spectrum import Frame, Medium
 
 if TYPE_CHECKING:
@@ -127,8 +127,10 @@ def _of_flux(model: Preparation, gridded: Gridded, row: int, flags: Flag) -> Ite
         yield f"S/N {gridded.snr[row]:.0f}, trained with {model.snr_range[0]:g}-{model.snr_range[1]:g}"
     if flags & Flag.not_normalized:
         level, tilt = continuum_level(gridded.flux[row][None])
+        below = ends_below(gridded.flux[row][None])[0]
         change = f", changing by {tilt[0] / level[0]:z.0%}" if level[0] > 0 and np.isfinite(tilt[0]) else ""
-        yield f"continuum at {level[0]:.3g}{change}, needed 1"
+        ends = f", {below / level[0]:.0%} lower at both ends" if level[0] > 0 and below > CONTINUUM_TOLERANCE else ""
+        yield f"continuum at {level[0]:.3g}{change}{ends}, needed 1"
 
 
 def _percent(fraction: float) -> str:

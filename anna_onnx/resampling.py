@@ -428,11 +428,11 @@ class Degrader:
         self._reach = 16  # four standard deviations
         kernel = np.exp(-0.5 * (np.arange(-self._reach, self._reach + 1) / 4.0) ** 2)
         self._kernel = kernel / kernel.sum()
-        self._shared = 1.0
+        self._shared = np.ones(n_out)
         if isinstance(self._onto, Interpolation):
             # Steps finer than the pixels share the noise of a pixel, which interpolation lowers.
-            ratio = pixel_width(wavelength, wavelength[0], wavelength[-1]) * (n_out - 1) / np.ptp(wavelength)
-            self._shared = float(ratio / self._onto.variance(np.ones((1, wavelength.size))).mean())
+            ratio = _steps_near(wavelength, self.wavelength) / np.gradient(self.wavelength)
+            self._shared = ratio / self._onto.variance(np.ones((1, wavelength.size))).mean()
 
     def apply(
         self, flux: Floats, sigma: Floats | None = None, bad: BoolArray | None = None
@@ -445,9 +445,17 @@ class Degrader:
         smooth = self._convolve(np.where(usable, flux, 0), self._kernel) / weight
         if sigma is None:
             return smooth, None, valid
-        variance = self._shared * self._convolve(np.where(usable, sigma, 0) ** 2, self._kernel**2)
+        variance = self._convolve(self._shared * np.where(usable, sigma, 0) ** 2, self._kernel**2)
         return smooth, np.sqrt(variance) / weight, valid
 
     def _convolve(self, rows: Floats, kernel: FloatArray) -> FloatArray:
         inside = slice(self._reach, self._reach + rows.shape[1])
         return np.stack([np.convolve(row, kernel)[inside] for row in rows])
+
+
+def _steps_near(wavelength: FloatArray, target: FloatArray) -> FloatArray:
+    """Return the step between the two pixels around each target; where a gap is, that before it."""
+    step = np.diff(wavelength)
+    for gap in find_gaps(wavelength):
+        step[gap] = step[max(gap - 1, 0)]
+    return np.asarray(step[np.clip(np.searchsorted(wavelength, target), 1, step.size) - 1])

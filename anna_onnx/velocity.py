@@ -85,7 +85,7 @@ def measure_rv(flux: ArrayLike, template: ArrayLike, grid: Grid) -> tuple[float,
     step = (log[-1] - log[0]) / (2 * grid.n_pixel)
     even = np.arange(log[0], log[-1], step)
     lines, model = (_lines_only(np.asarray(values, dtype=np.float64), log, even) for values in (flux, template))
-    n = 2 ** int(np.ceil(np.log2(2 * even.size)))
+    n = 2 ** int(np.ceil(np.log2(3 * even.size)))  # so that nothing wraps round within twice the longest lag
     norm = np.sqrt((lines**2).sum() * (model**2).sum())
     if not norm > 0:
         return np.nan, np.nan
@@ -93,13 +93,12 @@ def measure_rv(flux: ArrayLike, template: ArrayLike, grid: Grid) -> tuple[float,
     # ln(observed / emitted) = artanh(v / c)
     farthest = min(int(np.round(np.arctanh(FASTEST / C_KMS) / step)), even.size - 1)
     lags = np.arange(-farthest, farthest + 1)
-    correlation = correlation[lags]
-    peak = int(np.argmax(correlation))
-    if not 0 < peak < lags.size - 1 or not _stands_out(correlation, peak):
+    peak = int(lags[np.argmax(correlation[lags])])
+    if abs(peak) == farthest or not _stands_out(correlation[peak + lags]):
         return np.nan, np.nan
-    left, top, right = correlation[peak - 1 : peak + 2]
+    left, top, right = correlation[peak + np.arange(-1, 2)]
     curvature = left - 2 * top + right
-    shift = (lags[peak] + 0.5 * (left - right) / curvature) * step
+    shift = (peak + 0.5 * (left - right) / curvature) * step
     independent = grid.n_pixel * np.isfinite(np.asarray(flux)).mean()
     variance = -(1 - top**2) / (independent * top * curvature) * step**2
     rv = C_KMS * np.tanh(shift)
@@ -117,9 +116,15 @@ def _lines_only(flux: FloatArray, log: FloatArray, even: FloatArray) -> FloatArr
     return np.asarray(lines * np.sin(0.5 * np.pi * taper) ** 2)
 
 
-def _stands_out(correlation: FloatArray, peak: int) -> bool:
-    """Whether a peak is at least five times as high as the part that noise alone makes (Tonry & Davis, eq. 23)."""
-    reach = min(peak, correlation.size - 1 - peak)
-    around = correlation[peak - reach : peak + reach + 1]
+def _stands_out(around: FloatArray) -> bool:
+    """Whether a peak is at least five times as high as the part that noise alone makes (Tonry & Davis, eq. 23).
+
+    Parameters
+    ----------
+    around : array
+        Correlation, the peak in the middle. It reaches as far for a peak near the fastest velocity as for any other:
+        close to itself every peak is even.
+    """
     asymmetry = np.sqrt(np.mean((around - around[::-1]) ** 2) / 2)
-    return bool(correlation[peak] > 5 * asymmetry and correlation[peak] > 0.1)
+    top = around[around.size // 2]
+    return bool(top > 5 * asymmetry and top > 0.1)

@@ -49,6 +49,17 @@ def test_what_lies_outside_the_space_of_the_training_shows_in_the_noise_that_sin
     assert LIMITS.outside(fit(pixel_noise=0.003, lines=0.02)) == pytest.approx([2])
 
 
+@pytest.mark.parametrize("smoothing", [0.6, 1.2, 2.0])
+def test_the_noise_of_a_pixel_is_told_of_noise_that_was_smoothed_too(smoothing):
+    offset = np.arange(-20, 21)
+    kernel = np.exp(-0.5 * (offset / smoothing) ** 2)
+    noise = np.convolve(np.random.default_rng(1).standard_normal(100_000), kernel, "valid")
+    differences = 2 * noise[2:-2] - noise[:-4] - noise[4:]
+    found = fit(pixel_noise=differences.std() / np.sqrt(6)).of_smoothed(smoothing)
+    assert found.pixel_noise == pytest.approx(noise.std(), rel=0.05)
+    assert fit(pixel_noise=0.3).of_smoothed(0.0).pixel_noise == 0.3
+
+
 @pytest.mark.parametrize(("noise", "misfit", "score"), [(0.01, 0.02, 2.0), (0.015, 0.045, 2.0), (0.05, 0.1, 1.0)])
 def test_thresholds_are_interpolated_in_the_noise(noise, misfit, score):
     assert LIMITS.score(fit(noise=noise, misfit=misfit)) == pytest.approx([score])

@@ -142,6 +142,12 @@ def test_no_velocity_is_measured_in_noise() -> None:
     assert "no radial velocity could be measured" in ready.notes
 
 
+def test_hardly_any_velocity_is_measured_in_noise_at_the_fastest_either() -> None:
+    rng, template = np.random.default_rng(1), flux_at(GRID.wavelength)
+    noise = [measure_rv(1 + 0.1 * rng.standard_normal(GRID.n_pixel), template, GRID)[0] for _ in range(400)]
+    assert np.isfinite(noise).mean() < 0.02
+
+
 def test_a_header_without_velocity_or_with_nonsense_is_flagged() -> None:
     for velocity in (None, np.nan, 1e6):
         ready = MODEL.prepare(star(frame="barycentric", radial_velocity=velocity), PrepareOptions(rv="header"))
@@ -451,6 +457,27 @@ def test_clean_normalised_stars_raise_no_false_alarm(training: tuple[FloatArray,
     _, flux = training
     noisy = flux + np.random.default_rng(0).standard_normal(flux.shape) / snr
     assert off_continuum(noisy, np.full(len(noisy), snr)).mean() == 0
+
+
+@pytest.mark.parametrize("peak", [0.0, 0.15])
+def test_an_order_that_was_divided_by_its_largest_flux_is_not_normalised(peak: float) -> None:
+    blaze = 1 - 0.6 * (np.linspace(-1, 1, WIDE.size) - peak) ** 2
+    order = replace(star(), flux=star().flux * blaze, sigma=blaze / 150)
+    ready = MODEL.prepare(order)
+    assert Flag.not_normalized in ready.flags
+    assert "lower at both ends, needed 1" in ready.notes[-1]
+    ready = replace(MODEL, normalize=Normalization()).prepare(order)
+    assert ready.notes == ("continuum normalised",)
+    assert ready.flags == 0
+
+
+@pytest.mark.parametrize("ends", [2, 10, 100])
+def test_the_snr_is_that_of_the_spectrum_that_was_divided_by_its_continuum(ends: float) -> None:
+    flux = 1 + np.random.default_rng(0).standard_normal(GRID.n_pixel) / 50
+    slope = np.geomspace(1, ends, GRID.n_pixel)
+    spectrum = Spectrum(GRID.wavelength, 1e-15 * slope * flux, medium="air", frame="rest")
+    ready = MODEL.prepare(spectrum, PrepareOptions(normalize=Normalization("polynomial", 5)))
+    assert ready.snr == pytest.approx(50, rel=0.2)
 
 
 def test_the_snr_of_stars_is_estimated_without_errors(training: tuple[FloatArray, FloatArray]) -> None:

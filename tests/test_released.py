@@ -12,6 +12,7 @@ from anna_onnx.flags import Flag
 from anna_onnx.inference import InferOptions, infer, run_selftest
 from anna_onnx.preparation import PrepareOptions
 from anna_onnx.readers import read_spectra
+from anna_onnx.resampling import Grid
 from anna_onnx.results import join
 from anna_onnx.sidecar import Sidecar
 from anna_onnx.spectrum import Spectrum
@@ -157,3 +158,15 @@ def test_a_page_of_a_model_takes_no_options_of_an_export(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ["export", "--web", "page.html", "--model", "fgk-6625-6825", *options])
     assert (result.exit_code, list(tmp_path.iterdir())) == (2, [])
+
+
+@pytest.mark.parametrize("resolution", [14000, 60000])
+def test_noisy_stars_of_higher_resolving_power_are_not_unlike_the_training(bundle, resolution):
+    wavelength = np.arange(6623.0, 6827.0, 6700 / resolution / 3)
+    labels = np.tile([5600.0, 4.3, -0.1, 1.0, 3.0], (50, 1))
+    labels[:, 0] += np.linspace(-800, 800, 50)
+    stars = Synthesizer.build(SpectralGrid.open(), Grid(wavelength), resolution=resolution, max_vsini=3.0)
+    noise = 1 / 15 if resolution > 50000 else 1 / 40
+    flux = stars(labels, np.zeros(50)) + noise * np.random.default_rng(3).standard_normal((50, wavelength.size))
+    spectra = [Spectrum(wavelength, row, medium="air", frame="rest", resolution=resolution) for row in flux]
+    assert (join(list(infer(bundle, spectra))).flags & Flag.unlike_training > 0).mean() < 0.2

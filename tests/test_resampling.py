@@ -236,6 +236,17 @@ def test_degrading_says_how_much_noise_is_left(rng: np.random.Generator) -> None
         assert stated[0, middle].mean() == pytest.approx(flux[:, middle].std(axis=0).mean(), rel=0.15)
 
 
+def test_degrading_says_so_of_pixels_of_two_sizes(rng: np.random.Generator) -> None:
+    wavelength = np.append(np.arange(4990.0, 5000.0, 0.05), np.arange(5000.0, 5010.0, 0.2))
+    sigma = np.full((1000, wavelength.size), 0.05)
+    way = Degrader(wavelength, 14000, 11000)
+    flux, stated, _ = way.apply(1 + sigma * rng.standard_normal(sigma.shape), sigma)
+    assert stated is not None
+    ratio = stated[0] / flux.std(axis=0)
+    for first, last in ((4991, 4999), (5001, 5009)):
+        assert np.median(ratio[(way.wavelength > first) & (way.wavelength < last)]) == pytest.approx(1, rel=0.1)
+
+
 @pytest.mark.parametrize("wavelength", [[5000.0], [5000.0, 5000.0], [5000.0, np.nan], [-1.0, 2.0], [[1.0, 2.0]]])
 def test_a_grid_refuses_what_is_none(wavelength: list[float]) -> None:
     with pytest.raises(SpectrumError):

@@ -136,6 +136,20 @@ def test_a_width_constant_in_wavelength_varies_along_the_spectrum(tmp_path):
     assert synthesizer(np.zeros((1, 2)), np.zeros(1))[0] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("fwhm", [0.1, 0.2, 0.3])
+def test_an_instrument_sharper_than_the_grid_adds_its_width_up_to_the_ends(tmp_path, fwhm):
+    wavelength = np.arange(4950, 8050, 0.2)
+    lines = np.array([5100.0, 5200.0, 7800.0, 7900.0])
+    flux = 1 - 0.5 * np.exp(-0.5 * ((wavelength[:, None] - lines) / 0.5) ** 2).sum(axis=1)
+    write_grid(tmp_path / "long.h5", {"a": np.array([0.0, 1.0])}, wavelength, np.stack([flux, flux]))
+    spectra, sigma = SpectralGrid.open(tmp_path / "long.h5"), np.hypot(0.5, fwhm / np.sqrt(8 * np.log(2)))
+    for first in np.arange(5100.0, 5101.0, 0.1):
+        pixels = Grid(np.append(np.arange(first, 5300.0, 0.1), np.arange(7700.0, 7900.0, 0.1)))
+        found = Synthesizer.build(spectra, pixels, fwhm=fwhm)(np.zeros((1, 2)), np.zeros(1))[0]
+        shape = np.exp(-0.5 * ((pixels.wavelength[:, None] - lines) / sigma) ** 2).sum(axis=1)
+        assert found == pytest.approx(1 - 0.5 * 0.5 / sigma * shape, abs=2e-3)
+
+
 def test_output_in_vacuum_shows_the_line_at_its_vacuum_wavelength(toy):
     pixels = Grid(np.arange(5004.0, 5009.0, 0.02), "vacuum")
     flux = Synthesizer.build(toy, pixels, fwhm=0.2)(np.zeros((1, 3)), np.zeros(1))[0]

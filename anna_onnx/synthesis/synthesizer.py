@@ -142,7 +142,9 @@ class Synthesizer:
         sigma = _profile_width(grid.wavelength, fwhm, resolution)
         highest = _highest_frequency(spectra, sigma)
         fine_step = np.pi / (_OVERSAMPLING * highest)
-        reach = np.arctanh(max_rv / C_KMS) + max_vsini / C_KMS + _TAIL * np.maximum(sigma, fine_step)
+        # Where the instrument is sharper than the fine grid, the Gaussian around a pixel is the wider one.
+        width = np.sqrt(sigma**2 + max(fine_step**2 - float(sigma.min()) ** 2, 0.0))
+        reach = np.arctanh(max_rv / C_KMS) + max_vsini / C_KMS + _TAIL * width
         x0, x1 = _needed_range(spectra, float((x - reach).min()), float((x + reach).max()), grid)
 
         transforms, period = _transform(spectra, x0, x1, highest)
@@ -399,7 +401,7 @@ def _sampling_matrices(place: FloatArray, sigma: FloatArray) -> list[tuple[int, 
     matrices = []
     for start in range(0, place.size, _BLOCK):
         center, width = place[start : start + _BLOCK], sigma[start : start + _BLOCK]
-        first = int(np.floor((center - _TAIL * width).min()))
+        first = max(int(np.floor((center - _TAIL * width).min())), 0)  # which rounding may put before the grid
         last = int(np.ceil((center + _TAIL * width).max())) + 1
         distance = (np.arange(first, last)[:, None] - center) / width
         matrices.append((first, last, np.exp(-0.5 * distance**2) / (np.sqrt(2 * np.pi) * width)))

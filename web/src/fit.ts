@@ -26,6 +26,23 @@ export function fitOf(columns: Float32Array): Fit {
   return Object.fromEntries(COLUMNS.map((name, i) => [name, columns[i]])) as Fit;
 }
 
+/** Part of the variance of the noise in differences of pixels, below which no more is allowed for. */
+const LEAST_LEFT = 0.01;
+
+/**
+ * Return the fit of a spectrum that was smoothed on the way to its pixels.
+ *
+ * Pixels two and four apart, whose differences tell the noise of a pixel, then have some of it in common.
+ *
+ * @param smoothing Standard deviation of a Gaussian, pixels; 0 for none.
+ */
+export function ofSmoothed(fit: Fit, smoothing: number): Fit {
+  if (smoothing === 0) return fit;
+  const [two, four] = [2, 4].map((pixels) => Math.exp(-(pixels ** 2) / (4 * smoothing ** 2)));
+  const left = Math.max(1 - (4 / 3) * two + four / 3, LEAST_LEFT);
+  return { ...fit, pixelNoise: fit.pixelNoise / Math.sqrt(left) };
+}
+
 /** Return how far a spectrum is from its emulation; above 1 further than clean spectra are. */
 export function fitScore(limits: FitLimits, fit: Fit): number {
   const { noise } = limits;

@@ -1,6 +1,6 @@
 /** From spectra to labels, errors and flags; the counterpart of `anna_onnx.inference`. */
 
-import type { Fit } from "./fit.ts";
+import { type Fit, ofSmoothed } from "./fit.ts";
 import { FLAG } from "./flags.ts";
 import type { Calibration, Model } from "./model.ts";
 import { BATCH, type Network } from "./network.ts";
@@ -57,7 +57,8 @@ async function inferBatch(
   return spectra.map((spectrum, i) => {
     const [first, last] = [i * n, (i + 1) * n];
     const [values, errors] = [labels.subarray(first, last), sigma.subarray(first, last)];
-    return makeRow(model, spectrum, prepared[i], options, values, errors, fits[i]);
+    const fit = fits[i] && ofSmoothed(fits[i], prepared[i].smoothing);
+    return makeRow(model, spectrum, prepared[i], options, values, errors, fit);
   });
 }
 

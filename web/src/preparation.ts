@@ -11,7 +11,7 @@ import { fixed, general, percent } from "./format.ts";
 import { convert, doppler } from "./medium.ts";
 import { gridText, type Model } from "./model.ts";
 import { searchSorted, sum } from "./numeric.ts";
-import { continuumLevel, estimateSnr, offContinuum } from "./quality.ts";
+import { CONTINUUM_TOLERANCE, continuumLevel, endsBelow, estimateSnr, offContinuum } from "./quality.ts";
 import { Degrader, FWHM, Interpolation, resampler, type Resampled, type Resampler } from "./resampling.ts";
 import type { Frame, Spectrum } from "./spectrum.ts";
 
@@ -31,6 +31,8 @@ export interface Prepared {
   readonly snr: number;
   readonly flags: number;
   readonly notes: readonly string[];
+  /** Standard deviation, in pixels, of the Gaussian that lowered its resolving power; 0 for none. */
+  readonly smoothing: number;
 }
 
 /** A radial velocity beyond this, km/s, is a mistake. */
@@ -83,6 +85,7 @@ export function prepare(model: Model, spectrum: Spectrum, options: PrepareOption
       ...(left === null ? [] : [`radial velocity ${fixed(left, 1)} km/s not removed (rv), ${velocitiesOf(model)}`]),
       ...rowNotes(model, onGrid, coverage, flags),
     ],
+    smoothing: smoothingOf(model, spectrum),
   };
 }
 
@@ -94,11 +97,13 @@ function bringOntoGrid(model: Model, spectrum: Spectrum, options: PrepareOptions
   let flux: Float64Array = spectrum.flux.slice(start, stop);
   let sigma: Float64Array | null = spectrum.sigma && spectrum.sigma.slice(start, stop);
   let bad = badPixels(flux, sigma, spectrum.bad.subarray(start, stop));
-  const snr = estimateSnr(flux, sigma, bad) * road.gain;
+  let snr = estimateSnr(flux, sigma, bad) * road.gain;
   let normalized: Normalized = 0;
   const recipe = model.preparation.normalize ?? (options.normalize ? USUAL : null);
   if (recipe !== null && (options.normalize || looksUnnormalized(flux, bad, snr)))
     ({ flux, sigma, bad, normalized } = normalize(wavelength, flux, sigma, bad, recipe));
+  // On a slope the brightest pixels, whose noise was looked at, lie at one end.
+  if (sigma === null && normalized > 0) snr = estimateSnr(flux, sigma, bad) * road.gain;
   if (road.degrader !== null) {
     const smooth = road.degrader.apply(flux, sigma, bad);
     ({ flux, sigma } = smooth);
@@ -160,6 +165,22 @@ function normalize(
   };
 }
 
+/** Return the resolving powers to degrade from and to, null where that of the spectrum is not higher. */
+function degradation(model: Model, { resolution }: Spectrum): readonly [number, number] | null {
+  const target = model.preparation.resolution;
+  const higher = compareResolution(model, resolution) > 0;
+  return higher && resolution !== null && target !== null ? [resolution, target] : null;
+}
+
+/** Return the standard deviation, in pixels, of the Gaussian that lowers the resolving power; 0 for none. */
+function smoothingOf(model: Model, spectrum: Spectrum): number {
+  const degrade = degradation(model, spectrum);
+  if (degrade === null) return 0;
+  const { wavelength } = model.grid;
+  const step = Math.log(wavelength[wavelength.length - 1] / wavelength[0]) / (wavelength.length - 1);
+  return Math.sqrt(degrade[1] ** -2 - degrade[0] ** -2) / FWHM / step;
+}
+
 /** The way from a wavelength vector to the grid. */
 interface Road {
   /** Pixels of the input that matter, from first to beyond the last. */
@@ -178,9 +199,7 @@ interface Road {
 function findRoad(model: Model, spectrum: Spectrum, velocity: number): Road | null {
   const grid = model.grid.wavelength;
   const [first, last] = [grid[0], grid[grid.length - 1]];
-  const target = model.preparation.resolution;
-  const higher = compareResolution(model, spectrum.resolution) > 0;
-  const degrade = higher && spectrum.resolution !== null && target !== null ? [spectrum.resolution, target] : null;
+  const degrade = degradation(model, spectrum);
   // Four standard deviations of the Gaussian, and a few pixels to interpolate between.
   const margin = degrade === null ? 0 : (4 * Math.sqrt(degrade[1] ** -2 - degrade[0] ** -2)) / FWHM;
   const shift = doppler(velocity);
@@ -330,7 +349,9 @@ function rowNotes(model: Model, onGrid: OnGrid, coverage: number, flags: number)
   if (flags & FLAG.not_normalized) {
     const { level, tilt } = continuumLevel(onGrid.flux);
     const change = level > 0 && Number.isFinite(tilt) ? `, changing by ${percent(tilt / level)}` : "";
-    notes.push(`continuum at ${general(level, 3)}${change}, needed 1`);
+    const below = endsBelow(onGrid.flux);
+    const ends = level > 0 && below > CONTINUUM_TOLERANCE ? `, ${percent(below / level)} lower at both ends` : "";
+    notes.push(`continuum at ${general(level, 3)}${change}${ends}, needed 1`);
   }
   return notes;
 }

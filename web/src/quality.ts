@@ -3,7 +3,10 @@
 import { clamp, nearestRank } from "./numeric.ts";
 
 /** Deviation of the continuum from 1, and change of it along a spectrum, that are still normal. */
-const CONTINUUM_TOLERANCE = 0.1;
+export const CONTINUUM_TOLERANCE = 0.1;
+
+/** Part of a spectrum that is taken for an end of it. */
+const END = 0.1;
 
 /** Pixels that an estimate of the S/N needs; with fewer, all good ones are looked at. */
 const ENOUGH = 32;
@@ -57,15 +60,30 @@ function sampledSnr(
  * pixels; that of the spectrum is the higher of the two, and the tilt is red minus blue.
  */
 export function continuumLevel(flux: Float64Array): { level: number; tilt: number } {
+  const means = meansOf(flux);
+  const half = means.length >> 1;
+  const [blue, red] = [means.subarray(0, half), means.subarray(half)].map((part) => nearestRank(part, 0.9));
+  return { level: nearestRank([blue, red], 1), tilt: red - blue };
+}
+
+/** Return by how much both ends lie below what is between them, NaN where one of the three is not known. */
+export function endsBelow(flux: Float64Array): number {
+  const means = meansOf(flux);
+  const size = Math.ceil(END * means.length);
+  if (means.length < 3) return NaN;
+  const edges = [0, size, means.length - size, means.length];
+  const [blue, middle, red] = [0, 1, 2].map((i) => nearestRank(means.subarray(edges[i], edges[i + 1]), 0.9));
+  return middle - Math.max(blue, red);
+}
+
+/** Return the means over ten pixels, over fewer of a short spectrum. */
+function meansOf(flux: Float64Array): Float64Array {
   const size = Math.max(1, Math.min(10, Math.floor(flux.length / 32)));
-  const means = Float64Array.from({ length: Math.floor(flux.length / size) }, (_, bin) => {
+  return Float64Array.from({ length: Math.floor(flux.length / size) }, (_, bin) => {
     let total = 0;
     for (let i = 0; i < size; i++) total += flux[bin * size + i];
     return total / size;
   });
-  const half = means.length >> 1;
-  const [blue, red] = [means.subarray(0, half), means.subarray(half)].map((part) => nearestRank(part, 0.9));
-  return { level: nearestRank([blue, red], 1), tilt: red - blue };
 }
 
 /**
@@ -76,5 +94,5 @@ export function continuumLevel(flux: Float64Array): { level: number; tilt: numbe
 export function offContinuum(flux: Float64Array, snr: number): boolean {
   const { level, tilt } = continuumLevel(flux);
   const tolerance = CONTINUUM_TOLERANCE + 0.5 / clamp(Number.isNaN(snr) ? 1 : snr, 1, 1e6);
-  return Math.abs(level - 1) > tolerance || Math.abs(tilt) > tolerance;
+  return Math.abs(level - 1) > tolerance || Math.abs(tilt) > tolerance || endsBelow(flux) > tolerance;
 }

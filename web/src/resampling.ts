@@ -347,7 +347,7 @@ export class Degrader {
   private readonly onto: Resampler;
   private readonly kernel: Float64Array;
   /** Steps finer than the pixels share the noise of a pixel, which interpolation lowers. */
-  private readonly shared: number;
+  private readonly shared: Float64Array;
 
   constructor(wavelength: Float64Array, resolution: number, target: number) {
     const width = Math.sqrt(target ** -2 - resolution ** -2) / FWHM;
@@ -362,8 +362,14 @@ export class Degrader {
     const kernel = Float64Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp(-0.5 * ((i - reach) / 4) ** 2));
     const total = kernel.reduce((a, b) => a + b);
     this.kernel = kernel.map((value) => value / total);
-    const ratio = (pixelWidth(wavelength, bluest, reddest) * (n - 1)) / (reddest - bluest);
-    this.shared = this.onto instanceof Interpolation ? ratio / this.onto.lowered : 1;
+    this.shared = new Float64Array(n).fill(1);
+    if (!(this.onto instanceof Interpolation)) return;
+    const lowered = this.onto.lowered;
+    const near = stepsNear(wavelength, this.wavelength);
+    this.shared = near.map((step, i) => {
+      const [left, right] = [Math.max(i - 1, 0), Math.min(i + 1, n - 1)];
+      return (step * (right - left)) / (this.wavelength[right] - this.wavelength[left]) / lowered;
+    });
   }
 
   apply(flux: Float64Array, sigma: Float64Array | null, bad: Uint8Array | null): Resampled {
@@ -375,17 +381,24 @@ export class Degrader {
     const share = weight.map((value, i) => (valid[i] ? value : NaN));
     const smooth = convolve(only(sampled.flux), this.kernel).map((value, i) => value / share[i]);
     if (sampled.sigma === null) return { flux: smooth, sigma: null, valid };
-    const squares = only(sampled.sigma).map((value) => value * value);
+    const squares = only(sampled.sigma).map((value, i) => this.shared[i] * value * value);
     const variance = convolve(
       squares,
       this.kernel.map((value) => value * value),
     );
     return {
       flux: smooth,
-      sigma: variance.map((value, i) => Math.sqrt(this.shared * value) / share[i]),
+      sigma: variance.map((value, i) => Math.sqrt(value) / share[i]),
       valid,
     };
   }
+}
+
+/** Return the step between the two pixels around each target; where a gap is, that before it. */
+function stepsNear(wavelength: Float64Array, target: Float64Array): Float64Array {
+  const step = differences(wavelength);
+  for (const gap of findGaps(wavelength)) step[gap] = step[Math.max(gap - 1, 0)];
+  return target.map((value) => step[clamp(searchSorted(wavelength, value), 1, step.length) - 1]);
 }
 
 /** Convolve with an odd kernel; the result is as long as `values`. */
