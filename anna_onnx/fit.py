@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from anna_onnx.arrays import FloatArray
 from anna_onnx.errors import BundleError
@@ -50,6 +50,10 @@ class Fit:
     def of(cls, columns: ArrayLike) -> Fit:
         """Return the fit that has these columns, shape (n, len(COLUMNS)), in the order of the attributes."""
         return cls(*np.asarray(columns, dtype=np.float64).T)
+
+    def take(self, rows: NDArray[np.intp]) -> Fit:
+        """Return the fit of some of the spectra."""
+        return Fit(*(getattr(self, item.name)[rows] for item in fields(self)))
 
     def of_smoothed(self, smoothing: float) -> Fit:
         """Return the fit of spectra that were smoothed on the way to their pixels.

@@ -17,14 +17,15 @@ class Flag(IntFlag):
     low_resolution      the resolving power is below the training set's
     outside_labels      the labels lie outside the training set by more than their errors
     unlike_training     the spectrum looks like nothing in the training set
-    medium_unknown      nothing says whether the wavelengths are in air or vacuum
+    medium_unknown      nothing says whether the wavelengths are in air or vacuum, or the lines doubt it
     frame_unknown       nothing says how far the wavelengths are shifted against the training set's
     not_normalized      the continuum is not near 1
     ==================  ====================================================================
 
     `unlike_training` is set for 1 % of clean spectra, `outside_labels` for one
     sixth of the stars at the very edge of a range, `low_snr` for less than 1 % at the
-    least S/N of the training; the others for none, being right or wrong by what a header states.
+    least S/N of the training, `medium_unknown` for less than 1 % of the stars between
+    -100 and 100 km/s; the others for none, being right or wrong by what a header states.
     """
 
     unreadable = 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from anna_onnx.arrays import BoolArray, FloatArray, IntArray
+from anna_onnx.arrays import FloatArray, IntArray
 from anna_onnx.blocks import Block, Failure, Part, as_blocks, read_blocks
 from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.calibration import ONE_SIGMA
@@ -25,7 +25,7 @@ from anna_onnx.preparation import PreparedBlock, PrepareOptions
 from anna_onnx.quantity import number, shown
 from anna_onnx.readers import ReadOptions
 from anna_onnx.readers.assembly import Unread
-from anna_onnx.recognition import Recognizer, Verdict
+from anna_onnx.recognition import Recognizer, Said, Verdict
 from anna_onnx.results import Rows, as_qtable, join, of_pairs
 from anna_onnx.session import PROVIDERS, Session
 from anna_onnx.spectrum import Spectrum
@@ -229,12 +229,12 @@ class Inference:
         if correlation is not None:
             correlation[~covered] = np.nan
         errors = half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA)
-        at_rest = covered & self._at_rest(block, prepared)
         fit = None if fit is None else fit.of_smoothed(prepared.smoothing)
-        verdict = self._recognizer.judge(prepared.flux, values, errors, fit, at_rest)
+        verdict = self._recognizer.judge(prepared.flux, values, errors, fit, self._said(block, prepared))
         flags = prepared.flags.copy()
         flags[covered & verdict.outside] |= Flag.outside_labels
         flags[covered & verdict.unlike] |= Flag.unlike_training
+        flags[covered & verdict.doubtful] |= Flag.medium_unknown
         return Findings(prepared, values, sigma, flags, verdict, correlation)
 
     def prepare(self, block: Block) -> PreparedBlock:
@@ -270,14 +270,14 @@ class Inference:
         novelty = self.bundle.sidecar.novelty
         return None if novelty is None else novelty.mean
 
-    def _at_rest(self, block: Block, prepared: PreparedBlock) -> BoolArray:
-        """Return whether the lines of spectra are said to be at rest, shape (n,)."""
+    def _said(self, block: Block, prepared: PreparedBlock) -> Said:
+        """Return what is said of the wavelengths of prepared spectra."""
         at_rest = np.full(len(block), block.setting.frame == "rest")
         # A measured velocity says nothing of whether the wavelengths are right.
         if prepared.rv is not None and self.options.prepare.rv != "auto":
             at_rest |= np.isfinite(prepared.rv)
-        # And training spectra in another frame do not tell where lines are at rest.
-        return at_rest & (self.bundle.sidecar.preparation.frame == "rest")
+        stated = 0.0 if block.radial_velocity is None else np.nan_to_num(block.radial_velocity)
+        return Said(block.setting.medium, at_rest, ~at_rest & (stated != 0))
 
     def _unreadable(self, failure: Failure) -> Rows:
         nothing = np.full((1, len(self.bundle.sidecar.labels)), np.nan)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,9 +13,32 @@ from anna_onnx.fit import Fit
 from anna_onnx.labels import scale
 from anna_onnx.medium import C_KMS, refractive_index
 from anna_onnx.sidecar import Sidecar
+from anna_onnx.spectrum import Medium
+from anna_onnx.velocity import Velocities, fitted_rv
 
 AT_REST = 10.0
 """Largest velocity of lines that are said to be at rest, km/s."""
+SURELY = 3.0
+"""Errors of a velocity that 99 % of the measured ones are within (``benchmarks/reference_task.py``)."""
+CLOSE = 0.6
+"""Velocities that differ by more, km/s, are not taken as the same, however large their error."""
+
+
+class Said(NamedTuple):
+    """What is said of the wavelengths of some spectra.
+
+    Attributes
+    ----------
+    medium : {'air', 'vacuum', 'unknown'}
+    at_rest : array of bool, shape (n,)
+        The lines are at rest.
+    moving : array of bool, shape (n,)
+        The star has a velocity, which was not removed.
+    """
+
+    medium: Medium
+    at_rest: BoolArray
+    moving: BoolArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +51,15 @@ class Verdict:
         The labels lie outside the training set by more than their errors.
     unlike : array of bool, shape (n,)
         The spectrum looks like nothing in the training set.
+    doubtful : array of bool, shape (n,)
+        The lines are where those of a star at rest are in the other medium.
     reasons : dict of int to str
-        What seems wrong with some of the spectra that are unlike, by row.
+        What seems wrong with some of the spectra, by row.
     """
 
     outside: BoolArray
     unlike: BoolArray
+    doubtful: BoolArray
     reasons: dict[int, str]
 
 
@@ -47,9 +75,7 @@ class Recognizer:
         self._sidecar = sidecar
         self._span = np.array([label.span for label in sidecar.labels])
 
-    def judge(
-        self, flux: Float32Array, values: FloatArray, errors: FloatArray, fit: Fit | None, at_rest: BoolArray
-    ) -> Verdict:
+    def judge(self, flux: Float32Array, values: FloatArray, errors: FloatArray, fit: Fit | None, said: Said) -> Verdict:
         """Judge prepared spectra.
 
         Parameters
@@ -60,17 +86,44 @@ class Recognizer:
             Inferred labels and their errors; an old model has none of these (NaN).
         fit : Fit or None
             What the network says of how they compare with these labels.
-        at_rest : array of bool, shape (n,)
-            Whether the lines are said to be at rest.
+        said : Said
         """
         scaled, margin = scale(values, self._sidecar.labels), np.nan_to_num(errors) / self._span
         unlike = ~(self._score(flux, fit) <= 1)  # so is what cannot be compared
-        reasons: dict[int, str] = {}
-        if fit is not None and self._sidecar.fit_limits is not None:
-            displaced = at_rest & (np.abs(fit.velocity) > AT_REST)
+        doubtful, reasons = np.zeros(len(flux), dtype=np.bool_), dict[int, str]()
+        preparation = self._sidecar.preparation
+        # Training spectra in another frame do not tell where lines are at rest.
+        if fit is not None and self._sidecar.fit_limits is not None and preparation.frame == "rest":
+            told = np.isfinite(values).all(axis=1)
+            displaced = told & said.at_rest & (np.abs(fit.velocity) > AT_REST)
             reasons = {int(row): self._displaced(fit.velocity[row]) for row in np.flatnonzero(displaced & ~unlike)}
-            unlike |= displaced
-        return Verdict(self._outside(scaled, margin), unlike, reasons)
+            rv, error = self._measure(flux, fit, said.medium, told & ~said.at_rest)
+            nearest = np.sign(rv) * (np.abs(rv) - SURELY * error)
+            beyond = ~preparation.tolerates(nearest)
+            reasons |= {
+                int(row): f"its lines are shifted by {rv[row]:+.0f} km/s, {preparation.trained_velocities}"
+                for row in np.flatnonzero(beyond)
+            }
+            doubtful = ~said.moving & (np.abs(rv - self._of_other(said.medium)) <= np.minimum(SURELY * error, CLOSE))
+            reasons |= {int(row): self._doubtful(rv[row]) for row in np.flatnonzero(doubtful)}
+            unlike |= displaced | beyond
+        return Verdict(self._outside(scaled, margin), unlike, doubtful, reasons)
+
+    def _measure(self, flux: Float32Array, fit: Fit, medium: Medium, wanted: BoolArray) -> Velocities:
+        """Return the velocities of those wanted that have one which means something; NaN of all others.
+
+        That is a velocity beyond those of the training, or near that of a star at rest in the other medium, of a
+        network that was trained over velocities.
+        """
+        preparation, limits = self._sidecar.preparation, self._sidecar.fit_limits
+        found = Velocities(np.full(len(flux), np.nan), np.full(len(flux), np.nan))
+        if limits is None or not preparation.tolerates_motion:
+            return found
+        near = np.abs(fit.velocity - self._of_other(medium)) <= CLOSE
+        rows = np.flatnonzero(wanted & (near | ~preparation.tolerates(fit.velocity)))
+        if rows.size:
+            found.rv[rows], found.error[rows] = fitted_rv(fit.take(rows), limits, flux[rows], preparation.line_width)
+        return found
 
     def _score(self, flux: Float32Array, fit: Fit | None) -> FloatArray:
         """Return how far spectra are from those of the training, shape (n,): above 1 further than clean ones are."""
@@ -92,8 +145,22 @@ class Recognizer:
 
     def _displaced(self, velocity: float) -> str:
         """Say of a spectrum that fits at a velocity, but not at rest where it should be, which it is."""
-        between = C_KMS * (refractive_index(self._sidecar.grid.wavelength.mean()) - 1)
         return (
             f"its lines are {velocity:+.0f} km/s from where they are at rest"
-            f" (vacuum taken as air, or the reverse, makes {between:.0f})"
+            f" (vacuum taken as air, or the reverse, makes {self._between:.0f})"
         )
+
+    def _doubtful(self, velocity: float) -> str:
+        """Say of a spectrum whose medium is in doubt why."""
+        mistake = "vacuum taken as air" if velocity > 0 else "air taken as vacuum"
+        return f"its lines are shifted by {velocity:+.1f} km/s, as those of a star at rest are by {mistake}"
+
+    def _of_other(self, medium: Medium) -> float:
+        """Return the velocity, km/s, at which the lines of a star at rest are if a medium is the other one."""
+        taken = self._sidecar.grid.medium if medium == "unknown" else medium
+        return self._between if taken == "air" else -self._between
+
+    @cached_property
+    def _between(self) -> float:
+        """What air and vacuum differ by, km/s."""
+        return float(C_KMS * (refractive_index(self._sidecar.grid.wavelength.mean()) - 1))

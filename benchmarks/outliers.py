@@ -1,7 +1,7 @@
 """How many spectra that a model was not made for it flags, and how many of those that it was.
 
 Clean spectra of a test set get noise and a continuum error as in training; then something is done to them that
-a network cannot know, ten kinds in all. Each goes through inference as it comes, and any flag counts that says so.
+a network cannot know, eleven kinds in all. Each goes through inference as it comes, and any flag counts that says so.
 
     python benchmarks/outliers.py model.onnx test.h5 --json
 """
@@ -9,7 +9,8 @@ a network cannot know, ten kinds in all. Each goes through inference as it comes
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.flags import Flag
 from anna_onnx.inference import Inference, InferOptions
 from anna_onnx.legacy import open_training_set
-from anna_onnx.medium import air_to_vacuum, vacuum_to_air
+from anna_onnx.medium import air_to_vacuum, doppler, vacuum_to_air
 from anna_onnx.preparation import PrepareOptions
 from anna_onnx.resampling import Grid
 from anna_onnx.results import join
@@ -30,7 +31,7 @@ from anna_onnx.spectrum import Spectrum
 from anna_onnx.trainingset import TrainingSet
 
 FloatArray = NDArray[np.float64]
-COUNTED = Flag.unlike_training | Flag.outside_labels | Flag.not_normalized | Flag.low_resolution
+COUNTED = Flag.unlike_training | Flag.outside_labels | Flag.not_normalized | Flag.low_resolution | Flag.medium_unknown
 """Flags that say that a spectrum is not of the kind that the model knows."""
 CONTINUUM = 0.01
 TO_SIGMA = 1 / (2 * np.sqrt(2 * np.log(2)))
@@ -105,6 +106,10 @@ def flag_rates(
     mistaken = Grid(wrong, stars.grid.medium)
     rates["other medium"] = _shares(bundle, _spectra(mistaken, observe(flux)))
     rates["other medium, velocity given"] = _shares(bundle, _spectra(mistaken, observe(flux), rv), rv="header")
+    at_rest = [Grid(wrong / doppler(velocity), stars.grid.medium) for velocity in rv]
+    rates["other medium, at rest"] = _shares(
+        bundle, chain.from_iterable(map(_spectra, at_rest, observe(flux)[:, None]))
+    )
     for kind, change in _changes(stars.grid, resolution, random).items():
         rates[kind] = _shares(bundle, _spectra(stars.grid, observe(change(flux))))
     rates["flux not normalised"] = _shares(bundle, _spectra(stars.grid, 1e4 * observe(flux)))
@@ -151,7 +156,7 @@ def _spectra(grid: Grid, flux: FloatArray, rv: FloatArray | None = None) -> Iter
         yield Spectrum(grid.wavelength, row, medium=grid.medium, id=str(i), radial_velocity=velocity)
 
 
-def _shares(bundle: Bundle, spectra: Iterator[Spectrum], **prepare: Any) -> dict[str, float]:
+def _shares(bundle: Bundle, spectra: Iterable[Spectrum], **prepare: Any) -> dict[str, float]:
     inference = Inference(bundle, InferOptions(prepare=PrepareOptions(**prepare), threads=1))
     flags = join(list(inference.run(as_blocks(spectra)))).flags
     shares = {str(flag.name): float((flags & flag > 0).mean()) for flag in COUNTED}

@@ -10,6 +10,7 @@ from anna_onnx.bundle import Bundle, released_models
 from anna_onnx.card import model_card
 from anna_onnx.flags import Flag
 from anna_onnx.inference import InferOptions, infer, run_selftest
+from anna_onnx.medium import air_to_vacuum, doppler
 from anna_onnx.preparation import PrepareOptions
 from anna_onnx.readers import read_spectra
 from anna_onnx.resampling import Grid
@@ -116,6 +117,32 @@ def test_velocities_are_measured_as_well_as_is_stated(bundle, stars):
     spectra = [Spectrum(wavelength=grid.wavelength, flux=row, medium=grid.medium) for row in noise]
     rows = join(list(infer(bundle, spectra, InferOptions(prepare=PrepareOptions(rv="auto")))))
     assert np.isnan(rows.rv).all()
+
+
+def at_velocity(bundle, stars, velocity, medium="air"):
+    """Return stars at another velocity, their wavelengths in a medium and said to be in air."""
+    drawn, flux = stars
+    wavelength = bundle.sidecar.grid.wavelength
+    wavelength = air_to_vacuum(wavelength) if medium == "vacuum" else wavelength
+    shifts = doppler(velocity) / doppler(np.asarray(drawn.aux["rv"]))
+    return [Spectrum(wavelength * shift, row, medium="air") for shift, row in zip(shifts, flux, strict=True)]
+
+
+def test_vacuum_wavelengths_of_stars_at_rest_that_are_taken_as_air_put_the_medium_in_doubt(bundle, stars):
+    rows = join(list(infer(bundle, at_velocity(bundle, stars, 0.0, "vacuum"))))
+    doubtful = (rows.flags & Flag.medium_unknown) > 0
+    assert doubtful.mean() > 0.9
+    assert all(
+        "as those of a star at rest are by vacuum taken as air" in rows.messages[i] for i in np.flatnonzero(doubtful)
+    )
+    assert ((rows.flags & Flag.unlike_training) > 0).mean() < 0.05
+    assert not (join(list(infer(bundle, at_velocity(bundle, stars, 0.0)))).flags & Flag.medium_unknown).any()
+
+
+@pytest.mark.parametrize(("velocity", "share"), [(98.0, 0.05), (-110.0, 0.97), (125.0, 0.97)])
+def test_velocities_beyond_those_of_the_training_are_unlike_it(bundle, stars, velocity, share):
+    unlike = (join(list(infer(bundle, at_velocity(bundle, stars, velocity)))).flags & Flag.unlike_training) > 0
+    assert unlike.mean() < share if share < 0.5 else unlike.mean() > share
 
 
 def test_nonsense_is_flagged(bundle, stars):

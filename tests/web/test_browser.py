@@ -133,6 +133,31 @@ def test_a_released_model_gives_the_same_in_the_page(name, browse, lite, shared,
     assert_same(found["rows"], lite(model, [sky]), bundle.sidecar.labels)
 
 
+def test_lines_at_velocities_that_mean_something_are_told_as_by_anna_lite(browse, lite, tmp_path):
+    pytest.importorskip("torch", reason="stars are drawn with the training extra")
+    from anna_onnx.synthesis import SpectralGrid, Synthesizer
+
+    model = released_models()["fgk-6625-6825"]
+    bundle = Bundle.load(model)
+    grid = bundle.sidecar.grid
+    draw = Synthesizer.build(SpectralGrid.open(), grid, fwhm=0.6, max_rv=150, max_vsini=10)
+    values = {"teff": 5500.0, "logg": 4.0, "feh": -0.1, "vmic": 1.2, "vsini": 3.0}
+    velocities = {"at_rest": 0.0, "near": 83.1, "known": 83.1, "slow": -83.1, "fast": 130.0, "out": -112.0}
+    noise = np.random.default_rng(5).normal(size=(len(velocities), grid.n_pixel)) / 200
+    flux = (
+        draw(np.array([[values[name] for name in draw.label_names]] * 6), np.array(list(velocities.values()))) + noise
+    )
+    cards = {"CRVAL1": grid.wavelength[0], "CDELT1": np.diff(grid.wavelength)[0], "CRPIX1": 1.0, "CTYPE1": "AWAV"}
+    stated = {"known": {"RADVEL": 83.0, "SPECSYS": "BARYCENT"}}
+    files = [
+        write_fits(tmp_path / f"{name}.fits", row, **cards, **stated.get(name, {}))
+        for name, row in zip(velocities, flux, strict=True)
+    ]
+    found, rows = browse(export_page(bundle, tmp_path / "page"), files), lite(model, files)
+    assert_same(found["rows"], rows, bundle.sidecar.labels)
+    assert [row["flags"] for row in rows] == ["", "medium_unknown", "", "", "unlike_training", "unlike_training"]
+
+
 @pytest.mark.parametrize("name", ["plain", "demanding"])
 def test_text_and_fits_of_many_kinds_get_the_labels_of_anna_lite(name, models, browse, lite, files, tmp_path):
     bundle = Bundle.load(models[name])

@@ -25,7 +25,7 @@ export const MEANING: Record<FlagName, string> = {
   low_resolution: "The resolving power is below the training set's.",
   outside_labels: "The labels lie outside the training set by more than their errors.",
   unlike_training: "The spectrum looks like nothing in the training set.",
-  medium_unknown: "Nothing says whether the wavelengths are in air or vacuum.",
+  medium_unknown: "Nothing says whether the wavelengths are in air or vacuum, or the lines doubt it.",
   frame_unknown: "Nothing says how far the wavelengths are shifted against the training set's.",
   not_normalized: "The continuum is not near 1.",
 };

@@ -6,7 +6,7 @@ import type { Calibration, Model } from "./model.ts";
 import { BATCH, type Network } from "./network.ts";
 import { interpolate } from "./numeric.ts";
 import { prepare, type Prepared, type PrepareOptions } from "./preparation.ts";
-import { judge } from "./recognition.ts";
+import { judge, type Said } from "./recognition.ts";
 import { isSpectrum, type Reading, type Source, type Spectrum, type Unread } from "./spectrum.ts";
 
 /** A measured S/N may come out as zero or below. */
@@ -76,10 +76,10 @@ function makeRow(
   const factors = errorFactors(model.calibration, prepared.snr);
   let flags = prepared.flags;
   const errors = Float64Array.from(sigma, (value, i) => (covered ? value * factors[i] : NaN));
-  const atRest = isAtRest(model, spectrum, options);
-  const verdict = covered ? judge(model, prepared.flux, values, errors, fit, atRest) : null;
+  const verdict = covered ? judge(model, prepared.flux, values, errors, fit, saidOf(spectrum, options)) : null;
   if (verdict?.outside) flags |= FLAG.outside_labels;
   if (verdict?.unlike) flags |= FLAG.unlike_training;
+  if (verdict?.doubtful) flags |= FLAG.medium_unknown;
   return {
     source: spectrum.source,
     id: spectrum.id,
@@ -93,9 +93,10 @@ function makeRow(
   };
 }
 
-/** Whether the lines of a spectrum are said to be at rest, and those of the training were. */
-function isAtRest(model: Model, spectrum: Spectrum, options: PrepareOptions): boolean {
-  return model.preparation.frame === "rest" && (spectrum.frame === "rest" || options.rv !== null);
+/** Return what is said of the wavelengths of a spectrum. */
+function saidOf({ medium, frame, radialVelocity }: Spectrum, { rv }: PrepareOptions): Said {
+  const atRest = frame === "rest" || rv !== null;
+  return { medium, atRest, moving: !atRest && !!radialVelocity };
 }
 
 /** Return the factors on sigma at a S/N; where it is not known the middle bin counts. */

@@ -14,6 +14,7 @@ import { searchSorted, sum } from "./numeric.ts";
 import { CONTINUUM_TOLERANCE, continuumLevel, endsBelow, estimateSnr, offContinuum } from "./quality.ts";
 import { Degrader, FWHM, Interpolation, resampler, type Resampled, type Resampler } from "./resampling.ts";
 import type { Frame, Spectrum } from "./spectrum.ts";
+import { tolerates, toleratesMotion, trainedVelocities } from "./velocity.ts";
 
 /** What the user may ask for. */
 export interface PrepareOptions {
@@ -40,9 +41,6 @@ export const FASTEST_STAR = 3000;
 
 /** What is not smaller is padding or damage. */
 const LARGEST_FLUX = 1e30;
-
-/** Largest velocity between the topocentric and the barycentric frame, km/s. */
-const EARTH_MOTION = 30;
 
 /** Resolving powers that differ by less than this fraction are taken as equal. */
 const RESOLUTION_TOLERANCE = 0.05;
@@ -82,7 +80,9 @@ export function prepare(model: Model, spectrum: Spectrum, options: PrepareOption
     notes: [
       ...commonNotes(model, spectrum),
       ...(options.rv === null ? frameNotes(model, spectrum.frame) : [velocityNote(model, options.rv)]),
-      ...(left === null ? [] : [`radial velocity ${fixed(left, 1)} km/s not removed (rv), ${velocitiesOf(model)}`]),
+      ...(left === null
+        ? []
+        : [`radial velocity ${fixed(left, 1)} km/s not removed (rv), ${trainedVelocities(model)}`]),
       ...rowNotes(model, onGrid, coverage, flags),
     ],
     smoothing: smoothingOf(model, spectrum),
@@ -270,16 +270,6 @@ function motionUnknown(model: Model, frame: Frame): boolean {
   return frame === "unknown" || (trained !== "unknown" && frame !== trained);
 }
 
-/** Whether the network was trained over all velocities that the Earth's motion brings. */
-function toleratesMotion({ preparation: { velocity_range: range } }: Model): boolean {
-  return range !== null && range[0] <= -EARTH_MOTION && range[1] >= EARTH_MOTION;
-}
-
-/** Whether the network was trained with such a velocity, or nothing is known of that. */
-function tolerates({ preparation: { velocity_range: range } }: Model, velocity: number): boolean {
-  return range === null || (velocity >= range[0] && velocity <= range[1]);
-}
-
 /** Nobody samples a line that is not resolved with more. */
 const MANY_PIXELS = 10;
 
@@ -320,12 +310,7 @@ function frameNotes(model: Model, frame: Frame): string[] {
 
 function velocityNote(model: Model, rv: number): string {
   const isBeyond = toleratesMotion(model) && !tolerates(model, rv);
-  return `radial velocity ${fixed(rv, 1)} km/s removed${isBeyond ? `, ${velocitiesOf(model)}` : ""}`;
-}
-
-function velocitiesOf({ preparation }: Model): string {
-  const [low, high] = preparation.velocity_range ?? [0, 0];
-  return `the model was trained with ${general(low)} to ${general(high)}`;
+  return `radial velocity ${fixed(rv, 1)} km/s removed${isBeyond ? `, ${trainedVelocities(model)}` : ""}`;
 }
 
 function rowNotes(model: Model, onGrid: OnGrid, coverage: number, flags: number): string[] {

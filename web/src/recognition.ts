@@ -6,9 +6,26 @@ import { C_KMS, refractiveIndex } from "./medium.ts";
 import type { Label, Model } from "./model.ts";
 import { noveltyScore } from "./novelty.ts";
 import { clamp, sum } from "./numeric.ts";
+import type { Medium } from "./spectrum.ts";
+import { fittedVelocity, tolerates, toleratesMotion, trainedVelocities } from "./velocity.ts";
 
 /** Largest velocity of lines that are said to be at rest, km/s. */
 const AT_REST = 10;
+
+/** Errors of a velocity that 99 % of the measured ones are within. */
+const SURELY = 3;
+
+/** Velocities that differ by more, km/s, are not taken as the same, however large their error. */
+const CLOSE = 0.6;
+
+/** What is said of the wavelengths of a spectrum. */
+export interface Said {
+  readonly medium: Medium;
+  /** The lines are at rest. */
+  readonly atRest: boolean;
+  /** The star has a velocity, which was not removed. */
+  readonly moving: boolean;
+}
 
 /** Pairs of labels of which the training stars fill a part only, in even cells of both. */
 export interface Hull {
@@ -20,28 +37,50 @@ export interface Hull {
 export interface Verdict {
   readonly outside: boolean;
   readonly unlike: boolean;
-  /** What seems wrong with a spectrum that is unlike; empty when there is no telling. */
+  /** The lines are where those of a star at rest are in the other medium. */
+  readonly doubtful: boolean;
+  /** What seems wrong with a spectrum; empty when nothing does, or there is no telling. */
   readonly reason: string;
 }
 
-/** Judge a prepared spectrum. `fit`: what the network says of it; `atRest`: whether its lines are said to be at rest. */
+/** Judge a prepared spectrum. `fit`: what the network says of it. */
 export function judge(
   model: Model,
   flux: Float32Array,
   values: Float64Array,
   errors: Float64Array,
   fit: Fit | undefined,
-  atRest: boolean,
+  said: Said,
 ): Verdict {
   const scaled = values.map((value, i) => (value - model.labels[i].low) / span(model.labels[i]));
   // An old model has no errors.
   const margin = errors.map((error, i) => (Number.isNaN(error) ? 0 : error) / span(model.labels[i]));
   const outside = isOutside(model.hull, scaled, margin);
   const unlike = !(score(model, flux, fit) <= 1); // so is what cannot be compared
-  const isKnown = fit !== undefined && model.fit_limits !== null;
-  const isDisplaced = atRest && isKnown && Math.abs(fit.velocity) > AT_REST;
-  const reason = isDisplaced && !unlike ? displaced(model, fit.velocity) : "";
-  return { outside, unlike: unlike || isDisplaced, reason };
+  const moved = judgeVelocity(model, flux, fit, said);
+  const reason = moved.isDisplaced && unlike ? "" : moved.reason;
+  return { outside, unlike: unlike || moved.isDisplaced || moved.isBeyond, doubtful: moved.isDoubtful, reason };
+}
+
+/** Say what is wrong with where the lines of a spectrum are that fits. */
+function judgeVelocity(model: Model, flux: Float32Array, fit: Fit | undefined, said: Said) {
+  const nothing = { isDisplaced: false, isBeyond: false, isDoubtful: false, reason: "" };
+  // Training spectra in another frame do not tell where lines are at rest.
+  if (fit === undefined || model.fit_limits === null || model.preparation.frame !== "rest") return nothing;
+  if (said.atRest) {
+    const isDisplaced = Math.abs(fit.velocity) > AT_REST;
+    return { ...nothing, isDisplaced, reason: isDisplaced ? displaced(model, fit.velocity) : "" };
+  }
+  const measured = toleratesMotion(model) && fittedVelocity(model, model.fit_limits, fit, flux);
+  if (!measured) return nothing;
+  const { velocity, error } = measured;
+  const nearest = Math.sign(velocity) * (Math.abs(velocity) - SURELY * error);
+  const isBeyond = !tolerates(model, nearest);
+  const apart = Math.abs(velocity - ofOther(model, said.medium));
+  const isDoubtful = !said.moving && apart <= Math.min(SURELY * error, CLOSE);
+  const beyond = `its lines are shifted by ${signed(velocity, 0)} km/s, ${trainedVelocities(model)}`;
+  const reason = isDoubtful ? doubtful(velocity) : isBeyond ? beyond : "";
+  return { ...nothing, isBeyond, isDoubtful, reason };
 }
 
 /** Return how far a spectrum is from those of the training: above 1 further than clean ones are. */
@@ -62,11 +101,29 @@ function isOutside(hull: Hull | null, scaled: Float64Array, margin: Float64Array
   });
 }
 
-function displaced({ grid }: Model, velocity: number): string {
-  const between = C_KMS * (refractiveIndex(sum(grid.wavelength) / grid.wavelength.length) - 1);
-  const signed = `${velocity < 0 ? "-" : "+"}${fixed(Math.abs(velocity), 0)}`;
-  const medium = `vacuum taken as air, or the reverse, makes ${fixed(between, 0)}`;
-  return `its lines are ${signed} km/s from where they are at rest (${medium})`;
+function displaced(model: Model, velocity: number): string {
+  const medium = `vacuum taken as air, or the reverse, makes ${fixed(between(model), 0)}`;
+  return `its lines are ${signed(velocity, 0)} km/s from where they are at rest (${medium})`;
+}
+
+function doubtful(velocity: number): string {
+  const mistake = velocity > 0 ? "vacuum taken as air" : "air taken as vacuum";
+  return `its lines are shifted by ${signed(velocity, 1)} km/s, as those of a star at rest are by ${mistake}`;
+}
+
+/** Return the velocity, km/s, at which the lines of a star at rest are if a medium is the other one. */
+function ofOther(model: Model, medium: Medium): number {
+  const taken = medium === "unknown" ? model.grid.medium : medium;
+  return taken === "air" ? between(model) : -between(model);
+}
+
+/** Return what air and vacuum differ by, km/s. */
+function between({ grid }: Model): number {
+  return C_KMS * (refractiveIndex(sum(grid.wavelength) / grid.wavelength.length) - 1);
+}
+
+function signed(value: number, decimals: number): string {
+  return `${value < 0 ? "-" : "+"}${fixed(Math.abs(value), decimals)}`;
 }
 
 function span({ low, high }: Label): number {
