@@ -11,11 +11,9 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from anna_onnx.arrays import FloatArray
+from anna_onnx.arrays import BoolArray, FloatArray
 from anna_onnx.errors import BundleError
-
-LEAST_LEFT = 0.01
-"""Part of the variance of the noise in differences of pixels, below which no more is allowed for."""
+from anna_onnx.smoothing import Smoothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,22 +53,17 @@ class Fit:
         """Return the fit of some of the spectra."""
         return Fit(*(getattr(self, item.name)[rows] for item in fields(self)))
 
-    def of_smoothed(self, smoothing: float) -> Fit:
-        """Return the fit of spectra that were smoothed on the way to their pixels.
-
-        Pixels two and four apart, whose differences tell the noise of a pixel, then have some of it in common: less
-        of it is left in the differences than of white noise.
-
-        Parameters
-        ----------
-        smoothing : float
-            Standard deviation of a Gaussian, pixels; 0 for none.
-        """
-        if smoothing == 0:
+    def of_smoothed(self, smoothing: Smoothing) -> Fit:
+        """Return the fit of spectra that were smoothed on their way: their noise is larger than it looks."""
+        if not smoothing.width:
             return self
-        two, four = np.exp(-(np.array([2.0, 4.0]) ** 2) / (4 * smoothing**2))
-        left = max(1 - 4 / 3 * two + four / 3, LEAST_LEFT)
-        return replace(self, pixel_noise=self.pixel_noise / np.sqrt(left))
+        missed = smoothing.missed
+        return replace(
+            self,
+            pixel_noise=self.pixel_noise / smoothing.in_differences * missed,
+            noise=self.noise * missed,
+            widening_error=self.widening_error * missed,
+        )
 
 
 COLUMNS = tuple(item.name for item in fields(Fit))
@@ -120,10 +113,21 @@ class FitLimits:
 
     def score(self, fit: Fit) -> FloatArray:
         """Return how far spectra are from their emulation, shape (n,); above 1 further than clean spectra are."""
-        outside = self.outside(fit) / np.interp(fit.noise, self.noise, self.outside_threshold)
-        misfit = self.misfit(fit) / np.interp(fit.noise, self.noise, self.misfit_threshold)
-        blur = self.blur(fit) / np.interp(fit.noise, self.noise, self.blur_threshold)
-        return np.asarray(np.maximum(np.maximum(outside, misfit), blur))
+        outside, misfit, blur = self._scores(fit)
+        return np.asarray(np.maximum(np.maximum(outside, misfit), np.abs(blur)))
+
+    def sharper(self, fit: Fit) -> BoolArray:
+        """Return whether what is wrong with spectra is lines that are too sharp, shape (n,)."""
+        outside, misfit, blur = self._scores(fit)
+        return np.asarray(-blur > np.maximum(np.maximum(outside, misfit), 1))
+
+    def _scores(self, fit: Fit) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return what lies outside, the misfit and the broadening that is missing, over their thresholds."""
+        return (
+            np.asarray(self.outside(fit) / np.interp(fit.noise, self.noise, self.outside_threshold)),
+            np.asarray(self.misfit(fit) / np.interp(fit.noise, self.noise, self.misfit_threshold)),
+            np.asarray(self.blur(fit) / np.interp(fit.noise, self.noise, self.blur_threshold)),
+        )
 
     def outside(self, fit: Fit) -> FloatArray:
         """Return what lies outside of the space of the training spectra, shape (n,).

@@ -13,6 +13,7 @@ from anna_onnx.continuum import Normalization, fit_continuum
 from anna_onnx.medium import convert, doppler
 from anna_onnx.quality import estimate_snr, off_continuum
 from anna_onnx.resampling import FWHM, Degrader, Grid, Interpolation, InterpolationKind, Resampler, resampler
+from anna_onnx.smoothing import Smoothing
 from anna_onnx.spectrum import Frame, Medium
 
 LARGEST_FLUX = 1e30
@@ -268,7 +269,9 @@ class Gridder:
         degrader = Degrader(wavelength, *degrade)
         # Nothing is finer than the model's resolution any more, to which the width of its pixels would add.
         smooth = Interpolation(degrader.wavelength, grid.wavelength, self._interpolation, smooth=True)
-        return Plan(columns, wavelength, degrader, smooth, n_covered, _noise_gain(degrader, smooth, wavelength) or gain)
+        # What counts is the noise of lines, which falls less than that of pixels.
+        gain = (_noise_gain(degrader, smooth, wavelength) or gain) / Smoothing.of(grid, degrade).excess
+        return Plan(columns, wavelength, degrader, smooth, n_covered, gain)
 
     def _nothing(self, n: int, with_sigma: bool) -> Gridded:
         empty = np.full((n, self._grid.n_pixel), np.nan, dtype=np.float32)

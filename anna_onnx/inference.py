@@ -226,6 +226,7 @@ class Inference:
         covered = (prepared.flags & Flag.no_coverage) == 0
         values, sigma, fit, correlation = self._session.run(prepared.flux)
         values[~covered], sigma[~covered] = np.nan, np.nan
+        sigma *= prepared.smoothing.missed
         if correlation is not None:
             correlation[~covered] = np.nan
         errors = half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA)

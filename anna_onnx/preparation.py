@@ -30,7 +30,8 @@ from anna_onnx.medium import C_KMS
 from anna_onnx.quality import off_continuum
 from anna_onnx.quantity import number, shown
 from anna_onnx.remarks import remarks
-from anna_onnx.resampling import FWHM, Grid, InterpolationKind
+from anna_onnx.resampling import Grid, InterpolationKind
+from anna_onnx.smoothing import Smoothing
 from anna_onnx.spectrum import Frame, Spectrum
 from anna_onnx.velocity import Velocities, measure_rv
 
@@ -155,8 +156,8 @@ class PreparedBlock:
     rv : array of float64, shape (n,), or None
         NaN where none was removed.
     notes : list of tuple of str, length n
-    smoothing : float
-        Standard deviation, in pixels, of the Gaussian that lowered their resolving power; 0 for none.
+    smoothing : Smoothing
+        The Gaussian that lowered their resolving power.
     """
 
     flux: Float32Array
@@ -166,7 +167,7 @@ class PreparedBlock:
     flags: IntArray
     rv: FloatArray | None
     notes: list[tuple[str, ...]]
-    smoothing: float = 0.0
+    smoothing: Smoothing
 
     def __len__(self) -> int:
         return len(self.flux)
@@ -364,15 +365,8 @@ class Preparation:
             flags=flags,
             rv=rv,
             notes=remarks(self, spectra, gridded, flags, rv, None if measured is None else measured.error),
-            smoothing=self._smoothing(treatment.degrade),
+            smoothing=Smoothing.of(self.grid, treatment.degrade),
         )
-
-    def _smoothing(self, degrade: tuple[float, float] | None) -> float:
-        """Return the standard deviation, in pixels, of the Gaussian from a resolving power to another."""
-        if degrade is None:
-            return 0.0
-        step = np.ptp(np.log(self.grid.wavelength)) / (self.grid.n_pixel - 1)
-        return float(np.sqrt(degrade[1] ** -2 - degrade[0] ** -2) / FWHM / step)
 
     @cached_property
     def _gridder(self) -> Gridder:

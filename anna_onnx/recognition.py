@@ -22,6 +22,7 @@ SURELY = 3.0
 """Errors of a velocity that 99 % of the measured ones are within (``benchmarks/reference_task.py``)."""
 CLOSE = 0.6
 """Velocities that differ by more, km/s, are not taken as the same, however large their error."""
+SHARPER = "its lines are sharper than those of the training: its resolving power is higher (resolution)"
 
 
 class Said(NamedTuple):
@@ -63,6 +64,23 @@ class Verdict:
     reasons: dict[int, str]
 
 
+class _Place(NamedTuple):
+    """What is wrong with where the lines of some spectra are, each an array of shape (n,).
+
+    Attributes
+    ----------
+    rv : array of float
+        km/s, where a velocity was measured, else NaN.
+    displaced, beyond, doubtful : array of bool
+        Not at rest, though said to be; beyond the velocities of the training; where the other medium has them at rest.
+    """
+
+    rv: FloatArray
+    displaced: BoolArray
+    beyond: BoolArray
+    doubtful: BoolArray
+
+
 class Recognizer:
     """Judges spectra by what a sidecar knows of the training set.
 
@@ -89,25 +107,36 @@ class Recognizer:
         said : Said
         """
         scaled, margin = scale(values, self._sidecar.labels), np.nan_to_num(errors) / self._span
+        outside = self._outside(scaled, margin)
         unlike = ~(self._score(flux, fit) <= 1)  # so is what cannot be compared
-        doubtful, reasons = np.zeros(len(flux), dtype=np.bool_), dict[int, str]()
+        limits = self._sidecar.fit_limits
+        if fit is None or limits is None:
+            return Verdict(outside, unlike, np.zeros_like(unlike), {})
+        told = np.asarray(np.isfinite(values).all(axis=1))
+        place = self._locate(flux, fit, said, told)
+        beyond = "its lines are shifted by {:+.0f} km/s, " + self._sidecar.preparation.trained_velocities
+        reasons = {
+            **dict.fromkeys(_rows(told & limits.sharper(fit)), SHARPER),
+            **{row: self._displaced(fit.velocity[row]) for row in _rows(place.displaced & ~unlike)},
+            **{row: beyond.format(place.rv[row]) for row in _rows(place.beyond)},
+            **{row: self._doubtful(place.rv[row]) for row in _rows(place.doubtful)},
+        }
+        return Verdict(outside, unlike | place.displaced | place.beyond, place.doubtful, reasons)
+
+    def _locate(self, flux: Float32Array, fit: Fit, said: Said, told: BoolArray) -> _Place:
+        """Return what is wrong with where the lines of those are that labels were told of."""
         preparation = self._sidecar.preparation
-        # Training spectra in another frame do not tell where lines are at rest.
-        if fit is not None and self._sidecar.fit_limits is not None and preparation.frame == "rest":
-            told = np.isfinite(values).all(axis=1)
-            displaced = told & said.at_rest & (np.abs(fit.velocity) > AT_REST)
-            reasons = {int(row): self._displaced(fit.velocity[row]) for row in np.flatnonzero(displaced & ~unlike)}
-            rv, error = self._measure(flux, fit, said.medium, told & ~said.at_rest)
-            nearest = np.sign(rv) * (np.abs(rv) - SURELY * error)
-            beyond = ~preparation.tolerates(nearest)
-            reasons |= {
-                int(row): f"its lines are shifted by {rv[row]:+.0f} km/s, {preparation.trained_velocities}"
-                for row in np.flatnonzero(beyond)
-            }
-            doubtful = ~said.moving & (np.abs(rv - self._of_other(said.medium)) <= np.minimum(SURELY * error, CLOSE))
-            reasons |= {int(row): self._doubtful(rv[row]) for row in np.flatnonzero(doubtful)}
-            unlike |= displaced | beyond
-        return Verdict(self._outside(scaled, margin), unlike, doubtful, reasons)
+        if preparation.frame != "rest":  # training spectra in another do not tell where lines are at rest
+            none = np.zeros_like(told)
+            return _Place(np.full(len(told), np.nan), none, none, none)
+        rv, error = self._measure(flux, fit, said.medium, told & ~said.at_rest)
+        sure = SURELY * error
+        return _Place(
+            rv=rv,
+            displaced=told & said.at_rest & (np.abs(fit.velocity) > AT_REST),
+            beyond=~preparation.tolerates(np.sign(rv) * (np.abs(rv) - sure)),
+            doubtful=~said.moving & (np.abs(rv - self._of_other(said.medium)) <= np.minimum(sure, CLOSE)),
+        )
 
     def _measure(self, flux: Float32Array, fit: Fit, medium: Medium, wanted: BoolArray) -> Velocities:
         """Return the velocities of those wanted that have one which means something; NaN of all others.
@@ -164,3 +193,7 @@ class Recognizer:
     def _between(self) -> float:
         """What air and vacuum differ by, km/s."""
         return float(C_KMS * (refractive_index(self._sidecar.grid.wavelength.mean()) - 1))
+
+
+def _rows(chosen: BoolArray) -> list[int]:
+    return [int(row) for row in np.flatnonzero(chosen)]

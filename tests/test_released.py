@@ -188,12 +188,33 @@ def test_a_page_of_a_model_takes_no_options_of_an_export(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("resolution", [14000, 60000])
-def test_noisy_stars_of_higher_resolving_power_are_not_unlike_the_training(bundle, resolution):
+def test_noisy_stars_of_higher_resolving_power_have_errors_that_hold_and_are_not_unlike_the_training(
+    bundle, resolution
+):
     wavelength = np.arange(6623.0, 6827.0, 6700 / resolution / 3)
-    labels = np.tile([5600.0, 4.3, -0.1, 1.0, 3.0], (50, 1))
-    labels[:, 0] += np.linspace(-800, 800, 50)
-    stars = Synthesizer.build(SpectralGrid.open(), Grid(wavelength), resolution=resolution, max_vsini=3.0)
+    stars = Synthesizer.build(SpectralGrid.open(), Grid(wavelength), resolution=resolution, max_vsini=20.0)
+    random, names = np.random.default_rng(3), [label.name for label in bundle.sidecar.labels]
+    labels = random.uniform([4500, 3.5, -0.4, 0.5, 3.0], [6500, 4.6, 0.1, 2.0, 15.0], (200, 5))
+    columns = dict(zip(("teff", "logg", "feh", "vmic", "vsini"), labels.T, strict=True))
     noise = 1 / 15 if resolution > 50000 else 1 / 40
-    flux = stars(labels, np.zeros(50)) + noise * np.random.default_rng(3).standard_normal((50, wavelength.size))
+    flux = stars(np.stack([columns[name] for name in stars.label_names], axis=1), np.zeros(200))
+    flux = flux + noise * random.standard_normal(flux.shape)
     spectra = [Spectrum(wavelength, row, medium="air", frame="rest", resolution=resolution) for row in flux]
-    assert (join(list(infer(bundle, spectra))).flags & Flag.unlike_training > 0).mean() < 0.2
+    rows = join(list(infer(bundle, spectra)))
+    assert (rows.flags & Flag.unlike_training > 0).mean() < 0.06
+    within = np.abs(rows.values - np.stack([columns[name] for name in names], axis=1)) <= rows.errors
+    assert (within.mean(axis=0) > 0.6).all()
+    assert within.mean() < 0.85
+
+
+def test_a_resolving_power_that_is_higher_than_taken_is_told(bundle):
+    wavelength = np.arange(6623.0, 6827.0, 0.1)
+    stars = Synthesizer.build(SpectralGrid.open(), Grid(wavelength), resolution=30000, max_vsini=10.0)
+    random = np.random.default_rng(4)
+    low, high = {"vsini": 0.0}, {"teff": 6500, "logg": 4.6, "feh": 0.1, "vmic": 2.0, "vsini": 10.0}
+    low |= {"teff": 4500, "logg": 3.5, "feh": -0.4, "vmic": 0.5}
+    labels = [[random.uniform(low[name], high[name]) for name in stars.label_names] for _ in range(100)]
+    flux = stars(np.array(labels), np.zeros(100)) + random.standard_normal((100, wavelength.size)) / SNR
+    rows = join(list(infer(bundle, [Spectrum(wavelength, row, medium="air") for row in flux])))
+    assert np.mean(["its resolving power is higher" in message for message in rows.messages]) > 0.9
+    assert (rows.flags & Flag.unlike_training > 0).mean() > 0.9

@@ -149,13 +149,16 @@ def test_lines_at_velocities_that_mean_something_are_told_as_by_anna_lite(browse
     )
     cards = {"CRVAL1": grid.wavelength[0], "CDELT1": np.diff(grid.wavelength)[0], "CRPIX1": 1.0, "CTYPE1": "AWAV"}
     stated = {"known": {"RADVEL": 83.0, "SPECSYS": "BARYCENT"}}
+    sharp = Synthesizer.build(SpectralGrid.open(), grid, fwhm=0.2, max_vsini=10)
+    flux = [*flux, sharp(np.array([[values[name] for name in sharp.label_names]]), np.zeros(1))[0] + noise[0]]
     files = [
         write_fits(tmp_path / f"{name}.fits", row, **cards, **stated.get(name, {}))
-        for name, row in zip(velocities, flux, strict=True)
+        for name, row in zip([*velocities, "sharp"], flux, strict=True)
     ]
     found, rows = browse(export_page(bundle, tmp_path / "page"), files), lite(model, files)
     assert_same(found["rows"], rows, bundle.sidecar.labels)
-    assert [row["flags"] for row in rows] == ["", "medium_unknown", "", "", "unlike_training", "unlike_training"]
+    assert [row["flags"] for row in rows] == ["", "medium_unknown", "", "", *["unlike_training"] * 3]
+    assert "its resolving power is higher" in rows[-1]["message"]
 
 
 @pytest.mark.parametrize("name", ["plain", "demanding"])

@@ -1,6 +1,7 @@
 /** How spectra compare with what the training set would show for their inferred labels; as `anna_onnx.fit`. */
 
 import { interpolate } from "./numeric.ts";
+import type { Smoothing } from "./smoothing.ts";
 
 /** The columns of the network's output `fit`, in their order. */
 const COLUMNS = ["velocity", "pixelNoise", "noise", "misfit", "lines", "widening", "wideningError"] as const;
@@ -26,32 +27,37 @@ export function fitOf(columns: Float32Array): Fit {
   return Object.fromEntries(COLUMNS.map((name, i) => [name, columns[i]])) as Fit;
 }
 
-/** Part of the variance of the noise in differences of pixels, below which no more is allowed for. */
-const LEAST_LEFT = 0.01;
-
-/**
- * Return the fit of a spectrum that was smoothed on the way to its pixels.
- *
- * Pixels two and four apart, whose differences tell the noise of a pixel, then have some of it in common.
- *
- * @param smoothing Standard deviation of a Gaussian, pixels; 0 for none.
- */
-export function ofSmoothed(fit: Fit, smoothing: number): Fit {
-  if (smoothing === 0) return fit;
-  const [two, four] = [2, 4].map((pixels) => Math.exp(-(pixels ** 2) / (4 * smoothing ** 2)));
-  const left = Math.max(1 - (4 / 3) * two + four / 3, LEAST_LEFT);
-  return { ...fit, pixelNoise: fit.pixelNoise / Math.sqrt(left) };
+/** Return the fit of a spectrum that was smoothed on its way: its noise is larger than it looks. */
+export function ofSmoothed(fit: Fit, { missed, inDifferences }: Smoothing): Fit {
+  return {
+    ...fit,
+    pixelNoise: (fit.pixelNoise / inDifferences) * missed,
+    noise: fit.noise * missed,
+    wideningError: fit.wideningError * missed,
+  };
 }
 
 /** Return how far a spectrum is from its emulation; above 1 further than clean spectra are. */
 export function fitScore(limits: FitLimits, fit: Fit): number {
-  const { noise } = limits;
-  const misfit = fit.misfit / Math.hypot(fit.noise, limits.line_error * fit.lines * limits.dilution);
+  const { outside, misfit, blur } = scores(limits, fit);
+  return Math.max(outside, misfit, Math.abs(blur));
+}
+
+/** Return whether what is wrong with a spectrum is lines that are too sharp. */
+export function isSharper(limits: FitLimits, fit: Fit): boolean {
+  const { outside, misfit, blur } = scores(limits, fit);
+  return -blur > Math.max(outside, misfit, 1);
+}
+
+/** Return what lies outside, the misfit and the broadening that is missing, over their thresholds. */
+function scores(limits: FitLimits, fit: Fit) {
+  const threshold = (values: readonly number[]) => interpolate(fit.noise, limits.noise, values);
   const outside = fit.noise / Math.hypot(fit.pixelNoise, limits.outside_error * fit.lines);
+  const misfit = fit.misfit / Math.hypot(fit.noise, limits.line_error * fit.lines * limits.dilution);
   const blur = fit.widening / Math.hypot(fit.wideningError, limits.blur_error);
-  return Math.max(
-    outside / interpolate(fit.noise, noise, limits.outside_threshold),
-    misfit / interpolate(fit.noise, noise, limits.misfit_threshold),
-    blur / interpolate(fit.noise, noise, limits.blur_threshold),
-  );
+  return {
+    outside: outside / threshold(limits.outside_threshold),
+    misfit: misfit / threshold(limits.misfit_threshold),
+    blur: blur / threshold(limits.blur_threshold),
+  };
 }

@@ -75,7 +75,9 @@ function makeRow(
   const values = Float64Array.from(labels, (value) => (covered ? value : NaN));
   const factors = errorFactors(model.calibration, prepared.snr);
   let flags = prepared.flags;
-  const errors = Float64Array.from(sigma, (value, i) => (covered ? value * factors[i] : NaN));
+  const errors = Float64Array.from(sigma, (value, i) =>
+    covered ? value * prepared.smoothing.missed * factors[i] : NaN,
+  );
   const verdict = covered ? judge(model, prepared.flux, values, errors, fit, saidOf(spectrum, options)) : null;
   if (verdict?.outside) flags |= FLAG.outside_labels;
   if (verdict?.unlike) flags |= FLAG.unlike_training;

@@ -13,6 +13,7 @@ import { gridText, type Model } from "./model.ts";
 import { searchSorted, sum } from "./numeric.ts";
 import { CONTINUUM_TOLERANCE, continuumLevel, endsBelow, estimateSnr, offContinuum } from "./quality.ts";
 import { Degrader, FWHM, Interpolation, resampler, type Resampled, type Resampler } from "./resampling.ts";
+import { type Smoothing, smoothingOf } from "./smoothing.ts";
 import type { Frame, Spectrum } from "./spectrum.ts";
 import { tolerates, toleratesMotion, trainedVelocities } from "./velocity.ts";
 
@@ -32,8 +33,8 @@ export interface Prepared {
   readonly snr: number;
   readonly flags: number;
   readonly notes: readonly string[];
-  /** Standard deviation, in pixels, of the Gaussian that lowered its resolving power; 0 for none. */
-  readonly smoothing: number;
+  /** The Gaussian that lowered its resolving power. */
+  readonly smoothing: Smoothing;
 }
 
 /** A radial velocity beyond this, km/s, is a mistake. */
@@ -85,7 +86,7 @@ export function prepare(model: Model, spectrum: Spectrum, options: PrepareOption
         : [`radial velocity ${fixed(left, 1)} km/s not removed (rv), ${trainedVelocities(model)}`]),
       ...rowNotes(model, onGrid, coverage, flags),
     ],
-    smoothing: smoothingOf(model, spectrum),
+    smoothing: smoothingOf(model, degradation(model, spectrum)),
   };
 }
 
@@ -172,15 +173,6 @@ function degradation(model: Model, { resolution }: Spectrum): readonly [number, 
   return higher && resolution !== null && target !== null ? [resolution, target] : null;
 }
 
-/** Return the standard deviation, in pixels, of the Gaussian that lowers the resolving power; 0 for none. */
-function smoothingOf(model: Model, spectrum: Spectrum): number {
-  const degrade = degradation(model, spectrum);
-  if (degrade === null) return 0;
-  const { wavelength } = model.grid;
-  const step = Math.log(wavelength[wavelength.length - 1] / wavelength[0]) / (wavelength.length - 1);
-  return Math.sqrt(degrade[1] ** -2 - degrade[0] ** -2) / FWHM / step;
-}
-
 /** The way from a wavelength vector to the grid. */
 interface Road {
   /** Pixels of the input that matter, from first to beyond the last. */
@@ -220,7 +212,9 @@ function findRoad(model: Model, spectrum: Spectrum, velocity: number): Road | nu
   const degrader = new Degrader(wavelength, degrade[0], degrade[1]);
   // Nothing is finer than the model's resolution any more, to which the width of its pixels would add.
   const smooth = new Interpolation(degrader.wavelength, grid, 1, way, true);
-  return { ...common, degrader, resampler: smooth, gain: noiseGain(wavelength.length, degrader, smooth) ?? gain };
+  // What counts is the noise of lines, which falls less than that of pixels.
+  const lowered = (noiseGain(wavelength.length, degrader, smooth) ?? gain) / smoothingOf(model, degrade).excess;
+  return { ...common, degrader, resampler: smooth, gain: lowered };
 }
 
 /** Return by how much the noise of a pixel is lowered on the whole way; null where nothing is covered. */

@@ -1,6 +1,6 @@
 /** Is a spectrum, and are its labels, of the kind that a network was trained on? As `anna_onnx.recognition`. */
 
-import { type Fit, fitScore } from "./fit.ts";
+import { type Fit, fitScore, isSharper } from "./fit.ts";
 import { fixed } from "./format.ts";
 import { C_KMS, refractiveIndex } from "./medium.ts";
 import type { Label, Model } from "./model.ts";
@@ -17,6 +17,8 @@ const SURELY = 3;
 
 /** Velocities that differ by more, km/s, are not taken as the same, however large their error. */
 const CLOSE = 0.6;
+
+const SHARPER = "its lines are sharper than those of the training: its resolving power is higher (resolution)";
 
 /** What is said of the wavelengths of a spectrum. */
 export interface Said {
@@ -58,7 +60,8 @@ export function judge(
   const outside = isOutside(model.hull, scaled, margin);
   const unlike = !(score(model, flux, fit) <= 1); // so is what cannot be compared
   const moved = judgeVelocity(model, flux, fit, said);
-  const reason = moved.isDisplaced && unlike ? "" : moved.reason;
+  const sharper = fit !== undefined && model.fit_limits !== null && isSharper(model.fit_limits, fit) ? SHARPER : "";
+  const reason = (moved.isDisplaced && unlike ? "" : moved.reason) || sharper;
   return { outside, unlike: unlike || moved.isDisplaced || moved.isBeyond, doubtful: moved.isDoubtful, reason };
 }
 
