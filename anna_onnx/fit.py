@@ -15,6 +15,9 @@ from anna_onnx.arrays import BoolArray, FloatArray
 from anna_onnx.errors import BundleError
 from anna_onnx.smoothing import Smoothing
 
+SHARPER = 1.5
+"""Lines may be sharper by this times as much as they may be broader: those of rotators told a little too fast are."""
+
 
 @dataclass(frozen=True, eq=False)
 class Fit:
@@ -113,20 +116,23 @@ class FitLimits:
 
     def score(self, fit: Fit) -> FloatArray:
         """Return how far spectra are from their emulation, shape (n,); above 1 further than clean spectra are."""
-        outside, misfit, blur = self._scores(fit)
-        return np.asarray(np.maximum(np.maximum(outside, misfit), np.abs(blur)))
+        return np.asarray(np.max(self._scores(fit), axis=0))
 
     def sharper(self, fit: Fit) -> BoolArray:
         """Return whether what is wrong with spectra is lines that are too sharp, shape (n,)."""
-        outside, misfit, blur = self._scores(fit)
-        return np.asarray(-blur > np.maximum(np.maximum(outside, misfit), 1))
+        *others, sharp = self._scores(fit)
+        return np.asarray(sharp > np.max([*others, np.ones_like(sharp)], axis=0))
 
-    def _scores(self, fit: Fit) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return what lies outside, the misfit and the broadening that is missing, over their thresholds."""
-        return (
-            np.asarray(self.outside(fit) / np.interp(fit.noise, self.noise, self.outside_threshold)),
-            np.asarray(self.misfit(fit) / np.interp(fit.noise, self.noise, self.misfit_threshold)),
-            np.asarray(self.blur(fit) / np.interp(fit.noise, self.noise, self.blur_threshold)),
+    def _scores(self, fit: Fit) -> FloatArray:
+        """Return what lies outside, the misfit, and broadening that is missing or too much, over their thresholds."""
+        blur = self.blur(fit) / np.interp(fit.noise, self.noise, self.blur_threshold)
+        return np.stack(
+            [
+                self.outside(fit) / np.interp(fit.noise, self.noise, self.outside_threshold),
+                self.misfit(fit) / np.interp(fit.noise, self.noise, self.misfit_threshold),
+                blur,
+                -blur / SHARPER,
+            ]
         )
 
     def outside(self, fit: Fit) -> FloatArray:

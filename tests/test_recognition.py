@@ -64,7 +64,7 @@ def test_lines_that_are_too_sharp_speak_of_a_higher_resolving_power():
     verdict = judge(fit(widening=-3.0))
     assert verdict.unlike.all()
     assert verdict.reasons == {0: SHARPER}
-    assert not judge(fit(widening=-1.0)).reasons
+    assert not judge(fit(widening=-2.0)).reasons
 
 
 def test_of_a_spectrum_that_fits_nowhere_nobody_knows_where_its_lines_are():

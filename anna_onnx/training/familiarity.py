@@ -307,7 +307,7 @@ def set_thresholds(
 
 
 def _tests_of(limits: FitLimits, fit: Fit) -> list[tuple[FloatArray, FloatArray]]:
-    return [(fit.noise, value) for value in (limits.outside(fit), limits.misfit(fit), np.abs(limits.blur(fit)))]
+    return [(fit.noise, value) for value in (limits.outside(fit), limits.misfit(fit), limits.blur(fit))]
 
 
 def worst_thresholds(

@@ -37,27 +37,30 @@ export function ofSmoothed(fit: Fit, { missed, inDifferences }: Smoothing): Fit 
   };
 }
 
+/** Lines may be sharper by this times as much as they may be broader. */
+const SHARPER = 1.5;
+
 /** Return how far a spectrum is from its emulation; above 1 further than clean spectra are. */
 export function fitScore(limits: FitLimits, fit: Fit): number {
-  const { outside, misfit, blur } = scores(limits, fit);
-  return Math.max(outside, misfit, Math.abs(blur));
+  return Math.max(...scores(limits, fit));
 }
 
 /** Return whether what is wrong with a spectrum is lines that are too sharp. */
 export function isSharper(limits: FitLimits, fit: Fit): boolean {
-  const { outside, misfit, blur } = scores(limits, fit);
-  return -blur > Math.max(outside, misfit, 1);
+  const [outside, misfit, , sharp] = scores(limits, fit);
+  return sharp > Math.max(outside, misfit, 1);
 }
 
-/** Return what lies outside, the misfit and the broadening that is missing, over their thresholds. */
-function scores(limits: FitLimits, fit: Fit) {
+/** Return what lies outside, the misfit, and the broadening that is missing or too much, over their thresholds. */
+function scores(limits: FitLimits, fit: Fit): [number, number, number, number] {
   const threshold = (values: readonly number[]) => interpolate(fit.noise, limits.noise, values);
   const outside = fit.noise / Math.hypot(fit.pixelNoise, limits.outside_error * fit.lines);
   const misfit = fit.misfit / Math.hypot(fit.noise, limits.line_error * fit.lines * limits.dilution);
-  const blur = fit.widening / Math.hypot(fit.wideningError, limits.blur_error);
-  return {
-    outside: outside / threshold(limits.outside_threshold),
-    misfit: misfit / threshold(limits.misfit_threshold),
-    blur: blur / threshold(limits.blur_threshold),
-  };
+  const blur = fit.widening / Math.hypot(fit.wideningError, limits.blur_error) / threshold(limits.blur_threshold);
+  return [
+    outside / threshold(limits.outside_threshold),
+    misfit / threshold(limits.misfit_threshold),
+    blur,
+    -blur / SHARPER,
+  ];
 }
