@@ -42,6 +42,7 @@ FITS_FAMILIES = (
     "harps",
     "crires",
     "espadons",
+    "makee",
     "spextool",
     "planes",
     "tables",

@@ -58,6 +58,8 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     yield "spspec", image_bytes(np.stack([FLUX, FLUX, FLUX, FLUX]).astype("f4"), {**sdss, "FIBERID": 9})
     yield "spplate", image_bytes(np.stack([FLUX, FLUX]).astype("f4"), sdss)
     yield "lamost", image_bytes(np.stack([FLUX, IVAR, WAVE, MASK]).astype("f4"), {**sdss, "TELESCOP": "LAMOST"})
+    polynomial = {"WV_0_01": " 5000. 0.5 0. 0.", "WV_4_01": " 0. 0. 0. 0.", "VACUUM": "Air to vacuum"}
+    yield "makee", image_bytes(FLUX[None].astype("f4"), {"CRVAL1": 23, "HELIOCNT": "Heliocentric", **polynomial})
     yield from _extensions()
     yield from _others()
 

@@ -1,0 +1,99 @@
+"""Spectra of HIRES by MAKEE, written from the description of its format."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from anna_onnx.errors import NoWavelengthError, ReadError
+from anna_onnx.readers import ReadOptions, read_each, read_spectra
+from anna_onnx.readers.assembly import Unread
+from tests.readers.files import image_bytes
+
+N = 400
+FLUX = np.linspace(0.5, 1.5, N)
+
+# --- MAKEE ----------------------------------------------------------------------
+
+# Row 5 as MAKEE's page on its wavelengths shows it.
+WV_0 = " 3.798860003E+03 +2.866401731E-02 -7.524915946E-07 -8.422777264E-11"
+WV_4 = " 8.209366207E-14 -5.373050237E-17 +1.107868830E-20 +0.000000000E+00"
+CORRECTED = {"VACUUM": "Air to vacuum correction applied.", "HELIOCNT": "Heliocentric correction applied."}
+
+
+def makee(n_order=3, **changes):
+    """Return a file of MAKEE with orders of 11 Å, 8 Å apart; cards that are None are left out."""
+    columns = {"CRVAL1": 23, "CRVAL2": 1, "CDELT1": 1, "CDELT2": 1, "CRPIX1": 1, "CRPIX2": 1}
+    orders = {f"WV_0_{i:02d}": f" {3790 + 8 * i:.9E} {WV_0[17:]}" for i in range(1, n_order + 1)}
+    rest = {f"WV_4_{i:02d}": WV_4 for i in range(1, n_order + 1)}
+    cards = {"OBJECT": "HD 1", "INSTRUME": "HIRES", **columns, **orders, **rest, **CORRECTED, **changes}
+    present = {key: value for key, value in cards.items() if value is not None}
+    return image_bytes(np.tile(FLUX, (n_order, 1)).astype("f4"), present)
+
+
+def test_makee_orders_have_polynomials_of_the_column_on_the_detector(tmp_path):
+    (tmp_path / "a").write_bytes(makee(WV_0_01=WV_0))
+    first, second, _ = read_spectra(tmp_path / "a")
+    x = 23.0  # CRVAL1 is the column of the first pixel
+    wavelength = 3798.860003 + x * (
+        2.866401731e-2 + x * (-7.524915946e-7 + x * (-8.422777264e-11 + x * 8.209366207e-14))
+    )
+    assert first.wavelength[0] == pytest.approx(wavelength, abs=1e-9)
+    assert first.wavelength[1] - first.wavelength[0] == pytest.approx(0.0286294, abs=1e-6)
+    assert second.wavelength[0] - first.wavelength[0] == pytest.approx(3806 - 3798.860003)
+    np.testing.assert_allclose(first.flux, FLUX.astype("f4"))
+    assert (first.id, first.n_pixel, first.source.row) == ("HD 1", N, 0)
+
+
+def test_makee_says_whether_its_wavelengths_are_in_vacuum_and_heliocentric(tmp_path):
+    (tmp_path / "a").write_bytes(makee())
+    (tmp_path / "b").write_bytes(makee(VACUUM=None, HELIOCNT=None))
+    (tmp_path / "c").write_bytes(makee(VACUUM="No air to vacuum correction.", HELIOCNT="No correction applied."))
+    corrected, silent, not_corrected = (read_spectra(tmp_path / name)[0] for name in "abc")
+    assert (corrected.medium, corrected.frame) == ("vacuum", "barycentric")
+    assert (silent.medium, silent.frame) == ("unknown", "unknown")
+    assert (not_corrected.medium, not_corrected.frame) == ("unknown", "unknown")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"WV_0_02": None}, "WV_0_02 is missing, needed four coefficients"),
+        ({"WV_4_02": None}, "WV_4_02 is missing, needed four coefficients"),
+        ({"WV_4_02": " 1.0E-14 2.0E-17"}, "WV_4_02 is '1.0E-14 2.0E-17', needed four coefficients"),
+        ({"WV_4_02": " 1.0E-14 2.0E-17 what 0.0"}, "needed four coefficients"),
+        ({"WV_0_02": " 5000.0 -0.02 0.0 0.0"}, "does not ascend"),
+        ({"WV_0_02": " 0.0 0.0 0.0 0.0", "WV_4_02": " 0.0 0.0 0.0 0.0"}, "does not ascend"),
+    ],
+)
+def test_a_makee_order_without_its_polynomial_costs_no_other(tmp_path, changes, message):
+    (tmp_path / "a").write_bytes(makee(**changes))
+    first, second, third = read_each(tmp_path / "a", ReadOptions())
+    assert isinstance(second, Unread)
+    assert message in str(second.error)
+    assert "\n" not in str(second.error)
+    assert first.wavelength[0] < third.wavelength[0]
+    (merged,) = read_spectra(tmp_path / "a", merge_orders=True)
+    assert "1 of 3 pieces left out" in merged.notes[-1]
+
+
+def test_makee_orders_are_merged_when_asked_for(tmp_path):
+    (tmp_path / "a").write_bytes(makee())
+    (star,) = read_spectra(tmp_path / "a", merge_orders=True)
+    orders = read_spectra(tmp_path / "a")
+    assert star.wavelength[[0, -1]].tolist() == [orders[0].wavelength[0], orders[2].wavelength[-1]]
+    assert (star.medium, star.frame) == ("vacuum", "barycentric")
+
+
+def test_images_of_more_rows_than_orders_have_numbers_are_not_of_makee(tmp_path):
+    (tmp_path / "a").write_bytes(
+        image_bytes(np.ones((100, N), dtype="f4"), {"WV_0_01": WV_0, "WV_4_01": WV_4, "CRVAL1": 23})
+    )
+    with pytest.raises(ReadError, match="no layout explains"):
+        read_spectra(tmp_path / "a")
+
+
+def test_makee_without_the_first_column_is_refused(tmp_path):
+    (tmp_path / "a").write_bytes(makee(CRVAL1=None))
+    with pytest.raises(NoWavelengthError, match="no CRVAL1"):
+        read_spectra(tmp_path / "a")
