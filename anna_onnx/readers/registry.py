@@ -43,6 +43,7 @@ FITS_FAMILIES = (
     "crires",
     "espadons",
     "makee",
+    "uves_popler",
     "spextool",
     "planes",
     "tables",

@@ -60,6 +60,11 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     yield "lamost", image_bytes(np.stack([FLUX, IVAR, WAVE, MASK]).astype("f4"), {**sdss, "TELESCOP": "LAMOST"})
     polynomial = {"WV_0_01": " 5000. 0.5 0. 0.", "WV_4_01": " 0. 0. 0. 0.", "VACUUM": "Air to vacuum"}
     yield "makee", image_bytes(FLUX[None].astype("f4"), {"CRVAL1": 23, "HELIOCNT": "Heliocentric", **polynomial})
+    up = {"UP_ARR01": "Normalized flux spectrum", "UP_ARR02": "Normalized error", "UP_ARR03": "Status"}
+    yield (
+        "uves_popler",
+        image_bytes(np.stack([FLUX, FLUX, MASK + 1.0]), {"CRVAL1": 3.7, "CD1_1": 1e-4, "DC-FLAG": 1, **up}),
+    )
     yield from _extensions()
     yield from _others()
 

@@ -1,14 +1,15 @@
-"""Spectra of HIRES by MAKEE, written from the description of its format."""
+"""Spectra of HIRES (MAKEE) and UVES_popler, written from the descriptions of their formats."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from anna_onnx.errors import NoWavelengthError, ReadError
 from anna_onnx.readers import ReadOptions, read_each, read_spectra
 from anna_onnx.readers.assembly import Unread
-from tests.readers.files import image_bytes
+from tests.readers.files import image_bytes, table
 
 N = 400
 FLUX = np.linspace(0.5, 1.5, N)
@@ -96,4 +97,92 @@ def test_images_of_more_rows_than_orders_have_numbers_are_not_of_makee(tmp_path)
 def test_makee_without_the_first_column_is_refused(tmp_path):
     (tmp_path / "a").write_bytes(makee(CRVAL1=None))
     with pytest.raises(NoWavelengthError, match="no CRVAL1"):
+        read_spectra(tmp_path / "a")
+
+
+# --- UVES_popler ----------------------------------------------------------------
+
+NAMES = {
+    1: "Normalized flux spectrum",
+    2: "Normalized error",
+    3: "Norm. expected fluctuation",
+    4: "Continuum by which data are normalized",
+    5: "Status",
+    6: "NPIX before clip",
+    7: "NPIX after clip",
+    8: "chisq. before clip",
+    9: "chisq. after clip",
+}
+# The example in the notes on the files of the SQUAD data base.
+AXIS = {"CRPIX1": 1, "CTYPE1": "LOGLIN", "DC-FLAG": 1, "CRVAL1": 3.51627370277848}
+AXIS |= {"CD1_1": 3.62161104717198e-06, "CDELT1": 3.62161104717198e-06, "CD2_2": 1.0, "CDELT2": 1.0}
+
+
+def popler(n_pixel=N, names=NAMES, card="UP_ARR{:02d}", axis=AXIS):
+    """Return the rows and cards of UVES_popler: pixel 3 was clipped, pixel 5 has no information."""
+    rows = np.ones((9, n_pixel))
+    rows[0], rows[1], rows[3] = np.linspace(0.5, 1.5, n_pixel), 0.01, 700.0
+    rows[4, 3:4], rows[1, 5:6] = -6, -1.0
+    return rows, {"OBJECT": "J0120+2133", **axis, **{card.format(i): name for i, name in names.items()}}
+
+
+@pytest.mark.parametrize("card", ["UP_ARR{:02d}", "ARRAY{}"])
+def test_uves_popler_gives_the_normalised_flux_in_vacuum(tmp_path, card):
+    (tmp_path / "a").write_bytes(image_bytes(*popler(card=card)))
+    (quasar,) = read_spectra(tmp_path / "a")
+    np.testing.assert_allclose(quasar.flux, np.linspace(0.5, 1.5, N))
+    assert np.flatnonzero(quasar.bad).tolist() == [3, 5]
+    assert quasar.sigma[0] == pytest.approx(0.01)
+    assert (quasar.medium, quasar.frame, quasar.id) == ("vacuum", "barycentric", "J0120+2133")
+
+
+def test_uves_popler_wavelengths_are_those_of_its_example(tmp_path):
+    (tmp_path / "a").write_bytes(image_bytes(*popler(n_pixel=87493)))
+    (quasar,) = read_spectra(tmp_path / "a")
+    assert quasar.wavelength[0] == pytest.approx(3283.02131791165, abs=1e-8)  # UP_WLSRT
+    assert quasar.wavelength[-1] == pytest.approx(6809.82100205642, abs=1e-7)  # UP_WLEND
+
+
+def test_uves_popler_rows_are_found_by_their_names(tmp_path):
+    rows, cards = popler(names={6 - i: NAMES[i] for i in range(1, 6)})
+    (tmp_path / "a").write_bytes(image_bytes(rows[4::-1], cards))
+    (quasar,) = read_spectra(tmp_path / "a")
+    assert quasar.flux[-1] == 1.5
+    assert np.flatnonzero(quasar.bad).tolist() == [3, 5]
+
+
+def test_uves_popler_on_a_linear_scale(tmp_path):
+    axis = {"CRPIX1": 1, "CTYPE1": "LINEAR", "DC-FLAG": 0, "CRVAL1": 5000.0, "CD1_1": 0.02, "CDELT1": 0.02}
+    (tmp_path / "a").write_bytes(image_bytes(*popler(axis=axis)))
+    (quasar,) = read_spectra(tmp_path / "a")
+    np.testing.assert_allclose(quasar.wavelength, 5000 + 0.02 * np.arange(N))
+
+
+def test_the_tables_behind_a_spectrum_of_uves_popler_are_none(tmp_path):
+    rows, cards = popler()
+    first = fits.PrimaryHDU(rows)
+    first.header.update(cards)
+    info = table("CombinedSpecInfo", Wavelength=np.linspace(3300, 6800, 20), SNRmax=np.full(20, 9.0))
+    fits.HDUList([first, info]).writeto(tmp_path / "a")
+    (quasar,) = read_spectra(tmp_path / "a")
+    assert quasar.n_pixel == N
+
+
+def test_uves_popler_without_pixels_is_refused(tmp_path):
+    (tmp_path / "a").write_bytes(image_bytes(*popler(n_pixel=0)))
+    with pytest.raises(ReadError, match="an image of 9 x 0"):
+        read_spectra(tmp_path / "a")
+
+
+@pytest.mark.parametrize("lacking", [2, 5])
+def test_uves_popler_without_errors_or_status_is_refused(tmp_path, lacking):
+    names = {i: name for i, name in NAMES.items() if i != lacking}
+    (tmp_path / "a").write_bytes(image_bytes(*popler(names=names)))
+    with pytest.raises(ReadError, match=f"'{NAMES[lacking].lower()}' is missing"):
+        read_spectra(tmp_path / "a")
+
+
+def test_rows_without_names_are_not_of_uves_popler(tmp_path):
+    (tmp_path / "a").write_bytes(image_bytes(*popler(names={})))
+    with pytest.raises(ReadError, match="no layout explains"):
         read_spectra(tmp_path / "a")
