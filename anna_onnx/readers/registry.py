@@ -44,6 +44,7 @@ FITS_FAMILIES = (
     "espadons",
     "makee",
     "uves_popler",
+    "chiron",
     "spextool",
     "planes",
     "tables",

@@ -65,6 +65,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         "uves_popler",
         image_bytes(np.stack([FLUX, FLUX, MASK + 1.0]), {"CRVAL1": 3.7, "CD1_1": 1e-4, "DC-FLAG": 1, **up}),
     )
+    yield "chiron", image_bytes(np.stack([WAVE, FLUX], axis=1)[None].astype("f4"), {"THIDNLIN": 1200, "RESOLUTN": 8e4})
     yield from _extensions()
     yield from _others()
 

@@ -1,4 +1,4 @@
-"""Spectra of HIRES (MAKEE) and UVES_popler, written from the descriptions of their formats."""
+"""Spectra of HIRES (MAKEE), UVES_popler and CHIRON, written from the descriptions of their formats."""
 
 from __future__ import annotations
 
@@ -185,4 +185,80 @@ def test_uves_popler_without_errors_or_status_is_refused(tmp_path, lacking):
 def test_rows_without_names_are_not_of_uves_popler(tmp_path):
     (tmp_path / "a").write_bytes(image_bytes(*popler(names={})))
     with pytest.raises(ReadError, match="no layout explains"):
+        read_spectra(tmp_path / "a")
+
+
+# --- CHIRON ---------------------------------------------------------------------
+
+
+def chiron(**cards):
+    """Return the cube and the cards of three orders of CHIRON, from 5000 Å on."""
+    cube = np.empty((3, N, 2), dtype="f4")  # (order, pixel, 2)
+    cube[..., 0] = 5000 + 6 * np.arange(3)[:, None] + 0.02 * np.arange(N)
+    cube[..., 1] = FLUX
+    return cube, {"OBJECT": "HR 2142", "DECKER": "slicer", **cards}
+
+
+def named(path, cube, cards, remark):
+    """Write a cube whose card NAXIS1 has a comment."""
+    before, after = b"NAXIS1  =                    2".ljust(80), b"NAXIS1  =                    2 / " + remark.encode()
+    content = image_bytes(cube, cards)
+    assert before in content
+    path.write_bytes(content.replace(before, after.ljust(80)))
+    return path
+
+
+@pytest.mark.parametrize("sign", ["THARFNAM", "EMMNWOB", "INSTRUME", "remark"])
+def test_chiron_has_wavelength_and_flux_side_by_side(tmp_path, sign):
+    values = {"THARFNAM": "achi150728.1101.thid", "EMMNWOB": "2015-07-28T05:00:00", "INSTRUME": "chiron"}
+    cards = {sign: values[sign]} if sign in values else {}
+    remark = "" if cards else "Axis 1 length: 0=wavelength, 1=spectrum"
+    first, second, _ = read_spectra(named(tmp_path / "a", *chiron(**cards), remark))
+    np.testing.assert_allclose(first.wavelength, 5000 + 0.02 * np.arange(N), rtol=1e-7)
+    np.testing.assert_allclose(second.flux, FLUX, rtol=1e-6)
+    assert (first.medium, first.frame, first.id) == ("air", "topocentric", "HR 2142")
+    assert (second.source.row, second.resolution) == (1, None)
+
+
+def test_chiron_tells_its_resolving_power_by_the_thorium_lines(tmp_path):
+    (tmp_path / "a").write_bytes(image_bytes(*chiron(THIDNLIN=1200, RESOLUTN=79000.0)))
+    (tmp_path / "b").write_bytes(image_bytes(*chiron(THIDNLIN=1200, RESOLUTN=-1.0)))
+    assert read_spectra(tmp_path / "a")[0].resolution == 79000
+    assert read_spectra(tmp_path / "b")[0].resolution is None
+
+
+def test_chiron_orders_are_merged_when_asked_for(tmp_path):
+    (tmp_path / "a").write_bytes(image_bytes(*chiron(THIDNLIN=1200)))
+    (star,) = read_spectra(tmp_path / "a", merge_orders=True)
+    assert star.wavelength[[0, -1]] == pytest.approx([5000, 5012 + 0.02 * (N - 1)], rel=1e-7)
+
+
+def test_what_a_chiron_header_states_wins(tmp_path):
+    (tmp_path / "a").write_bytes(image_bytes(*chiron(THIDNLIN=1200, AIRORVAC="vac", SPECSYS="BARYCENT")))
+    first, *_ = read_spectra(tmp_path / "a")
+    assert (first.medium, first.frame) == ("vacuum", "barycentric")
+
+
+def test_a_chiron_order_whose_wavelengths_turn_back_costs_no_other(tmp_path):
+    cube, cards = chiron(THIDNLIN=1200)
+    cube[1, 200:, 0] = cube[1, 199::-1, 0]
+    (tmp_path / "a").write_bytes(image_bytes(cube, cards))
+    first, second, third = read_each(tmp_path / "a", ReadOptions())
+    assert isinstance(second, Unread)
+    assert "do not ascend" in str(second.error)
+    assert (first.n_pixel, third.n_pixel) == (N, N)
+
+
+def test_a_chiron_order_without_wavelengths_is_none(tmp_path):
+    cube, cards = chiron(THIDNLIN=1200)
+    cube[1] = 0
+    (tmp_path / "a").write_bytes(image_bytes(cube, cards))
+    assert [spectrum.source.row for spectrum in read_spectra(tmp_path / "a")] == [0, 2]
+
+
+@pytest.mark.parametrize("n_column", [2, 6])
+def test_cubes_of_others_are_not_taken_for_chiron(tmp_path, n_column):
+    cube, cards = chiron(**({} if n_column == 2 else {"EMMNWOB": "2015-07-28T05:00:00"}))
+    (tmp_path / "a").write_bytes(image_bytes(np.repeat(cube, n_column // 2, axis=2), cards))
+    with pytest.raises(ReadError, match=f"an image of 3 x {N} x {n_column} that no layout explains"):
         read_spectra(tmp_path / "a")
