@@ -2,9 +2,9 @@
 
 References
 ----------
-Tokovinin et al. 2013, PASP 125, 1336; its reduction code https://github.com/mattgiguere/ChironBlue: sorting_hat.pro
-writes wavelengths (Angstrom) and spectrum along axis 1, and nothing is corrected for the motion of the Earth;
-thid.pro (Valenti) fits the wavelengths of thorium in air.
+Tokovinin et al. 2013, PASP 125, 1336. Its reduction code: sorting_hat.pro writes wavelengths (Angstrom) and spectrum
+along axis 1, and corrects nothing for the motion of the Earth (https://github.com/mattgiguere/ChironBlue); thid.pro and
+auto_thid.pro fit the wavelengths of thorium in air (https://github.com/yddf/REDUCTION).
 """
 
 from __future__ import annotations
