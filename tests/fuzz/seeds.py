@@ -58,6 +58,14 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     yield "spspec", image_bytes(np.stack([FLUX, FLUX, FLUX, FLUX]).astype("f4"), {**sdss, "FIBERID": 9})
     yield "spplate", image_bytes(np.stack([FLUX, FLUX]).astype("f4"), sdss)
     yield "lamost", image_bytes(np.stack([FLUX, IVAR, WAVE, MASK]).astype("f4"), {**sdss, "TELESCOP": "LAMOST"})
+    polynomial = {"WV_0_01": " 5000. 0.5 0. 0.", "WV_4_01": " 0. 0. 0. 0.", "VACUUM": "Air to vacuum"}
+    yield "makee", image_bytes(FLUX[None].astype("f4"), {"CRVAL1": 23, "HELIOCNT": "Heliocentric", **polynomial})
+    up = {"UP_ARR01": "Normalized flux spectrum", "UP_ARR02": "Normalized error", "UP_ARR03": "Status"}
+    yield (
+        "uves_popler",
+        image_bytes(np.stack([FLUX, FLUX, MASK + 1.0]), {"CRVAL1": 3.7, "CD1_1": 1e-4, "DC-FLAG": 1, **up}),
+    )
+    yield "chiron", image_bytes(np.stack([WAVE, FLUX], axis=1)[None].astype("f4"), {"THIDNLIN": 1200, "RESOLUTN": 8e4})
     yield from _extensions()
     yield from _others()
 
