@@ -345,7 +345,7 @@ def _header(data: Content, start: int, where: str) -> tuple[Header, int]:
 def _shape(header: Header, where: str) -> tuple[int, ...]:
     naxis = header.integer("NAXIS")
     if naxis is None or not 0 <= naxis <= MAX_AXES:
-        raise ReadError(f"{where}: not readable as FITS (NAXIS {header.get('NAXIS')})")
+        raise ReadError(f"{where}: not readable as FITS (NAXIS {header.get('NAXIS')!r})")
     axes = tuple(header.integer(f"NAXIS{i}") for i in range(naxis, 0, -1))
     if any(n is None or not 0 <= n < 1 << 48 for n in axes):
         raise ReadError(f"{where}: not readable as FITS (an image of {axes})")

@@ -33,7 +33,7 @@ export function readKeywordAxis(path: string, hdu: Hdu): Spectrum[] {
     refuse(header.string("CTYPE1").toUpperCase(), where);
     const kind = header.has("CRVAL1") ? ReadError : NoWavelengthError;
     throw new kind(
-      `${where}: an image of ${hdu.shape.join(" x ")} that no layout explains; needed a spectrum in one axis`,
+      `${where}: an image of ${hdu.shape.join(" x ")} that no layout explains; needed a spectrum in one axis; anna-lite infer reads more`,
     );
   }
   const { wavelength, facts } = axis(header, nPixel, where);
