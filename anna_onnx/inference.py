@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from anna_onnx.arrays import FloatArray, IntArray
+from anna_onnx import statednoise
+from anna_onnx.arrays import FloatArray, Floats, IntArray
 from anna_onnx.blocks import Block, Failure, Part, as_blocks, read_blocks
 from anna_onnx.bundle import Bundle, find_model
 from anna_onnx.calibration import ONE_SIGMA
 from anna_onnx.cores import usable_cores
 from anna_onnx.errors import AnnaError, BundleError
-from anna_onnx.fit import FitLimits
+from anna_onnx.fit import Fit, FitLimits
 from anna_onnx.flags import Flag
 from anna_onnx.gridding import Spectra
 from anna_onnx.labels import scale, unscale
@@ -25,7 +26,7 @@ from anna_onnx.preparation import PreparedBlock, PrepareOptions
 from anna_onnx.quantity import number, shown
 from anna_onnx.readers import ReadOptions
 from anna_onnx.readers.assembly import Unread
-from anna_onnx.recognition import Recognizer, Said, Verdict
+from anna_onnx.recognition import Recognizer, Said
 from anna_onnx.results import Rows, as_qtable, join, of_pairs
 from anna_onnx.session import PROVIDERS, Session
 from anna_onnx.spectrum import Spectrum
@@ -34,6 +35,8 @@ from anna_onnx.velocity import Velocities, fitted_rv
 if TYPE_CHECKING:
     from astropy.table import QTable
 
+UNKNOWN = 12**-0.5
+"""Standard deviation of a label of which nothing is known, over its range."""
 SELFTEST_TOLERANCE = 1e-4  # of a label's range
 
 
@@ -110,7 +113,8 @@ class Findings(NamedTuple):
         In the labels' units; the network's sigma, not yet calibrated.
     flags : array of int64, shape (n,)
         Bits of `Flag`.
-    verdict : Verdict
+    reasons : dict of int to str
+        What is to be said of some of the spectra, by row.
     correlation : array, shape (n, n_label, n_label), or None
         Of the errors of the labels, if the network infers it.
     """
@@ -119,7 +123,7 @@ class Findings(NamedTuple):
     values: FloatArray
     sigma: FloatArray
     flags: IntArray
-    verdict: Verdict
+    reasons: dict[int, str]
     correlation: FloatArray | None = None
 
     def half_width(self, bundle: Bundle, level: float) -> FloatArray:
@@ -213,7 +217,7 @@ class Inference:
             snr=prepared.snr,
             coverage=prepared.coverage,
             flags=found.flags,
-            messages=_messages(block.notes, prepared.notes, found.verdict.reasons),
+            messages=_messages(block.notes, prepared.notes, found.reasons),
             lo=None if width is None else values - width,
             hi=None if width is None else values + width,
             rv=prepared.rv if self.options.prepare.rv is not None else None,
@@ -226,17 +230,54 @@ class Inference:
         covered = (prepared.flags & Flag.no_coverage) == 0
         values, sigma, fit, correlation = self._session.run(prepared.flux)
         values[~covered], sigma[~covered] = np.nan, np.nan
-        sigma *= prepared.smoothing.missed
         if correlation is not None:
             correlation[~covered] = np.nan
-        errors = half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA)
+        sigma *= self._missed(prepared)
         fit = None if fit is None else fit.of_smoothed(prepared.smoothing)
+        notes: dict[int, str] = {}
+        if fit is not None and prepared.sigma is not None:
+            fit, notes = self._follow_stated_noise(prepared.sigma, prepared, sigma, fit)
+        errors = half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA)
         verdict = self._recognizer.judge(prepared.flux, values, errors, fit, self._said(block, prepared))
+        reasons = {row: _joined(notes.get(row), verdict.reasons.get(row)) for row in {*notes, *verdict.reasons}}
         flags = prepared.flags.copy()
         flags[covered & verdict.outside] |= Flag.outside_labels
         flags[covered & verdict.unlike] |= Flag.unlike_training
         flags[covered & verdict.doubtful] |= Flag.medium_unknown
-        return Findings(prepared, values, sigma, flags, verdict, correlation)
+        return Findings(prepared, values, sigma, flags, reasons, correlation)
+
+    def _missed(self, prepared: PreparedBlock) -> FloatArray:
+        """Return by how much the network takes errors for too small, shape (n, 1)."""
+        trained = self.bundle.sidecar.preparation.snr_range
+        return prepared.smoothing.missed_at(prepared.snr, np.inf if trained is None else trained[1])[:, None]
+
+    def _follow_stated_noise(
+        self, stated: Floats, prepared: PreparedBlock, sigma: FloatArray, fit: Fit
+    ) -> tuple[Fit, dict[int, str]]:
+        """Raise `sigma` where a file states more noise than its pixels have.
+
+        Also return the fit with what the stated noise explains of it, and what there is to say, by row.
+        """
+        notes: dict[int, str] = {}
+        seen = fit.pixel_noise / prepared.smoothing.missed
+        rows = np.flatnonzero(1 / prepared.snr > seen)
+        if rows.size:
+            excess = statednoise.excess(stated[rows], seen[rows])
+            widest = UNKNOWN * np.array([label.span for label in self.bundle.sidecar.labels])
+            sigma[rows] = np.maximum(sigma[rows], np.minimum(sigma[rows] * excess[:, None], widest))
+            text = "stated errors {:.2g} times the noise of the pixels: those of the labels follow them"
+            notes = {
+                int(row): text.format(times * statednoise.USUAL)
+                for row, times in zip(rows, excess, strict=True)
+                if times > 1
+            }
+        limits = self.bundle.sidecar.fit_limits
+        doubtful = np.flatnonzero(~(limits.score(fit) <= 1)) if limits is not None else rows[:0]
+        if doubtful.size:
+            uneven = np.ones(len(stated))
+            uneven[doubtful] = statednoise.unevenness(stated[doubtful])
+            fit = replace(fit, pixel_noise=fit.pixel_noise * uneven)
+        return fit, notes
 
     def prepare(self, block: Block) -> PreparedBlock:
         """Return a block as the network sees it."""
@@ -277,8 +318,10 @@ class Inference:
         # A measured velocity says nothing of whether the wavelengths are right.
         if prepared.rv is not None and self.options.prepare.rv != "auto":
             at_rest |= np.isfinite(prepared.rv)
-        stated = 0.0 if block.radial_velocity is None else np.nan_to_num(block.radial_velocity)
-        return Said(block.setting.medium, at_rest, ~at_rest & (stated != 0))
+        stated = np.full(len(block), np.nan) if block.radial_velocity is None else block.radial_velocity
+        # Zero is what headers have that know of none.
+        velocity = np.where(at_rest | (stated == 0), np.nan, stated)
+        return Said(block.setting.medium, at_rest, velocity, block.setting.frame == "barycentric")
 
     def _unreadable(self, failure: Failure) -> Rows:
         nothing = np.full((1, len(self.bundle.sidecar.labels)), np.nan)
@@ -302,6 +345,10 @@ class Inference:
         )
 
 
+def _joined(*texts: str | None) -> str:
+    return "; ".join(filter(None, texts))
+
+
 def _messages(
     read: Sequence[tuple[str, ...]], prepared: Sequence[tuple[str, ...]], own: Mapping[int, str]
 ) -> list[str]:
@@ -312,7 +359,7 @@ def _messages(
             texts[both] = "; ".join((*both[0], *both[1]))
     messages = [texts[both] for both in zip(read, prepared, strict=True)]
     for row, reason in own.items():
-        messages[row] = "; ".join(filter(None, (messages[row], reason)))
+        messages[row] = _joined(messages[row], reason)
     return messages
 
 

@@ -12,6 +12,7 @@ from anna_onnx.arrays import BoolArray, Float32Array, FloatArray
 from anna_onnx.fit import Fit
 from anna_onnx.labels import scale
 from anna_onnx.medium import C_KMS, refractive_index
+from anna_onnx.preparation import EARTH_MOTION
 from anna_onnx.sidecar import Sidecar
 from anna_onnx.spectrum import Medium
 from anna_onnx.velocity import Velocities, fitted_rv
@@ -33,13 +34,16 @@ class Said(NamedTuple):
     medium : {'air', 'vacuum', 'unknown'}
     at_rest : array of bool, shape (n,)
         The lines are at rest.
-    moving : array of bool, shape (n,)
-        The star has a velocity, which was not removed.
+    velocity : array of float, shape (n,)
+        Of the star, km/s, where it is stated and was not removed, else NaN.
+    barycentric : bool
+        The motion of the Earth is not in the wavelengths.
     """
 
     medium: Medium
     at_rest: BoolArray
-    moving: BoolArray
+    velocity: FloatArray
+    barycentric: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +123,7 @@ class Recognizer:
             **dict.fromkeys(_rows(told & limits.sharper(fit)), SHARPER),
             **{row: self._displaced(fit.velocity[row]) for row in _rows(place.displaced & ~unlike)},
             **{row: beyond.format(place.rv[row]) for row in _rows(place.beyond)},
-            **{row: self._doubtful(place.rv[row]) for row in _rows(place.doubtful)},
+            **{row: self._doubtful(place.rv[row], said.velocity[row]) for row in _rows(place.doubtful)},
         }
         return Verdict(outside, unlike | place.displaced | place.beyond, place.doubtful, reasons)
 
@@ -129,26 +133,29 @@ class Recognizer:
         if preparation.frame != "rest":  # training spectra in another do not tell where lines are at rest
             none = np.zeros_like(told)
             return _Place(np.full(len(told), np.nan), none, none, none)
-        rv, error = self._measure(flux, fit, said.medium, told & ~said.at_rest)
+        # Where the lines are if the medium is the other one, and how well that is known.
+        other = self._of_other(said.medium) + np.nan_to_num(said.velocity)
+        stated = AT_REST if said.barycentric else AT_REST + EARTH_MOTION
+        close = np.where(np.isnan(said.velocity), CLOSE, stated)
+        rv, error = self._measure(flux, fit, told & ~said.at_rest, np.abs(fit.velocity - other) <= close)
         sure = SURELY * error
         return _Place(
             rv=rv,
             displaced=told & said.at_rest & (np.abs(fit.velocity) > AT_REST),
             beyond=~preparation.tolerates(np.sign(rv) * (np.abs(rv) - sure)),
-            doubtful=~said.moving & (np.abs(rv - self._of_other(said.medium)) <= np.minimum(sure, CLOSE)),
+            doubtful=np.abs(rv - other) <= np.where(np.isnan(said.velocity), np.minimum(sure, close), close),
         )
 
-    def _measure(self, flux: Float32Array, fit: Fit, medium: Medium, wanted: BoolArray) -> Velocities:
+    def _measure(self, flux: Float32Array, fit: Fit, wanted: BoolArray, near: BoolArray) -> Velocities:
         """Return the velocities of those wanted that have one which means something; NaN of all others.
 
-        That is a velocity beyond those of the training, or near that of a star at rest in the other medium, of a
-        network that was trained over velocities.
+        That is a velocity beyond those of the training, or near one that means something, of a network that was
+        trained over velocities.
         """
         preparation, limits = self._sidecar.preparation, self._sidecar.fit_limits
         found = Velocities(np.full(len(flux), np.nan), np.full(len(flux), np.nan))
         if limits is None or not preparation.tolerates_motion:
             return found
-        near = np.abs(fit.velocity - self._of_other(medium)) <= CLOSE
         rows = np.flatnonzero(wanted & (near | ~preparation.tolerates(fit.velocity)))
         if rows.size:
             found.rv[rows], found.error[rows] = fitted_rv(fit.take(rows), limits, flux[rows], preparation.line_width)
@@ -179,10 +186,14 @@ class Recognizer:
             f" (vacuum taken as air, or the reverse, makes {self._between:.0f})"
         )
 
-    def _doubtful(self, velocity: float) -> str:
+    def _doubtful(self, velocity: float, stated: float) -> str:
         """Say of a spectrum whose medium is in doubt why."""
-        mistake = "vacuum taken as air" if velocity > 0 else "air taken as vacuum"
-        return f"its lines are shifted by {velocity:+.1f} km/s, as those of a star at rest are by {mistake}"
+        shift = velocity - np.nan_to_num(stated)
+        mistake = "vacuum taken as air" if shift > 0 else "air taken as vacuum"
+        if np.isnan(stated):
+            return f"its lines are shifted by {shift:+.1f} km/s, as those of a star at rest are by {mistake}"
+        made = np.sign(shift) * self._between
+        return f"its lines are {shift:+.0f} km/s from the stated velocity, {mistake} makes {made:+.0f}"
 
     def _of_other(self, medium: Medium) -> float:
         """Return the velocity, km/s, at which the lines of a star at rest are if a medium is the other one."""

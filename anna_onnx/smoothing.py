@@ -12,6 +12,7 @@ from math import erf
 
 import numpy as np
 
+from anna_onnx.arrays import FloatArray
 from anna_onnx.resampling import FWHM, Grid
 
 LEAST_LEFT = 0.01
@@ -58,6 +59,15 @@ class Smoothing:
     def missed(self) -> float:
         """What of that excess networks do not see: half of it, in the logarithm (``benchmarks/degraded.py``)."""
         return float(np.sqrt(self.excess))
+
+    def missed_at(self, snr: FloatArray, highest: float) -> FloatArray:
+        """Return what of the excess is to be put onto errors, shape (n,).
+
+        Beyond the highest S/N of the training other things than noise make them, and its share falls with the square.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.where(snr > highest, (highest / snr) ** 2, 1.0)
+        return np.asarray(self.missed**share)
 
     @property
     def in_differences(self) -> float:

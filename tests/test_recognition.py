@@ -19,8 +19,8 @@ N_PIXEL = 200
 GRID = Grid(np.linspace(6000, 6040, N_PIXEL), "air")
 
 
-def said(n=1, *, medium="air", at_rest=False, moving=False):
-    return Said(medium, np.full(n, at_rest), np.full(n, moving))
+def said(n=1, *, medium="air", at_rest=False, stated=np.nan, barycentric=True):
+    return Said(medium, np.full(n, at_rest), np.full(n, stated), barycentric)
 
 
 def judge(found: Fit | None, *, at_rest: bool = False, **parts):
@@ -105,10 +105,36 @@ def test_the_medium_is_in_doubt_where_the_other_one_would_have_the_lines_at_rest
 
 @pytest.mark.parametrize(
     ("velocity", "claims"),
-    [(0.0, {}), (80.0, {}), (85.0, {}), (-83.2, {}), (83.2, {"medium": "vacuum"}), (83.2, {"moving": True})],
+    [
+        (0.0, {}),
+        (80.0, {}),
+        (85.0, {}),
+        (-83.2, {}),
+        (83.2, {"medium": "vacuum"}),
+        (83.2, {"stated": 83.0}),
+        (83.2, {"stated": 30.0}),
+    ],
 )
 def test_a_star_may_have_another_velocity_or_be_known_to_have_one(velocity, claims):
     assert not judge_moved(velocity, **claims).doubtful.any()
+
+
+@pytest.mark.parametrize(
+    ("velocity", "claims", "doubtful"),
+    [
+        (60.0, {"stated": -23.0}, True),
+        (60.0, {"stated": -45.0}, False),
+        (60.0, {"stated": -45.0, "barycentric": False}, True),  # the Earth may move by 30 km/s
+        (60.0, {"stated": 25.0, "barycentric": False}, False),
+        (-60.0, {"stated": 23.0, "medium": "vacuum"}, True),
+    ],
+)
+def test_the_medium_is_in_doubt_where_the_other_one_explains_the_stated_velocity(velocity, claims, doubtful):
+    verdict = judge_moved(velocity, **claims)
+    assert verdict.doubtful.all() == doubtful
+    if doubtful:
+        shift = velocity - claims["stated"]
+        assert verdict.reasons[0].startswith(f"its lines are {shift:+.0f} km/s from the stated velocity")
 
 
 def test_the_medium_of_a_spectrum_in_vacuum_is_in_doubt_for_a_model_in_vacuum_too():

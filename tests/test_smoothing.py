@@ -55,3 +55,12 @@ def test_its_width_in_pixels_is_what_is_between_two_resolving_powers():
     pixel = np.diff(np.log(grid.wavelength)).mean()
     assert smoothing.line == pytest.approx(1 / 11000 / FWHM / pixel, rel=1e-3)
     assert np.hypot(smoothing.width, 1 / 22000 / FWHM / pixel) == pytest.approx(smoothing.line, rel=1e-3)
+
+
+def test_beyond_the_signal_to_noise_ratios_of_the_training_noise_counts_less_and_less():
+    smoothing = Smoothing(1.27, 1.27)
+    usual, twice, far = smoothing.missed_at(np.array([100.0, 800.0, 1e6]), 400.0)
+    assert usual == smoothing.missed
+    assert twice == pytest.approx(smoothing.missed**0.25)
+    assert far == pytest.approx(1)
+    assert smoothing.missed_at(np.array([np.nan]), 400.0) == smoothing.missed

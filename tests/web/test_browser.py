@@ -142,22 +142,44 @@ def test_lines_at_velocities_that_mean_something_are_told_as_by_anna_lite(browse
     grid = bundle.sidecar.grid
     draw = Synthesizer.build(SpectralGrid.open(), grid, fwhm=0.6, max_rv=150, max_vsini=10)
     values = {"teff": 5500.0, "logg": 4.0, "feh": -0.1, "vmic": 1.2, "vsini": 3.0}
-    velocities = {"at_rest": 0.0, "near": 83.1, "known": 83.1, "slow": -83.1, "fast": 130.0, "out": -112.0}
+    velocities = {
+        "at_rest": 0.0,
+        "near": 83.1,
+        "known": 83.1,
+        "mistaken": 60.0,
+        "slow": -83.1,
+        "fast": 130.0,
+        "out": -112.0,
+    }
     noise = np.random.default_rng(5).normal(size=(len(velocities), grid.n_pixel)) / 200
     flux = (
-        draw(np.array([[values[name] for name in draw.label_names]] * 6), np.array(list(velocities.values()))) + noise
+        draw(
+            np.array([[values[name] for name in draw.label_names]] * len(velocities)),
+            np.array(list(velocities.values())),
+        )
+        + noise
     )
     cards = {"CRVAL1": grid.wavelength[0], "CDELT1": np.diff(grid.wavelength)[0], "CRPIX1": 1.0, "CTYPE1": "AWAV"}
-    stated = {"known": {"RADVEL": 83.0, "SPECSYS": "BARYCENT"}}
+    stated = {name: {"RADVEL": rv, "SPECSYS": "BARYCENT"} for name, rv in (("known", 83.0), ("mistaken", -23.0))}
     sharp = Synthesizer.build(SpectralGrid.open(), grid, fwhm=0.2, max_vsini=10)
     flux = [*flux, sharp(np.array([[values[name] for name in sharp.label_names]]), np.zeros(1))[0] + noise[0]]
     files = [
         write_fits(tmp_path / f"{name}.fits", row, **cards, **stated.get(name, {}))
         for name, row in zip([*velocities, "sharp"], flux, strict=True)
     ]
+    # Errors that are five times the noise, and noise that is uneven as the file says.
+    uneven = np.where(np.arange(grid.n_pixel) < 500, 0.05, 0.01)
+    for name, row, sigma in (
+        ("large", flux[0], np.full(grid.n_pixel, 0.025)),
+        ("uneven", flux[0] + np.random.default_rng(6).normal(size=grid.n_pixel) * uneven, np.hypot(uneven, 0.005)),
+    ):
+        files.append(tmp_path / f"{name}.txt")
+        np.savetxt(files[-1], np.c_[grid.wavelength, row, sigma], header="medium: air")
     found, rows = browse(export_page(bundle, tmp_path / "page"), files), lite(model, files)
     assert_same(found["rows"], rows, bundle.sidecar.labels)
-    assert [row["flags"] for row in rows] == ["", "medium_unknown", "", "", *["unlike_training"] * 3]
+    assert "times the noise of the pixels" in rows[-2]["message"]
+    *rows, _, _ = rows
+    assert [row["flags"] for row in rows] == ["", "medium_unknown", "", "medium_unknown", "", *["unlike_training"] * 3]
     assert "its resolving power is higher" in rows[-1]["message"]
 
 

@@ -1,16 +1,24 @@
 /** From spectra to labels, errors and flags; the counterpart of `anna_onnx.inference`. */
 
-import { type Fit, ofSmoothed } from "./fit.ts";
+import { type Fit, fitScore, ofSmoothed } from "./fit.ts";
 import { FLAG } from "./flags.ts";
+import { general } from "./format.ts";
 import type { Calibration, Model } from "./model.ts";
 import { BATCH, type Network } from "./network.ts";
 import { interpolate } from "./numeric.ts";
 import { prepare, type Prepared, type PrepareOptions } from "./preparation.ts";
 import { judge, type Said } from "./recognition.ts";
+import { missedAt } from "./smoothing.ts";
 import { isSpectrum, type Reading, type Source, type Spectrum, type Unread } from "./spectrum.ts";
+import { excess, unevenness, USUAL } from "./stated-noise.ts";
 
 /** A measured S/N may come out as zero or below. */
 const LEAST_SNR = 1e-3;
+
+/** Standard deviation of a label of which nothing is known, over its range. */
+const UNKNOWN = 12 ** -0.5;
+
+const FOLLOW = "those of the labels follow them";
 
 /** One row of the result table. */
 export interface Row {
@@ -57,8 +65,7 @@ async function inferBatch(
   return spectra.map((spectrum, i) => {
     const [first, last] = [i * n, (i + 1) * n];
     const [values, errors] = [labels.subarray(first, last), sigma.subarray(first, last)];
-    const fit = fits[i] && ofSmoothed(fits[i], prepared[i].smoothing);
-    return makeRow(model, spectrum, prepared[i], options, values, errors, fit);
+    return makeRow(model, spectrum, prepared[i], options, values, errors, fits[i]);
   });
 }
 
@@ -74,11 +81,19 @@ function makeRow(
   const covered = !(prepared.flags & FLAG.no_coverage);
   const values = Float64Array.from(labels, (value) => (covered ? value : NaN));
   const factors = errorFactors(model.calibration, prepared.snr);
+  const seen = fit && ofSmoothed(fit, prepared.smoothing);
+  const times = seen === undefined ? 1 : statedOverSeen(prepared, seen);
+  const missed = missedAt(prepared.smoothing, prepared.snr, model.preparation.snr_range?.[1] ?? Infinity);
+  const errors = Float64Array.from(sigma, (value, i) => {
+    const widest = UNKNOWN * (model.labels[i].high - model.labels[i].low);
+    const known = value * missed;
+    return covered ? Math.max(known, Math.min(known * times, widest)) * factors[i] : NaN;
+  });
+  const noise = times > 1 ? `stated errors ${general(times * USUAL, 2)} times the noise of the pixels: ${FOLLOW}` : "";
+  const explained = seen && withStatedNoise(model, prepared, seen);
+  const said = saidOf(spectrum, options);
+  const verdict = covered ? judge(model, prepared.flux, values, errors, explained, said) : null;
   let flags = prepared.flags;
-  const errors = Float64Array.from(sigma, (value, i) =>
-    covered ? value * prepared.smoothing.missed * factors[i] : NaN,
-  );
-  const verdict = covered ? judge(model, prepared.flux, values, errors, fit, saidOf(spectrum, options)) : null;
   if (verdict?.outside) flags |= FLAG.outside_labels;
   if (verdict?.unlike) flags |= FLAG.unlike_training;
   if (verdict?.doubtful) flags |= FLAG.medium_unknown;
@@ -90,15 +105,33 @@ function makeRow(
     snr: prepared.snr,
     coverage: prepared.coverage,
     flags,
-    message: [...spectrum.notes, ...prepared.notes, verdict?.reason].filter(Boolean).join("; "),
+    message: [...spectrum.notes, ...prepared.notes, noise, verdict?.reason].filter(Boolean).join("; "),
     flux: prepared.flux,
   };
+}
+
+/** Return by how much the errors of a file exceed the noise that is seen, beyond the usual. */
+function statedOverSeen({ sigma, snr, smoothing }: Prepared, { pixelNoise }: Fit): number {
+  const seen = pixelNoise / smoothing.missed;
+  return sigma !== null && 1 / snr > seen ? excess(sigma, seen) : 1;
+}
+
+/** Return the fit with what uneven stated noise explains of it. */
+function withStatedNoise({ fit_limits: limits }: Model, { sigma }: Prepared, fit: Fit): Fit {
+  if (sigma === null || limits === null || fitScore(limits, fit) <= 1) return fit;
+  return { ...fit, pixelNoise: fit.pixelNoise * unevenness(sigma) };
 }
 
 /** Return what is said of the wavelengths of a spectrum. */
 function saidOf({ medium, frame, radialVelocity }: Spectrum, { rv }: PrepareOptions): Said {
   const atRest = frame === "rest" || rv !== null;
-  return { medium, atRest, moving: !atRest && !!radialVelocity };
+  // Zero is what headers have that know of none.
+  return {
+    medium,
+    atRest,
+    velocity: atRest || !radialVelocity ? null : radialVelocity,
+    barycentric: frame === "barycentric",
+  };
 }
 
 /** Return the factors on sigma at a S/N; where it is not known the middle bin counts. */

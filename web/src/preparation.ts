@@ -29,6 +29,8 @@ export interface PrepareOptions {
 export interface Prepared {
   /** NaN where the spectrum has no good pixel. */
   readonly flux: Float32Array;
+  /** Standard deviation of each pixel, null where the file states none. */
+  readonly sigma: Float64Array | null;
   readonly coverage: number;
   readonly snr: number;
   readonly flags: number;
@@ -75,6 +77,7 @@ export function prepare(model: Model, spectrum: Spectrum, options: PrepareOption
   const flags = findFlags(model, spectrum, onGrid, coverage, options) | (left === null ? 0 : FLAG.frame_unknown);
   return {
     flux: Float32Array.from(onGrid.flux),
+    sigma: onGrid.sigma,
     coverage,
     snr: onGrid.snr,
     flags,

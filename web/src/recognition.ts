@@ -7,7 +7,7 @@ import type { Label, Model } from "./model.ts";
 import { noveltyScore } from "./novelty.ts";
 import { clamp, sum } from "./numeric.ts";
 import type { Medium } from "./spectrum.ts";
-import { fittedVelocity, tolerates, toleratesMotion, trainedVelocities } from "./velocity.ts";
+import { EARTH_MOTION, fittedVelocity, tolerates, toleratesMotion, trainedVelocities } from "./velocity.ts";
 
 /** Largest velocity of lines that are said to be at rest, km/s. */
 const AT_REST = 10;
@@ -25,8 +25,10 @@ export interface Said {
   readonly medium: Medium;
   /** The lines are at rest. */
   readonly atRest: boolean;
-  /** The star has a velocity, which was not removed. */
-  readonly moving: boolean;
+  /** Of the star, km/s, where it is stated and was not removed. */
+  readonly velocity: number | null;
+  /** The motion of the Earth is not in the wavelengths. */
+  readonly barycentric: boolean;
 }
 
 /** Pairs of labels of which the training stars fill a part only, in even cells of both. */
@@ -79,10 +81,13 @@ function judgeVelocity(model: Model, flux: Float32Array, fit: Fit | undefined, s
   const { velocity, error } = measured;
   const nearest = Math.sign(velocity) * (Math.abs(velocity) - SURELY * error);
   const isBeyond = !tolerates(model, nearest);
-  const apart = Math.abs(velocity - ofOther(model, said.medium));
-  const isDoubtful = !said.moving && apart <= Math.min(SURELY * error, CLOSE);
+  // Where the lines are if the medium is the other one, and how well that is known.
+  const other = ofOther(model, said.medium) + (said.velocity ?? 0);
+  const stated = said.barycentric ? AT_REST : AT_REST + EARTH_MOTION;
+  const close = said.velocity === null ? Math.min(SURELY * error, CLOSE) : stated;
+  const isDoubtful = Math.abs(velocity - other) <= close;
   const beyond = `its lines are shifted by ${signed(velocity, 0)} km/s, ${trainedVelocities(model)}`;
-  const reason = isDoubtful ? doubtful(velocity) : isBeyond ? beyond : "";
+  const reason = isDoubtful ? doubtful(model, velocity, said.velocity) : isBeyond ? beyond : "";
   return { ...nothing, isBeyond, isDoubtful, reason };
 }
 
@@ -109,9 +114,13 @@ function displaced(model: Model, velocity: number): string {
   return `its lines are ${signed(velocity, 0)} km/s from where they are at rest (${medium})`;
 }
 
-function doubtful(velocity: number): string {
-  const mistake = velocity > 0 ? "vacuum taken as air" : "air taken as vacuum";
-  return `its lines are shifted by ${signed(velocity, 1)} km/s, as those of a star at rest are by ${mistake}`;
+function doubtful(model: Model, velocity: number, stated: number | null): string {
+  const shift = velocity - (stated ?? 0);
+  const mistake = shift > 0 ? "vacuum taken as air" : "air taken as vacuum";
+  if (stated === null)
+    return `its lines are shifted by ${signed(shift, 1)} km/s, as those of a star at rest are by ${mistake}`;
+  const made = Math.sign(shift) * between(model);
+  return `its lines are ${signed(shift, 0)} km/s from the stated velocity, ${mistake} makes ${signed(made, 0)}`;
 }
 
 /** Return the velocity, km/s, at which the lines of a star at rest are if a medium is the other one. */

@@ -20,6 +20,15 @@ export interface Smoothing {
   readonly inDifferences: number;
 }
 
+/**
+ * Return what of the excess is to be put onto errors.
+ *
+ * Beyond the highest S/N of the training other things than noise make them, and its share falls with the square.
+ */
+export function missedAt({ missed }: Smoothing, snr: number, highest: number): number {
+  return missed ** (snr > highest ? (highest / snr) ** 2 : 1);
+}
+
 /** Return the one that led from a resolving power to another, on the pixels of a model; null: none did. */
 export function smoothingOf({ grid: { wavelength } }: Model, degrade: readonly [number, number] | null): Smoothing {
   if (degrade === null) return { excess: 1, missed: 1, inDifferences: 1 };

@@ -6,7 +6,7 @@ import { C_KMS } from "./medium.ts";
 import type { Model } from "./model.ts";
 
 /** Largest velocity between the topocentric and the barycentric frame, km/s. */
-const EARTH_MOTION = 30;
+export const EARTH_MOTION = 30;
 
 /** What a velocity is told by: noise of a pixel over the lines expected, and the part of their variance that is found. */
 const MOST_NOISE = 3;
