@@ -96,8 +96,9 @@ class Gridded(NamedTuple):
     ----------
     flux, sigma : arrays of float32, shape (n, n_pixel)
         NaN where there is no good flux.
-    n_good, n_covered : arrays of int, shape (n,)
-        Pixels with good flux, and with any, of those that training had.
+    n_good, n_between, n_covered : arrays of int, shape (n,)
+        Pixels with good flux, all from the first to the last of these, and those of them that the input covers; of
+        those that training had.
     snr : array, shape (n,)
         Per pixel of the grid.
     normalized : array of int, shape (n,)
@@ -109,6 +110,7 @@ class Gridded(NamedTuple):
     flux: Float32Array
     sigma: Float32Array | None
     n_good: NDArray[np.intp]
+    n_between: NDArray[np.intp]
     n_covered: NDArray[np.intp]
     snr: FloatArray
     normalized: NDArray[np.int8]
@@ -121,8 +123,13 @@ class Gridded(NamedTuple):
 
     @property
     def n_bad(self) -> NDArray[np.intp]:
-        """Pixels that are covered, but not by good flux."""
+        """Pixels between good ones that are covered, but not by good flux."""
         return self.n_covered - self.n_good
+
+    @property
+    def n_missing(self) -> NDArray[np.intp]:
+        """Pixels between good ones that have no good flux, gaps among them."""
+        return self.n_between - self.n_good
 
     @classmethod
     def join(cls, parts: list[Gridded], rows: list[NDArray[np.intp]]) -> Gridded:
@@ -133,6 +140,7 @@ class Gridded(NamedTuple):
             flux=np.concatenate([part.flux for part in parts])[order],
             sigma=np.concatenate(sigma)[order] if sigma else None,
             n_good=np.concatenate([part.n_good for part in parts])[order],
+            n_between=np.concatenate([part.n_between for part in parts])[order],
             n_covered=np.concatenate([part.n_covered for part in parts])[order],
             snr=np.concatenate([part.snr for part in parts])[order],
             normalized=np.concatenate([part.normalized for part in parts])[order],
@@ -157,8 +165,8 @@ class Plan:
     degrader : Degrader or None
         Comes before the resampler.
     resampler : Resampler
-    n_covered : int
-        Pixels of the grid that the input covers, gaps in it and pixels that training never had left out.
+    covers : array of bool, shape (n_pixel,)
+        Whether the input covers a pixel of the grid: gaps in it do not.
     gain : float
         Signal-to-noise ratio per pixel of the grid over that per pixel of the input.
     """
@@ -167,7 +175,7 @@ class Plan:
     wavelength: FloatArray
     degrader: Degrader | None
     resampler: Resampler
-    n_covered: int
+    covers: BoolArray
     gain: float
 
 
@@ -228,7 +236,8 @@ class Gridder:
             flux=flux.astype(np.float32, copy=False),
             sigma=None if sigma is None else sigma.astype(np.float32, copy=False),
             n_good=np.count_nonzero(valid, axis=1),
-            n_covered=np.full(n, plan.n_covered),
+            n_between=_between_good(valid, self._seen),
+            n_covered=_between_good(valid, self._seen & plan.covers),
             snr=snr,
             normalized=normalized,
             n_seen=self._n_seen,
@@ -263,21 +272,27 @@ class Gridder:
             return None
         direct = resampler(wavelength, grid.wavelength, self._interpolation)
         gain = float(np.sqrt(max(1.0, direct.ratio)))
-        n_covered = int(np.count_nonzero(direct.covers & self._seen))
         if degrade is None:
-            return Plan(columns, wavelength, None, direct, n_covered, gain)
+            return Plan(columns, wavelength, None, direct, direct.covers, gain)
         degrader = Degrader(wavelength, *degrade)
         # Nothing is finer than the model's resolution any more, to which the width of its pixels would add.
         smooth = Interpolation(degrader.wavelength, grid.wavelength, self._interpolation, smooth=True)
         # What counts is the noise of lines, which falls less than that of pixels.
         gain = (_noise_gain(degrader, smooth, wavelength) or gain) / Smoothing.of(grid, degrade).excess
-        return Plan(columns, wavelength, degrader, smooth, n_covered, gain)
+        return Plan(columns, wavelength, degrader, smooth, direct.covers, gain)
 
     def _nothing(self, n: int, with_sigma: bool) -> Gridded:
         empty = np.full((n, self._grid.n_pixel), np.nan, dtype=np.float32)
         none = np.zeros(n, dtype=np.intp)
         sigma = empty if with_sigma else None
-        return Gridded(empty, sigma, none, none, np.full(n, np.nan), np.zeros(n, dtype=np.int8), self._n_seen)
+        return Gridded(empty, sigma, none, none, none, np.full(n, np.nan), np.zeros(n, dtype=np.int8), self._n_seen)
+
+
+def _between_good(valid: BoolArray, counted: BoolArray) -> NDArray[np.intp]:
+    """Return how many of the pixels that count there are from the first to the last good one, shape (n,)."""
+    first, last = valid.argmax(axis=1), counted.size - 1 - valid[:, ::-1].argmax(axis=1)
+    up_to = np.append(0, np.cumsum(counted))
+    return np.asarray(np.where(valid.any(axis=1), up_to[last + 1] - up_to[first], 0), dtype=np.intp)
 
 
 def _noise_gain(degrader: Degrader, resampler: Resampler, wavelength: FloatArray) -> float | None:

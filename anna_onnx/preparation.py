@@ -203,6 +203,10 @@ class Preparation:
     min_coverage : float
         Fraction of the grid below which `partial_coverage` is flagged, and below a fifth
         of which `no_coverage` is; lower for a network trained with missing pixels.
+    most_missing : float, optional
+        Fraction of the pixels between the first and the last good one that training lost there at most; with more
+        bad ones `bad_pixels` is flagged, with more missing ones `partial_coverage`. None, of older models: as
+        outside of these.
     snr_range : (low, high), optional
         Signal-to-noise ratios, per pixel of the grid, of the training.
     interpolation : {'cubic', 'linear'}
@@ -232,6 +236,7 @@ class Preparation:
     velocity_range: tuple[float, float] | None = None
     normalize: Normalization | None = None
     min_coverage: float = 0.99
+    most_missing: float | None = None
     snr_range: tuple[float, float] | None = None
     interpolation: InterpolationKind = "cubic"
     unseen: tuple[tuple[int, int], ...] = ()
@@ -247,6 +252,8 @@ class Preparation:
             )
         if not 0 <= self.min_coverage <= 1:
             raise AnnaError(f"preparation: min_coverage {self.min_coverage}, needed 0 to 1")
+        if self.most_missing is not None and not 0 <= self.most_missing <= 1:
+            raise AnnaError(f"preparation: most_missing {self.most_missing}, needed 0 to 1")
         if not all(0 <= first <= last < self.grid.n_pixel for first, last in self.unseen):
             raise AnnaError(f"preparation: unseen {self.unseen}, needed first and last of {self.grid.n_pixel} pixels")
         if not self.seen.any():
@@ -264,6 +271,7 @@ class Preparation:
             "velocity_range": self.velocity_range,
             "normalize": None if self.normalize is None else self.normalize.to_dict(),
             "min_coverage": self.min_coverage,
+            "most_missing": self.most_missing,
             "snr_range": self.snr_range,
             "interpolation": self.interpolation,
             "unseen": self.unseen,
@@ -288,6 +296,7 @@ class Preparation:
                 velocity_range=_pair(values.get("velocity_range")),
                 normalize=None if recipe is None else Normalization.from_dict(recipe),
                 min_coverage=float(values.get("min_coverage", 0.99)),
+                most_missing=None if (missing := values.get("most_missing")) is None else float(missing),
                 snr_range=_pair(values.get("snr_range")),
                 interpolation=values.get("interpolation", "cubic"),
                 unseen=tuple((int(first), int(last)) for first, last in values.get("unseen", ())),
@@ -421,12 +430,12 @@ class Preparation:
         if spectra.medium == "unknown":
             common |= Flag.medium_unknown
         usable = (gridded.coverage > 0) & (gridded.coverage >= self.least_coverage)
-        missing = max(MANY_BAD_PIXELS, 1 - self.min_coverage)
         unmoved = np.True_ if rv is None else np.isnan(rv)
         found = (
             (Flag.no_coverage, ~usable),
             (Flag.partial_coverage, usable & (gridded.coverage < self.min_coverage)),
-            (Flag.bad_pixels, gridded.n_bad > missing * gridded.n_covered),
+            (Flag.partial_coverage, usable & self.lacks_too_many(gridded)),
+            (Flag.bad_pixels, gridded.n_bad > self.missing_limit * gridded.n_covered),
             (Flag.low_snr, gridded.snr < self._snr_limit(gridded)),
             (Flag.frame_unknown, self.is_motion_unknown(spectra.frame) & unmoved),
             (Flag.frame_unknown, ~np.isnan(self.velocity_left(spectra, rv))),
@@ -446,6 +455,16 @@ class Preparation:
     def least_coverage(self) -> float:
         """Fraction of the grid with good flux below which nothing is inferred."""
         return LEAST_COVERAGE * self.min_coverage
+
+    @property
+    def missing_limit(self) -> float:
+        """Fraction of the pixels between good ones that may be bad or missing."""
+        trained = 1 - self.min_coverage if self.most_missing is None else self.most_missing
+        return max(MANY_BAD_PIXELS, trained)
+
+    def lacks_too_many(self, gridded: Gridded) -> BoolArray:
+        """Whether more pixels between good ones have no good flux than in training."""
+        return np.asarray(gridded.n_missing > self.missing_limit * gridded.n_between)
 
     def compare_resolution(self, resolution: float | None) -> int:
         """Return -1, 0 or 1: lower than the training set's, equal or not known, higher."""

@@ -118,7 +118,12 @@ def _of_flux(model: Preparation, gridded: Gridded, row: int, flags: Flag) -> Ite
         if flags & Flag.no_coverage:
             needed += f", and for any labels {_percent(model.least_coverage)}"
         # Rounded down, what is too little looks so.
-        yield f"covers {_percent(np.floor(1000 * coverage) / 1000)} of {model.grid}, {needed}"
+        if coverage < model.min_coverage:
+            yield f"covers {_percent(np.floor(1000 * coverage) / 1000)} of {model.grid}, {needed}"
+    if flags & Flag.partial_coverage and model.lacks_too_many(gridded)[row]:
+        lacking = gridded.n_missing[row] / gridded.n_between[row]
+        limit = _percent(model.missing_limit)
+        yield f"{lacking:.1%} of the pixels between good ones are missing, trained with {limit}"
     if coverage and np.isnan(gridded.snr[row]):
         yield "S/N not known: too few good pixels to estimate it from"
     if flags & Flag.bad_pixels:

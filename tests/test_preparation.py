@@ -358,6 +358,27 @@ def test_gaps_between_orders_are_no_bad_pixels_even_after_degrading() -> None:
         assert ready.coverage == pytest.approx(0.9, abs=0.005)
 
 
+@pytest.mark.parametrize(("most_missing", "lost", "flagged"), [(0.1, 80, False), (0.1, 120, True), (None, 480, False)])
+def test_what_training_lost_between_good_pixels_may_be_missing_there(most_missing, lost, flagged) -> None:
+    model = replace(MODEL, min_coverage=0.5, most_missing=most_missing)
+    flux = flux_at(GRID.wavelength)
+    flux[300 : 300 + lost] = np.nan
+    bad = model.prepare(Spectrum(GRID.wavelength, flux, medium="air", frame="rest"))
+    good = np.isfinite(flux)
+    gap = model.prepare(Spectrum(GRID.wavelength[good], flux[good], medium="air", frame="rest"))
+    assert bad.flags == (Flag.bad_pixels | Flag.partial_coverage if flagged else 0)
+    assert gap.flags == (Flag.partial_coverage if flagged else 0)
+    assert any("of the pixels between good ones are missing" in note for note in gap.notes) == flagged
+
+
+@pytest.mark.parametrize("lost", [slice(0, 400), slice(600, None)])
+def test_what_is_missing_at_an_end_is_no_gap(lost) -> None:
+    flux = flux_at(GRID.wavelength)
+    flux[lost] = np.nan
+    model = replace(MODEL, min_coverage=0.5, most_missing=0.1)
+    assert not model.prepare(Spectrum(GRID.wavelength, flux, medium="air", frame="rest")).flags
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.floats(0.001, 300), min_size=1, max_size=40),

@@ -48,6 +48,7 @@ def describe_preparation(
         resolution=made.resolution or _resolution(settings, told),
         velocity_range=_velocity_range(settings, sets, spectra),
         min_coverage=min(made.min_coverage, _least_coverage(settings.augmentation)),
+        most_missing=max(1 - made.min_coverage, _most_missing(settings.augmentation)),
         snr_range=augmentation.snr_range or made.snr_range,
         unseen=unseen_pixels(training_examples(settings, labels, augmentation, n_calibration(spectra.grid.n_pixel))),
     )
@@ -121,6 +122,12 @@ def _known_velocities(sets: Sequence[TrainingSet], column: str | None) -> FloatA
     stated = [velocity for part in sets if (velocity := part.radial_velocity(column)) is not None]
     velocity = np.concatenate([np.empty(0), *stated])
     return velocity[np.isfinite(velocity)]
+
+
+def _most_missing(augmentation: config.Augmentation) -> float:
+    """Return the largest fraction of pixels between good ones that a spectrum lost in training."""
+    single, gap = (lost[1] if lost else 0.0 for lost in (augmentation.missing_pixels, augmentation.gaps))
+    return 1 - (1 - single) * (1 - gap)
 
 
 def _least_coverage(settings: config.Augmentation) -> float:

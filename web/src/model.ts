@@ -23,6 +23,8 @@ export interface Preparation {
   readonly velocity_range: readonly [number, number] | null;
   readonly normalize: Normalization | null;
   readonly min_coverage: number;
+  /** Absent in older models. */
+  readonly most_missing?: number | null;
   readonly snr_range: readonly [number, number] | null;
   readonly interpolation: Way;
   /** First and last of pixels that no training spectrum had. */

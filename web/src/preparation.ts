@@ -62,8 +62,9 @@ const ESTIMATED_SNR_MARGIN = 0.5;
 type Normalized = -1 | 0 | 1;
 
 interface OnGrid extends Resampled {
-  /** Pixels with good flux, and with any, of those that training had. */
+  /** Pixels with good flux, all from the first to the last of these, and those of them that the input covers. */
   readonly nGood: number;
+  readonly nBetween: number;
   readonly nCovered: number;
   readonly snr: number;
   readonly normalized: Normalized;
@@ -114,7 +115,11 @@ function bringOntoGrid(model: Model, spectrum: Spectrum, options: PrepareOptions
     bad = smooth.valid.map((valid) => (valid ? 0 : 1));
   }
   const resampled = withoutUnseen(road.resampler.apply(flux, sigma, bad), seenPixels(model));
-  return { ...resampled, nGood: sum(resampled.valid), nCovered: road.nCovered, snr, normalized };
+  const { valid } = resampled;
+  const seen = seenPixels(model);
+  const covered = seen.map((value, i) => value & road.covers[i]);
+  const counts = { nGood: sum(valid), nBetween: betweenGood(valid, seen), nCovered: betweenGood(valid, covered) };
+  return { ...resampled, ...counts, snr, normalized };
 }
 
 /** Return 1 where training had a pixel. */
@@ -122,6 +127,12 @@ function seenPixels(model: Model): Uint8Array {
   const seen = new Uint8Array(model.grid.wavelength.length).fill(1);
   for (const [first, last] of model.preparation.unseen) seen.fill(0, first, last + 1);
   return seen;
+}
+
+/** Return how many of the pixels that count there are from the first to the last good one. */
+function betweenGood(valid: Uint8Array, counted: Uint8Array): number {
+  const [first, last] = [valid.indexOf(1), valid.lastIndexOf(1)];
+  return first < 0 ? 0 : sum(counted.subarray(first, last + 1));
 }
 
 /** Leave out flux where training had none. */
@@ -143,7 +154,7 @@ function notOnGrid(model: Model, spectrum: Spectrum): OnGrid {
   const nothing = model.grid.wavelength.map(() => NaN);
   const uncovered = new Uint8Array(nothing.length);
   const sigma = spectrum.sigma && nothing;
-  return { flux: nothing, sigma, valid: uncovered, nGood: 0, nCovered: 0, snr: NaN, normalized: 0 };
+  return { flux: nothing, sigma, valid: uncovered, nGood: 0, nBetween: 0, nCovered: 0, snr: NaN, normalized: 0 };
 }
 
 function looksUnnormalized(flux: Float64Array, bad: Uint8Array | null, snr: number): boolean {
@@ -184,8 +195,8 @@ interface Road {
   readonly wavelength: Float64Array;
   readonly degrader: Degrader | null;
   readonly resampler: Resampler;
-  /** Pixels of the grid that the input covers, gaps in it left out. */
-  readonly nCovered: number;
+  /** 1 where the input covers a pixel of the grid: gaps in it do not. */
+  readonly covers: Uint8Array;
   /** Signal-to-noise ratio per pixel of the grid over that per pixel of the input. */
   readonly gain: number;
 }
@@ -207,9 +218,7 @@ function findRoad(model: Model, spectrum: Spectrum, velocity: number): Road | nu
   if (wavelength.length < 2 || last < wavelength[0] || first > wavelength[wavelength.length - 1]) return null;
   const way = model.preparation.interpolation;
   const direct = resampler(wavelength, grid, way);
-  const seen = seenPixels(model);
-  const nCovered = sum(direct.covers.map((covered, i) => covered & seen[i]));
-  const common = { columns: [start, stop] as const, wavelength, nCovered };
+  const common = { columns: [start, stop] as const, wavelength, covers: direct.covers };
   const gain = Math.sqrt(Math.max(1, direct.ratio));
   if (degrade === null) return { ...common, degrader: null, resampler: direct, gain };
   const degrader = new Degrader(wavelength, degrade[0], degrade[1]);
@@ -242,8 +251,8 @@ function findFlags(
   const margin = onGrid.sigma === null ? ESTIMATED_SNR_MARGIN : KNOWN_SNR_MARGIN;
   const found: [number, boolean][] = [
     [FLAG.no_coverage, !isSeen],
-    [FLAG.partial_coverage, isSeen && coverage < needed],
-    [FLAG.bad_pixels, nBad > Math.max(MANY_BAD_PIXELS, 1 - needed) * onGrid.nCovered],
+    [FLAG.partial_coverage, isSeen && (coverage < needed || lacksTooMany(model, onGrid))],
+    [FLAG.bad_pixels, nBad > missingLimit(model) * onGrid.nCovered],
     [FLAG.low_snr, trained !== null && onGrid.snr < trained[0] * margin],
     [FLAG.low_resolution, compareResolution(model, spectrum.resolution) < 0],
     [FLAG.medium_unknown, spectrum.medium === "unknown"],
@@ -251,6 +260,16 @@ function findFlags(
     [FLAG.not_normalized, offContinuum(onGrid.flux, onGrid.snr)],
   ];
   return found.reduce((bits, [flag, set]) => (set ? bits | flag : bits), 0);
+}
+
+/** Return the fraction of the pixels between good ones that may be bad or missing. */
+function missingLimit({ preparation: { min_coverage: needed, most_missing: trained } }: Model): number {
+  return Math.max(MANY_BAD_PIXELS, trained ?? 1 - needed);
+}
+
+/** Whether more pixels between good ones have no good flux than in training. */
+function lacksTooMany(model: Model, { nBetween, nGood }: OnGrid): boolean {
+  return nBetween - nGood > missingLimit(model) * nBetween;
 }
 
 /** Return -1, 0 or 1: lower than the training set's, equal or not known, higher. */
@@ -320,9 +339,12 @@ function rowNotes(model: Model, onGrid: OnGrid, coverage: number, flags: number)
   else if (flags & (FLAG.no_coverage | FLAG.partial_coverage)) {
     const forAny = flags & FLAG.no_coverage ? `, and for any labels ${rounded(LEAST_COVERAGE * needed)}` : "";
     // Rounded down, what is too little looks so.
-    notes.push(
-      `covers ${rounded(Math.floor(1000 * coverage) / 1000)} of ${grid}, the model needs ${rounded(needed)}${forAny}`,
-    );
+    const covers = rounded(Math.floor(1000 * coverage) / 1000);
+    if (coverage < needed) notes.push(`covers ${covers} of ${grid}, the model needs ${rounded(needed)}${forAny}`);
+  }
+  if (flags & FLAG.partial_coverage && lacksTooMany(model, onGrid)) {
+    const lacking = percent(1 - onGrid.nGood / onGrid.nBetween, 1);
+    notes.push(`${lacking} of the pixels between good ones are missing, trained with ${rounded(missingLimit(model))}`);
   }
   if (coverage && Number.isNaN(onGrid.snr)) notes.push("S/N not known: too few good pixels to estimate it from");
   if (flags & FLAG.bad_pixels) notes.push(`${percent(1 - onGrid.nGood / onGrid.nCovered, 1)} of the pixels are bad`);
