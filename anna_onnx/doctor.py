@@ -2,7 +2,8 @@
 
 Measured for every spectrum, as the network sees it:
 
-* the noise of its pixels: from differences of what the model's space of training spectra leaves of it,
+* the noise of its pixels: from differences of what the model's space of training spectra leaves of it, or, where the
+  resolving power was lowered, as inference states it,
 * its velocity, the offset and slope of its continuum, and the width of its lines: by a fit of synthetic spectra at the
   inferred labels, or of the mean training spectrum where no grid belongs to the model,
 * features that many spectra share, present or missing, and no training spectrum has.
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anna_onnx.arrays import Float32Array, FloatArray, IntArray
+from anna_onnx.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from anna_onnx.blocks import Failure, Part, read_blocks
 from anna_onnx.bundle import Bundle
 from anna_onnx.errors import AnnaError, GridError
@@ -86,6 +87,12 @@ class Sample:
         Files or spectra that could not be read or share no wavelengths with the model.
     coarseness : float
         Usual width of the files' pixels, in that of the model's.
+    degraded : array of bool, shape (n,)
+        Whether the resolving power was lowered, so that pixels share their noise.
+    snr : array, shape (n,)
+        As inference states it.
+    stated_resolution, stated_velocity : arrays, shape (n,)
+        What was asked for or the files state (km/s), NaN where they do not.
     """
 
     flux: Float32Array
@@ -94,6 +101,10 @@ class Sample:
     flags: IntArray
     failed: int
     coarseness: float
+    degraded: BoolArray
+    snr: FloatArray
+    stated_resolution: FloatArray
+    stated_velocity: FloatArray
 
     def __len__(self) -> int:
         return len(self.flux)
@@ -107,11 +118,11 @@ class Measurements:
     ----------
     n, failed : int
     snr : array, shape (n,)
-        Of a pixel where `template` is 1.
+        Of a pixel where `template` is 1; of degraded spectra as inference states it.
     template : array, shape (n_pixel,)
         Relative S/N, its median 1.
     noise_ratio : float or None
-        Measurements noise over the errors that came with the spectra.
+        Measured noise over the errors that came with the spectra.
     velocity : array, shape (n,)
         km/s; NaN where none could be measured.
     offset, slope : arrays, shape (n,)
@@ -127,6 +138,12 @@ class Measurements:
         the last, all were divided by a fitted continuum before they were measured.
     reference : str
         What the spectra were compared with.
+    stated_resolution : float or None
+        Resolving power that was asked for or that files state, of most spectra.
+    stated_velocity : array, shape (n,)
+        km/s, NaN where the file states none.
+    degraded : bool
+        Whether the resolving power of most was lowered to the model's.
     """
 
     n: int
@@ -145,6 +162,9 @@ class Measurements:
     outside: float
     unnormalized: float
     reference: str
+    stated_resolution: float | None
+    stated_velocity: FloatArray
+    degraded: bool
 
 
 def examine(
@@ -189,8 +209,10 @@ def examine(
     left, directions = _without_lines(sample, reference, bundle.sidecar.novelty)
     snr, template = measure_noise(left, directions, sample.coarseness)
     stated = None
-    if sample.sigma is not None:
+    if sample.sigma is not None and not sample.degraded.any():
         stated = float(np.nanmedian(1 / (snr[:, None] * template) / sample.sigma))
+    # Pixels that share their noise hardly differ from their neighbours: what the file's own pixels tell counts.
+    snr = np.where(sample.degraded & np.isfinite(sample.snr), sample.snr, snr)
     coverage, missing = _coverage(sample.flux)
     return Measurements(
         n=len(sample),
@@ -209,7 +231,16 @@ def examine(
         outside=float((sample.flags & Flag.outside_labels.value > 0).mean()),
         unnormalized=unnormalized,
         reference=reference.name,
+        stated_resolution=_usual_resolution(sample.stated_resolution),
+        stated_velocity=sample.stated_velocity,
+        degraded=bool(sample.degraded.mean() > 0.5),
     )
+
+
+def _usual_resolution(stated: FloatArray) -> float | None:
+    """Return the median of the resolving powers that are stated, None where most are not."""
+    known = stated[np.isfinite(stated)]
+    return float(np.median(known)) if known.size > len(stated) / 2 else None
 
 
 def gather(inference: Inference, files: Iterable[str | os.PathLike[str]], most: int = MAX_SPECTRA) -> Sample:
@@ -221,6 +252,7 @@ def gather(inference: Inference, files: Iterable[str | os.PathLike[str]], most: 
         If none could be used; the message says why for the first.
     """
     flux, sigma, values, flags, coarseness, why = [], [], [], [], [], []
+    degraded, snr, resolution, velocity = [], [], [], []
     pixels = inference.bundle.sidecar.grid.wavelength
     for block in read_blocks((Part(os.fspath(file)) for file in files), inference.options.read):
         rows = inference.rows(block)
@@ -234,6 +266,13 @@ def gather(inference: Inference, files: Iterable[str | os.PathLike[str]], most: 
         sigma.append(None if prepared.sigma is None else prepared.sigma[good])
         values.append(rows.values[good])
         flags.append(rows.flags[good])
+        n_good = int(good.sum())
+        degraded.append(np.full(n_good, prepared.smoothing.width > 0))
+        snr.append(prepared.snr[good])
+        known = inference.options.prepare.resolution or block.setting.resolution
+        resolution.append(np.full(n_good, known or np.nan))
+        moves = block.radial_velocity
+        velocity.append(np.full(n_good, np.nan) if moves is None else moves[good])
         coarseness.append(
             pixel_width(block.setting.wavelength, *pixels[[0, -1]]) / pixel_width(pixels, *pixels[[0, -1]])
         )
@@ -241,14 +280,15 @@ def gather(inference: Inference, files: Iterable[str | os.PathLike[str]], most: 
             break
     if not sum(map(len, flux)):
         raise AnnaError(f"no spectrum could be used: {why[0] if why else 'the files hold none'}")
-    known = [part for part in sigma if part is not None]
+    errors = [part for part in sigma if part is not None]
     return Sample(
         np.concatenate(flux)[:most],
-        np.concatenate(known)[:most] if len(known) == len(sigma) else None,
+        np.concatenate(errors)[:most] if len(errors) == len(sigma) else None,
         np.concatenate(values)[:most],
         np.concatenate(flags)[:most],
         len(why),
         float(np.median(coarseness)),
+        *(np.concatenate(part)[:most] for part in (degraded, snr, resolution, velocity)),
     )
 
 

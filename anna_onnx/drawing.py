@@ -141,7 +141,7 @@ def _label(found: Explanation, index: int, top: int) -> Iterator[str]:
     yield from panel.scale(ticks(-limit, limit, 2))
     value = f"{label.name} = {_rounded(found.values[index], found.errors[index])}{unit}"
     bold = f'<tspan font-weight="bold">{escape(value)}</tspan>'
-    yield _text(LEFT, top - 6, f"{bold} ·{escape(unit)} per 1 % of the continuum")
+    yield _text(LEFT, top - 6, f"{bold} ·{escape(unit)} per unresolved feature of 1 %")
     peaks = ", ".join(f"{found.grid.wavelength[pixel]:.1f} Å ({response[pixel]:+.2g})" for pixel in strongest(response))
     yield _text(WIDTH - RIGHT, top - 6, f"strongest: {peaks}" if peaks else "depends on no pixel", "end small")
 

@@ -15,8 +15,10 @@ from anna_onnx.bundle import Bundle
 from anna_onnx.config import Range
 from anna_onnx.doctor import MIN_SPECTRA, WIDTHS, Deviation, Measurements, examine
 from anna_onnx.filelist import expand
+from anna_onnx.medium import C_KMS, refractive_index
 from anna_onnx.origin import instrument_of, settings_of, template_of
 from anna_onnx.preparation import RESOLUTION_TOLERANCE
+from anna_onnx.scatter import MAD
 from anna_onnx.snrtemplate import write_template
 
 TEMPLATE_TOLERANCE = 0.05  # rms of the ratio of two S/N templates
@@ -24,6 +26,8 @@ CONTINUUM_PRECISION = 0.003  # as good as it is measured
 LARGEST_CONTINUUM = 0.1  # error that it makes sense to train for
 MASKED = 0.02  # of the continuum: a deviation as strong as this is worth a mask
 LARGEST_MASK = 0.15  # of the pixels
+MEDIUM_TOLERANCE = 10.0  # km/s: a shift so near that between air and vacuum may be it
+AT_REST = 2.0  # km/s: velocities that scatter less may all be zero
 LISTED = 8
 # Findings that may be why spectra are flagged.
 EXPLAINING = ("resolving power", "continuum offset", "continuum slope", "radial velocity", "unknown features")
@@ -135,7 +139,7 @@ def prescribe(bundle: Bundle, measured: Measurements, template: str | None = Non
         _normalization(measured),
         _snr(bundle, measured, trained),
         _template(bundle, measured, trained, template),
-        _resolution(bundle, measured),
+        _resolution(bundle, measured, trained),
         _continuum("offset", measured.offset, trained.continuum_offset),
         _continuum("slope", measured.slope, trained.continuum_slope),
         _velocity(bundle, measured, trained),
@@ -145,7 +149,7 @@ def prescribe(bundle: Bundle, measured: Measurements, template: str | None = Non
     )
     changes = {name: value for _, change in parts for name, value in change.items()}
     if "snr_template" in changes:
-        changes.setdefault("snr", _snr_range(measured))
+        changes["snr"] = _snr_beside_template(bundle, measured, trained)
         changes["legacy_noise"] = False
     known = {name: value for name, value in changes.items() if getattr(trained, name) != value}
     findings = tuple(finding for finding, _ in parts)
@@ -181,6 +185,17 @@ def _snr_range(measured: Measurements) -> Range:
     return _digits(0.9 * low), _digits(1.1 * high, up=True)
 
 
+def _snr_beside_template(bundle: Bundle, measured: Measurements, trained: config.Augmentation) -> Range:
+    """Return the range of S/N to train with along the measured template, never narrower than that of the training."""
+    wanted, own = _snr_range(measured), trained.snr
+    if own is None:
+        return wanted
+    usual = float(np.median(template_of(bundle)))
+    if own[0] <= wanted[0] and own[1] >= wanted[1]:
+        return own
+    return min(wanted[0], _digits(own[0] * usual)), max(wanted[1], _digits(own[1] * usual, up=True))
+
+
 def _digits(value: float, up: bool = False) -> float:
     """Round to two digits, down or up."""
     step = 10.0 ** (np.floor(np.log10(value)) - 1)
@@ -211,23 +226,45 @@ def _given(**change: Any) -> Changes:
     return {name: value for name, value in change.items() if value is not None}
 
 
-def _resolution(bundle: Bundle, measured: Measurements) -> tuple[Finding, Changes]:
+def _resolution(bundle: Bundle, measured: Measurements, trained: config.Augmentation) -> tuple[Finding, Changes]:
+    what, own = "resolving power", _resolution_of(bundle)
+    asked = "not stated" if own is None else f"R {own:.0f}"
+    found, value, stated = _resolution_found(measured, own)
+    least = own
+    if own is not None and trained.resolution is not None:
+        least = min(own, trained.resolution[0])
+        asked += f", degraded to {least:.0f}" if least < own else ""
+    if value is None or own is None or least is None:
+        return Finding(what, found, asked), {}
+    if value > own * (1 + RESOLUTION_TOLERANCE):
+        advice = "–" if measured.degraded else "infer with --resolution, which degrades them"
+        return Finding(what, found, asked, advice), {}
+    if value >= least * (1 - RESOLUTION_TOLERANCE):
+        return Finding(what, found, asked), {}
+    change = {"resolution": (_digits(0.95 * value), round(own, 1)), "spectrum_resolution": round(own, 1)}
+    return Finding(what, found, asked, "resolution" if stated else "resolution, unless the stars rotate"), change
+
+
+def _resolution_found(measured: Measurements, own: float | None) -> tuple[str, float | None, bool]:
+    """Return the resolving power in words and as a number, and whether it is the stated one.
+
+    That counts where none was measured, or one so low that only a limit was.
+    """
+    found, stated = measured.resolution, measured.stated_resolution
+    if found is None:
+        return ("not measured", None, False) if stated is None else (f"R {stated:.0f} stated", stated, True)
+    widest = own is not None and found <= 1.01 * own / WIDTHS[-1]
+    if widest and stated is not None and stated < found:
+        return f"R {stated:.0f} stated", stated, True
+    return f"R {found:.0f} or {'less' if widest else 'more'}", found, False
+
+
+def _resolution_of(bundle: Bundle) -> float | None:
+    """Return the resolving power of the training spectra, None where it is not stated."""
     instrument = instrument_of(bundle)
-    middle = float(bundle.sidecar.grid.wavelength.mean())
-    own = None
-    if instrument is not None:
-        own = instrument.get("resolution") or middle / instrument["fwhm"]
-    trained = "not stated" if own is None else f"R {own:.0f}"
-    if measured.resolution is None:
-        return Finding("resolving power", "not measured", trained), {}
-    widest = own is not None and measured.resolution <= 1.01 * own / WIDTHS[-1]
-    found = f"R {measured.resolution:.0f} or {'less' if widest else 'more'}"
-    if own is None or abs(measured.resolution / own - 1) <= RESOLUTION_TOLERANCE:
-        return Finding("resolving power", found, trained), {}
-    if measured.resolution > own:
-        return Finding("resolving power", found, trained, "infer with --resolution, which degrades them"), {}
-    change = {"resolution": (_digits(0.95 * measured.resolution), round(own, 1)), "spectrum_resolution": round(own, 1)}
-    return Finding("resolving power", found, trained, "resolution, unless the stars rotate"), change
+    if instrument is None:
+        return None
+    return float(instrument.get("resolution") or bundle.sidecar.grid.wavelength.mean() / instrument["fwhm"])
 
 
 def _continuum(name: str, values: FloatArray, own: Range | None) -> tuple[Finding, Changes]:
@@ -243,23 +280,48 @@ def _continuum(name: str, values: FloatArray, own: Range | None) -> tuple[Findin
 
 
 def _velocity(bundle: Bundle, measured: Measurements, trained: config.Augmentation) -> tuple[Finding, Changes]:
+    what, own = "radial velocity", bundle.sidecar.preparation.velocity_range
     known = measured.velocity[np.isfinite(measured.velocity)]
-    own = bundle.sidecar.preparation.velocity_range
+    asked = _span(own, "{:.0f}", " km/s")
     if not known.size:
-        return Finding("radial velocity", "not measured", _span(own, "{:.0f}", " km/s")), {}
+        return Finding(what, "not measured", asked), {}
     low, high = float(known.min()), float(known.max())
     found = f"{low:z.1f} to {high:z.1f} km/s"
     if len(known) < measured.n:
         found += f", {measured.n - len(known)} not measured"
+    advice, shift = _of_wrong_medium(measured, float(bundle.sidecar.grid.wavelength.mean()))
+    low, high = low - shift, high - shift
     had, more = own or (0.0, 0.0), trained.radial_velocity or (0.0, 0.0)
     if low >= had[0] - 2 and high <= had[1] + 2:
-        return Finding("radial velocity", found, _span(own, "{:.0f}", " km/s")), {}
+        return Finding(what, found, asked, advice or "–"), {}
     # What the training adds comes on top of the velocities that the training spectra have.
     change = more[0] + min(0.0, np.floor(low - had[0])), more[1] + max(0.0, np.ceil(high - had[1]))
-    advice = "radial_velocity, or remove it: --rv"
-    return Finding("radial velocity", found, _span(own, "{:.0f}", " km/s"), advice), {
-        "radial_velocity": _floats(change)
-    }
+    advice = "; ".join(filter(None, (advice, "radial_velocity, or remove it: --rv")))
+    return Finding(what, found, asked, advice), {"radial_velocity": _floats(change)}
+
+
+def _of_wrong_medium(measured: Measurements, wavelength: float) -> tuple[str, float]:
+    """Return what to say where velocities are as vacuum taken as air makes them, or the reverse, and how far off.
+
+    They differ by that from the stated ones; or none are stated and all are just that, which may be true of a cluster.
+    So only of stated ones it is taken off.
+    """
+    step = C_KMS * (float(refractive_index(wavelength)) - 1)
+    off = measured.velocity - measured.stated_velocity
+    is_stated = bool(np.isfinite(off).any())
+    if not is_stated and np.isfinite(measured.stated_velocity).any():
+        return "", 0.0
+    off = off if is_stated else measured.velocity
+    off = off[np.isfinite(off)]
+    shift = float(np.median(off))
+    if abs(abs(shift) - step) > MEDIUM_TOLERANCE:
+        return "", 0.0
+    true, taken = ("vacuum", "air") if shift > 0 else ("air", "vacuum")
+    if is_stated:
+        return f"--medium {true}: {shift:+.0f} km/s from the stated ones, as of {true} taken as {taken}", shift
+    if off.size < MIN_SPECTRA or MAD * float(np.median(np.abs(off - shift))) >= AT_REST:
+        return "", 0.0
+    return f"--medium {true} if the stars are at rest: {shift:+.0f} km/s is {true} taken as {taken}", 0.0
 
 
 def _coverage(bundle: Bundle, measured: Measurements) -> tuple[Finding, Changes]:
@@ -316,11 +378,13 @@ def _flagged(measured: Measurements, findings: Sequence[Finding]) -> Finding:
 def _notes(measured: Measurements) -> tuple[str, ...]:
     lacks = f", {measured.failed} more could not be used" if measured.failed else ""
     shown = "; ".join(describe(one) for one in measured.deviations[:LISTED])
+    degraded = "; as inference states it where the resolving power was lowered" if measured.degraded else ""
     features = f"In many spectra, but in no training spectrum: {shown}" if shown else ""
     notes = (
         f"{measured.n} spectra{lacks}; compared with {measured.reference}. Ranges are the 5th to the 95th percentile, "
         "of velocities, coverage and missing pixels those of all spectra.",
-        "S/N: from second differences of what the model's training spectra cannot make, per pixel of the model. "
+        "S/N: from second differences of what the model's training spectra cannot make, per pixel of the model"
+        f"{degraded}. "
         "Resolving power: a fit of the line width without rotation; that of the sharpest spectra counts.",
         features,
     )

@@ -4,6 +4,8 @@ Clean spectra of a test set get noise and a continuum error as in training; then
 a network cannot know, eleven kinds in all. Each goes through inference as it comes, and any flag counts that says so.
 
     python benchmarks/outliers.py model.onnx test.h5 --json
+
+DATA is such a test set, or a folder with one: valid_1000.bin.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ FloatArray = NDArray[np.float64]
 COUNTED = Flag.unlike_training | Flag.outside_labels | Flag.not_normalized | Flag.low_resolution | Flag.medium_unknown
 """Flags that say that a spectrum is not of the kind that the model knows."""
 CONTINUUM = 0.01
+STARS = "valid_1000.bin"
+"""Taken from a folder."""
 TO_SIGMA = 1 / (2 * np.sqrt(2 * np.log(2)))
 
 
@@ -56,7 +60,7 @@ def main(
 ) -> None:
     """Flag rates of MODEL on the clean spectra of DATA and on what can be made of them."""
     bundle = Bundle.load(find_model(model))
-    stars = open_training_set(Path(data), [label.name for label in bundle.sidecar.labels])
+    stars = open_training_set(stars_of(Path(data)), [label.name for label in bundle.sidecar.labels])
     resolution = bundle.sidecar.preparation.resolution or resolution
     found = {f"{low:g}-{high:g}": flag_rates(bundle, stars, (low, high), n_star, resolution, seed) for low, high in snr}
     if as_json:
@@ -67,6 +71,11 @@ def main(
         for kind, shares in rates.items():
             by = ", ".join(f"{flag} {share:.1%}" for flag, share in shares.items() if flag != "flagged" and share)
             click.echo(f"{kind:28} {shares['flagged']:8.1%}  {by}")
+
+
+def stars_of(data: Path) -> Path:
+    """Return the file of the stars: the one given, or that in the folder given."""
+    return data / STARS if data.is_dir() else data
 
 
 def flag_rates(

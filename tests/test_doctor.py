@@ -24,7 +24,7 @@ from anna_onnx.prescription import consult, describe, prescribe
 from anna_onnx.resampling import Grid
 from anna_onnx.sidecar import Sidecar
 from anna_onnx.snrtemplate import read_template
-from anna_onnx.synthesis import SpectralGrid, Synthesizer
+from anna_onnx.synthesis import SpectralGrid, Synthesizer, simulate
 from anna_onnx.trainingset import TrainingSetWriter
 from anna_onnx_cli.anna import main
 from tests import tiny
@@ -244,6 +244,75 @@ def test_a_deviation_is_told_in_a_few_words():
     assert describe(Deviation(6671.0, 6671.4, 0.05)) == "6671.0-6671.4 Å +5.0% (emission)"
 
 
+def said(bundle: Bundle, found: Measurements, what: str) -> tuple[str, str]:
+    (finding,) = (one for one in prescribe(bundle, found).findings if one.what == what)
+    return finding.found, finding.advice
+
+
+@pytest.fixture(scope="module")
+def usual(bundle, tmp_path_factory) -> Measurements:
+    """Spectra like those of the training."""
+    return examined(bundle, tmp_path_factory.mktemp("usual"), noisy(stars(60, seed=2)[0]))
+
+
+def test_a_stated_resolving_power_counts_where_none_can_be_measured(bundle, usual):
+    low = dataclasses.replace(usual, resolution=None, stated_resolution=1800.0, unlike=1.0)
+    assert said(bundle, low, "resolving power") == ("R 1800 stated", "resolution")
+    assert prescribe(bundle, low).changes["resolution"] == (1700.0, pytest.approx(6680 / 0.6, abs=0.1))
+    assert said(bundle, low, "flags")[1] == "mend the lines above first"
+    assert said(bundle, dataclasses.replace(low, resolution=6680 / 0.6 / 4), "resolving power")[0] == "R 1800 stated"
+    measured = dataclasses.replace(usual, stated_resolution=1800.0)
+    assert said(bundle, measured, "resolving power")[0].endswith("or more")
+    unknown = dataclasses.replace(usual, resolution=None)
+    assert said(bundle, unknown, "resolving power") == ("not measured", "–")
+
+
+def test_a_resolving_power_that_the_training_degrades_to_needs_no_change(bundle, usual):
+    params = f"{PARAMS}resolution = [5000.0, 11133.3]\nspectrum_resolution = 11133.3\n"
+    wide = dataclasses.replace(bundle, sidecar=dataclasses.replace(bundle.sidecar, provenance={"params": params}))
+    found = dataclasses.replace(usual, resolution=6000.0)
+    assert "resolution" in prescribe(bundle, found).changes
+    assert "resolution" not in prescribe(wide, found).changes
+
+
+def test_the_resolving_power_and_velocities_that_files_state_are_gathered(bundle, tmp_path):
+    simulate(None, None, 5, fits=tmp_path, processes=1, resolution=5600, snr=100, rv=(-5, 5), wavelength=GRID)
+    found = examine(bundle, sorted(tmp_path.glob("*.fits")))
+    assert found.stated_resolution == 5600
+    assert np.abs(found.stated_velocity).max() < 5
+    assert not found.degraded
+
+
+def test_a_new_template_never_narrows_the_range_of_signal_to_noise(bundle, usual):
+    tilted = dataclasses.replace(usual, template=1 + 0.4 * X)
+    inside = dataclasses.replace(tilted, snr=np.linspace(75, 100, usual.n))
+    assert "snr" not in prescribe(bundle, inside, "night.template").changes
+    assert "snr = [60.0, 120.0]\n" in prescribe(bundle, inside, "night.template").block()
+    low = dataclasses.replace(tilted, snr=np.linspace(35, 100, usual.n))
+    assert prescribe(bundle, low, "night.template").changes["snr"] == (pytest.approx(32, abs=2), 120)
+
+
+@pytest.mark.parametrize(("shift", "medium"), [(82.8, "vacuum taken as air"), (-79.0, "air taken as vacuum")])
+def test_velocities_that_differ_from_stated_ones_as_a_wrong_medium_makes_them_are_told(bundle, usual, shift, medium):
+    stated = np.linspace(-10, 10, usual.n)
+    found = dataclasses.replace(usual, velocity=stated + shift, stated_velocity=stated)
+    advice = said(bundle, found, "radial velocity")[1]
+    assert advice.startswith(f"--medium {medium.split()[0]}: {shift:+.0f} km/s from the stated ones")
+    assert advice.endswith(medium)
+    assert "radial_velocity" not in prescribe(bundle, found).changes
+    other = dataclasses.replace(found, velocity=stated + 0.8 * shift)
+    assert said(bundle, other, "radial velocity")[1] == "radial_velocity, or remove it: --rv"
+
+
+def test_velocities_that_are_all_just_that_of_a_wrong_medium_are_told(bundle, usual):
+    scatter = np.random.default_rng(2).normal(size=usual.n)
+    found = dataclasses.replace(usual, velocity=83 + scatter)
+    assert said(bundle, found, "radial velocity")[1].startswith("--medium vacuum if the stars are at rest")
+    assert prescribe(bundle, found).changes["radial_velocity"][1] > 70  # they may be a cluster's
+    moving = dataclasses.replace(usual, velocity=83 + 5 * scatter)
+    assert "--medium" not in said(bundle, moving, "radial velocity")[1]
+
+
 # --- how it is measured --------------------------------------------------------------------
 
 
@@ -274,6 +343,19 @@ def test_noise_of_coarse_pixels_is_found_on_finer_ones():
     snr, _ = measure_noise(fine, np.zeros((0, 401)), coarseness=4)
     # Linear interpolation leaves 2/3 of the variance in the mean.
     assert np.median(snr) == pytest.approx(50 * np.sqrt(1.5), rel=0.1)
+
+
+def test_the_noise_of_degraded_spectra_is_that_of_inference(bundle, tmp_path):
+    fine = Grid(np.linspace(6639, 6721, 4101), "air")
+    simulate(None, None, 8, fits=tmp_path, processes=1, resolution=60000, snr=20, rv=(-5, 5), wavelength=fine)
+    preparation = dataclasses.replace(bundle.sidecar.preparation, resolution=6680 / 0.6)
+    sidecar = dataclasses.replace(bundle.sidecar, preparation=preparation)
+    model = write(tmp_path / "stated.onnx", bundle.network, sidecar)
+    found = examine(model, sorted(tmp_path.glob("*.fits")))
+    assert found.degraded
+    # Ten pixels make one, and degrading lowers the noise of lines by a fifth; differences of neighbours would say 230.
+    assert 60 < np.median(found.snr) < 90
+    assert "as inference states it" in str(prescribe(model, found))
 
 
 def test_spectra_in_counts_are_normalised_before_they_are_measured(bundle, tmp_path):

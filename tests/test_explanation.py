@@ -122,6 +122,7 @@ def test_the_picture_shows_labels_errors_flags_and_the_strongest_pixels(found):
     teff, logg = tiny.answers(star().flux[None])[0]
     assert f"teff = {teff:.0f} ± 50 K" in picture
     assert f"logg = {logg:.2f} ± 0.10 dex" in picture
+    assert "K per unresolved feature of 1 %" in picture
     assert "flags: not_normalized" in picture  # the flux rises by a fifth
     assert "mean training spectrum" in picture
     assert "mean training spectrum" not in texts(draw(dataclasses.replace(found, mean=None)))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from anna_onnx.errors import GridError, ResultError
 from anna_onnx.medium import C_KMS, convert, doppler
+from anna_onnx.readers import read_spectra
 from anna_onnx.resampling import Grid
 from anna_onnx.synthesis import WAVELENGTH, SpectralGrid, Synthesizer, simulate, wavelength_grid
 from anna_onnx.synthesis.compression import compress
@@ -260,6 +261,15 @@ def test_fits_files_carry_flux_wavelengths_and_true_labels(tmp_path):
     assert (header["CTYPE1"], header["CRVAL1"], header["CDELT1"]) == ("AWAV", 6625.0, pytest.approx(0.2))
     assert header["TEFF"] == drawn.labels[1, 0]
     assert header["RV"] == drawn.aux["rv"][1]
+
+
+@pytest.mark.parametrize(
+    ("instrument", "resolution"), [({"resolution": 5600}, 5600), ({"fwhm": 0.5}, 6725 / 0.5), ({}, 6725 / 0.6)]
+)
+def test_fits_files_state_the_resolving_power_that_the_reader_knows(tmp_path, instrument, resolution):
+    simulate(None, None, 1, fits=tmp_path, processes=1, rv=(-5, 5), **instrument)
+    (star,) = read_spectra(tmp_path / "star_00001.fits")
+    assert star.resolution == pytest.approx(resolution, rel=1e-4)
 
 
 def test_the_command_writes_the_set_it_was_asked_for(tmp_path):

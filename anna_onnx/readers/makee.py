@@ -75,7 +75,7 @@ def _coefficients(header: Header, order: int, source: Source) -> list[float]:
     coefficients: list[float] = []
     for card in (f"WV_0_{order:02d}", f"WV_4_{order:02d}"):
         text = header.text(card)
-        numbers = [number for word in text.split() if (number := finite(word)) is not None]
+        numbers = [number for word in text.split() if (number := finite(word.upper().replace("D", "E"))) is not None]
         if len(numbers) != 4 or len(text.split()) != 4:
             found = f"is '{text}'" if text else "is missing"
             raise NoWavelengthError(f"{source}: {card} {found}, needed four coefficients of the wavelength")

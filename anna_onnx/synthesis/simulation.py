@@ -350,6 +350,8 @@ def _also_fits(blocks: Iterable[DrawnBlock], recipe: Recipe, folder: Path) -> It
         "SPECSYS": ("TOPOCENT", "as observed: the radial velocity is in it"),
         "GRID": (recipe.spectra.path.name, "grid of synthetic spectra"),
     }
+    if resolution := recipe.resolution or (recipe.fwhm and wavelength.mean() / recipe.fwhm):
+        axis["SPEC_RES"] = (round(float(resolution), 1), "resolving power, wavelength / FWHM")
     if recipe.snr is not None:
         axis["SNR"] = (recipe.snr, "signal to noise of the continuum, a pixel")
     for block in blocks:

@@ -46,6 +46,13 @@ def test_makee_orders_have_polynomials_of_the_column_on_the_detector(tmp_path):
     assert (first.id, first.n_pixel, first.source.row) == ("HD 1", N, 0)
 
 
+def test_makee_coefficients_may_have_the_exponents_of_fortran(tmp_path):
+    (tmp_path / "a").write_bytes(makee(WV_0_01=WV_0))
+    (tmp_path / "b").write_bytes(makee(WV_0_01=WV_0.replace("E", "D"), WV_4_01=WV_4.replace("E", "d")))
+    first, second = (read_spectra(tmp_path / name)[0] for name in "ab")
+    assert np.array_equal(first.wavelength, second.wavelength)
+
+
 def test_makee_says_whether_its_wavelengths_are_in_vacuum_and_heliocentric(tmp_path):
     (tmp_path / "a").write_bytes(makee())
     (tmp_path / "b").write_bytes(makee(VACUUM=None, HELIOCNT=None))
