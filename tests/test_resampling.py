@@ -135,8 +135,52 @@ def test_pixels_that_are_much_closer_than_their_neighbours_do_not_shake_the_inte
 
 def test_a_mean_of_ten_pixels_has_a_third_of_the_noise() -> None:
     wavelength = 5000 + 0.1 * np.arange(100)
-    _, sigma, _ = resampler(wavelength, 5000.45 + np.arange(10)).apply(np.ones((1, 100)), np.full((1, 100), 0.1))
+    way = resampler(wavelength, 5000.45 + np.arange(10), sharp=False)
+    _, sigma, _ = way.apply(np.ones((1, 100)), np.full((1, 100), 0.1))
     np.testing.assert_allclose(sigma, 0.1 / np.sqrt(10), rtol=1e-9)
+
+
+@given(st.floats(0.03, 0.17), st.sampled_from([1, 1.000005]))
+def test_a_line_keeps_its_width_and_its_equivalent_width_in_an_average(step: float, growth: float) -> None:
+    target = 4990 + 0.2 * np.arange(101)
+    profile = 0.6 / FWHM  # of a spectrograph whose FWHM is three pixels
+    variances = []
+    for phase in np.linspace(0, step, 20, endpoint=False):
+        wavelength = 4985 + phase + np.cumsum(step * growth ** np.arange(30 / step))
+        depth = 1 - resample(wavelength, target, line(wavelength, 5000.03, profile))[0]
+        assert depth.sum() * 0.2 == pytest.approx(0.5 * profile * np.sqrt(2 * np.pi), rel=1e-3)
+        variances.append((depth * (target - 5000.03) ** 2).sum() / depth.sum())
+    # By how the pixels happen to lie it is more or less.
+    np.testing.assert_allclose(variances, profile**2, rtol=0.015)
+    assert np.mean(variances) == pytest.approx(profile**2, rel=0.01)
+
+
+def test_beside_a_bad_pixel_a_gap_and_the_ends_an_average_is_as_wide_as_it_is() -> None:
+    wavelength = np.concatenate([np.arange(5000.0, 5020), np.arange(5100.0, 5120)])
+    bad = np.isin(wavelength, [5006, 5007])
+    target = np.arange(5000.5, 5119, 2)
+    flux, sigma = wavelength[None] ** 2, np.ones((1, 40))
+    mean, error, valid = resampler(wavelength, target, "linear").apply(flux, sigma, bad[None])
+    sharp, wider, same = resampler(wavelength, target).apply(flux, sigma, bad[None])
+    assert error is not None
+    assert wider is not None
+    np.testing.assert_array_equal(same, valid)
+    near = np.flatnonzero((sharp != mean)[0] & valid[0])
+    assert set(np.flatnonzero(~valid[0])) == {3, *range(10, 50)}
+    assert list(near) == [1, *range(5, 9), *range(51, 59)]
+    np.testing.assert_allclose(mean[0, near], target[near] ** 2 + 1 / 4, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(sharp[0, near], target[near] ** 2, rtol=0, atol=1e-6)
+    a = 1 / 4 / 2 / 2**2
+    np.testing.assert_allclose(wider[0, near], error[0, near] * np.hypot(1 + 2 * a, np.sqrt(2) * a), rtol=1e-9)
+
+
+def test_pixels_of_two_sizes_are_averaged_as_each_needs() -> None:
+    wavelength = np.concatenate([np.arange(4985, 5000, 0.05), np.arange(5000, 5015, 0.14)])
+    target = np.arange(4987, 5013, 0.2)
+    for center in (4995, 5005):
+        depth = 1 - resample(wavelength, target, line(wavelength, center, 0.6 / FWHM))[0]
+        variance = (depth * (target - center) ** 2).sum() / depth.sum()
+        assert variance == pytest.approx((0.6 / FWHM) ** 2, rel=0.01)
 
 
 def test_the_sigma_that_is_stated_is_the_scatter_that_is_found(rng: np.random.Generator) -> None:

@@ -65,15 +65,20 @@ export function findGaps(wavelength: Float64Array): number[] {
   return gaps;
 }
 
-/** Work out the way from one wavelength vector to another. */
-export function resampler(wavelength: Float64Array, target: Float64Array, way: Way = "cubic"): Resampler {
+/**
+ * Work out the way from one wavelength vector to another.
+ *
+ * @param sharp Whether averages give the flux in the middle of a pixel, not the mean over it.
+ */
+export function resampler(wavelength: Float64Array, target: Float64Array, way: Way = "cubic", sharp = true): Resampler {
   const first = target[0];
   const last = target[target.length - 1];
   const width = pixelWidth(target, first, last);
   if (wavelength.length === target.length && wavelength.every((w, i) => Math.abs(w - target[i]) < 1e-4 * width))
     return new Identity(target.length);
   const ratio = width / pixelWidth(wavelength, first, last);
-  return ratio > LARGER ? new Average(wavelength, target, ratio) : new Interpolation(wavelength, target, ratio, way);
+  if (ratio > LARGER) return new Average(wavelength, target, ratio, sharp && way === "cubic");
+  return new Interpolation(wavelength, target, ratio, way);
 }
 
 /** The way of spectra from one wavelength vector to another: every output pixel is a mean of input pixels. */
@@ -248,6 +253,10 @@ function lagrange(nodes: readonly number[], t: number): number[] {
 /**
  * The mean flux density over each output pixel (Carnall 2017, arXiv:1705.05165);
  * half a pixel of good flux is enough.
+ *
+ * Where flux curves, its mean over some width is not the flux in the middle: lines are broadened by the second moment
+ * of the weights. Where sharp, the curvature from pixel to pixel takes that out again, pixels giving their neighbours
+ * as much as they get, except beside a pixel that is not valid.
  */
 export class Average extends Resampler {
   readonly covers: Uint8Array;
@@ -261,8 +270,10 @@ export class Average extends Resampler {
   /** The input pixel that holds each edge of the output, and how much of it lies before the edge. */
   private readonly pixel: Int32Array;
   private readonly before: Float64Array;
+  /** Of each pixel the weights of its differences from the left and the right neighbour. */
+  private readonly sides: readonly (readonly [number, number])[] | null;
 
-  constructor(wavelength: Float64Array, target: Float64Array, ratio: number) {
+  constructor(wavelength: Float64Array, target: Float64Array, ratio: number, sharp: boolean) {
     super(ratio);
     const gaps = findGaps(wavelength);
     const edges = edgesWithGaps(wavelength, gaps);
@@ -283,6 +294,41 @@ export class Average extends Resampler {
     this.covers = Uint8Array.from(target, (at, i) =>
       at >= first && at <= last && this.share[i] >= this.enough ? 1 : 0,
     );
+    this.sides = sharp ? this.neighbours(wavelength, target) : null;
+  }
+
+  override apply(flux: Float64Array, sigma: Float64Array | null, bad: Uint8Array | null): Resampled {
+    const mean = super.apply(flux, sigma, bad);
+    if (this.sides === null) return mean;
+    const sharp = { flux: mean.flux.slice(), sigma: mean.sigma && mean.sigma.slice(), valid: mean.valid };
+    this.sides.forEach(([left, right], i) => {
+      if (!mean.valid[i - 1] || !mean.valid[i] || !mean.valid[i + 1]) return;
+      const weights = [-left, 1 + left + right, -right];
+      const sumNear = (values: Float64Array, power: number) =>
+        sum(weights.map((weight, k) => (weight * values[i - 1 + k]) ** power));
+      sharp.flux[i] = sumNear(mean.flux, 1);
+      if (mean.sigma && sharp.sigma) sharp.sigma[i] = Math.sqrt(sumNear(mean.sigma, 2));
+    });
+    return sharp;
+  }
+
+  private neighbours(wavelength: Float64Array, target: Float64Array): [number, number][] {
+    const from = target[0];
+    const first = this.mean(wavelength.map((w) => w - from));
+    const second = this.mean(wavelength.map((w) => (w - from) ** 2));
+    const moment = target.map((w, i) => {
+      const at = w - from;
+      return this.covers[i] ? (second[i] - 2 * at * first[i]) / this.share[i] + at ** 2 : 0;
+    });
+    const step = differences(target);
+    const between = step.map((width, i) => (moment[i] + moment[i + 1]) / 4 / width);
+    return Array.from(this.widthOut, (width, i) => {
+      const [before, after] = [step[i - 1], step[i]];
+      const even = before < UNEVEN * after && after < UNEVEN * before;
+      // Elsewhere the input's pixels are the larger ones.
+      const sound = even && moment[i] <= ((LARGER * width) / 2) ** 2;
+      return sound ? [between[i - 1] / width, between[i] / width] : [0, 0];
+    });
   }
 
   protected mean(values: Float64Array): Float64Array {
@@ -357,7 +403,7 @@ export class Degrader {
     const n = Math.max(2, Math.floor(span / (width / 4)) + 1);
     this.wavelength = Float64Array.from({ length: n }, (_, i) => Math.exp(first + (i * span) / (n - 1)));
     [this.wavelength[0], this.wavelength[n - 1]] = [bluest, reddest]; // which rounding may put outside
-    this.onto = resampler(wavelength, this.wavelength);
+    this.onto = resampler(wavelength, this.wavelength, "cubic", false);
     const reach = 16; // four standard deviations
     const kernel = Float64Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp(-0.5 * ((i - reach) / 4) ** 2));
     const total = kernel.reduce((a, b) => a + b);
