@@ -75,37 +75,44 @@ def test_a_cubic_is_kept_by_interpolation_on_even_and_on_uneven_pixels(seed: int
     np.testing.assert_allclose(flux[0], cubic(target), atol=1e-9)
 
 
-def test_interpolation_halfway_between_pixels_hardly_widens_a_line() -> None:
+def test_interpolation_halfway_between_pixels_hardly_changes_a_line() -> None:
     pixels = 5000 + 0.2 * np.arange(100)
     target = pixels[3:-3] + 0.1
     profile = 0.6 / FWHM  # of a spectrograph whose FWHM is three pixels
     depth = 1 - resample(pixels, target, line(pixels, 5010, profile))[0]
     variance = (depth * (target - 5010) ** 2).sum() / depth.sum()
     assert np.sqrt(variance) == pytest.approx(profile, rel=0.005)
+    np.testing.assert_allclose(depth, 1 - line(target, 5010, profile), atol=0.004)
 
 
 @pytest.mark.parametrize(
-    ("target", "is_cubic"),
+    ("target", "n_pixel"),
     [
-        (5000.5, False),
-        (5004.5, True),
-        (5008.5, False),
-        (5100.5, False),
-        (5103.5, False),
-        (5106.5, False),
-        (5107.5, True),
+        (5000.5, 2),
+        (5001.5, 4),
+        (5002.5, 6),
+        (5006.5, 6),
+        (5007.5, 4),
+        (5008.5, 2),
+        (5100.5, 2),
+        (5101.5, 4),
+        (5102.5, 4),
+        (5103.5, 2),
+        (5106.5, 2),
+        (5107.5, 4),
     ],
 )
-def test_beside_a_bad_pixel_or_a_gap_and_at_the_ends_interpolation_is_straight(target: float, is_cubic: bool) -> None:
+def test_beside_a_bad_pixel_or_a_gap_and_at_the_ends_fewer_pixels_are_interpolated(target: float, n_pixel: int) -> None:
     wavelength = np.concatenate([np.arange(5000.0, 5010), np.arange(5100.0, 5110)])
     bad = wavelength == 5105
     way = Interpolation(wavelength, np.array([target]))
     flux, sigma, valid = way.apply(wavelength[None] ** 2, np.ones((1, 20)), bad[None])
     assert valid.all()
     # The chord of a parabola is 1/4 above it in the middle.
-    assert flux[0, 0] == pytest.approx(target**2 + (0 if is_cubic else 0.25), abs=1e-6)
+    assert flux[0, 0] == pytest.approx(target**2 + (0.25 if n_pixel == 2 else 0), abs=1e-6)
     assert sigma is not None
-    assert sigma[0, 0] ** 2 == pytest.approx(2 * (9**2 + 1) / 16**2 if is_cubic else 1 / 2)
+    weights = {2: [1 / 2], 4: [9 / 16, -1 / 16], 6: [150 / 256, -25 / 256, 3 / 256]}[n_pixel]
+    assert sigma[0, 0] ** 2 == pytest.approx(2 * np.sum(np.square(weights)))
 
 
 def test_a_bad_pixel_stays_bad_on_uneven_pixels_beside_another_bad_one() -> None:

@@ -8,7 +8,7 @@ export const FWHM = 2 * Math.sqrt(2 * Math.log(2));
 /** Of interpolating between pixels; linear as in the old program. */
 export type Way = "cubic" | "linear";
 
-/** Times as wide as its neighbour, a step between pixels is too uneven for a cubic. */
+/** Times as wide as its neighbour, a step between pixels is too uneven for a polynomial. */
 const UNEVEN = 2;
 
 /** Times as large as the spectrum's, a pixel is an average of these. */
@@ -147,10 +147,10 @@ export class Identity extends Resampler {
 }
 
 /**
- * Interpolation with the cubic through the centres of four pixels; of the inner two neither may be bad.
+ * Interpolation with the quintic through the centres of six pixels; of the inner two neither may be bad.
  *
- * A straight line where an outer pixel is bad, lies behind a gap, or much nearer or
- * farther than the inner two from each other.
+ * Where one of the six is bad, lies behind a gap, or much nearer or farther than the inner two from each other,
+ * it is the cubic through four, and where one of these is, a straight line.
  */
 export class Interpolation extends Resampler {
   readonly covers: Uint8Array;
@@ -160,8 +160,10 @@ export class Interpolation extends Resampler {
   private readonly left: Int32Array;
   /** How far from it to its neighbour, 0 to 1. */
   private readonly place: Float64Array;
-  /** Of the four pixels, one array each. */
-  private readonly weights: readonly Float64Array[];
+  /** Of the six pixels. */
+  private readonly weights: readonly (readonly number[])[];
+  /** The same where only four of them can be used. */
+  private readonly cubic: readonly (readonly number[])[];
 
   /**
    * @param smooth Whether neighbours have their noise in common, which interpolation then does not lower: after a `Degrader`.
@@ -184,39 +186,41 @@ export class Interpolation extends Resampler {
       return at >= wavelength[0] && at <= wavelength[n - 1] && !inGap ? 1 : 0;
     });
     this.share = new Float64Array(target.length).fill(1);
-    this.weights = Array.from({ length: 4 }, () => new Float64Array(target.length));
-    this.place.forEach((t, i) => {
+    const cubic: number[][] = [];
+    this.weights = Array.from(this.place, (t, i) => {
       const left = this.left[i];
-      const [before, after] = [step[left - 1] / step[left], step[left + 1] / step[left]];
-      const even = (outer: number) => outer < UNEVEN && outer > 1 / UNEVEN;
-      const isCubic = way === "cubic" && even(before) && even(after) && !gaps.has(left - 1) && !gaps.has(left + 1);
-      const weights = isCubic ? lagrange([-before, 0, 1, 1 + after], t) : [0, 1 - t, t, 0];
-      weights.forEach((weight, k) => (this.weights[k][i] = weight));
+      const outer = (offset: number) => step[left + offset] / step[left];
+      const even = (offset: number) => outer(offset) < UNEVEN && outer(offset) > 1 / UNEVEN && !gaps.has(left + offset);
+      const four = way === "cubic" && even(-1) && even(1);
+      const six = four && even(-2) && even(2);
+      const nodes = [-outer(-1) - outer(-2), -outer(-1), 0, 1, 1 + outer(1), 1 + outer(1) + outer(2)];
+      cubic.push(four ? [0, ...lagrange(nodes.slice(1, 5), t), 0] : straight(t));
+      return six ? lagrange(nodes, t) : cubic[i];
     });
+    this.cubic = cubic;
   }
 
   /** By how much the variance of the noise is lowered, in the mean. */
   get lowered(): number {
-    const all = this.variance(new Float64Array(Math.max(...this.left) + 3).fill(1));
+    const all = this.variance(new Float64Array(Math.max(...this.left) + 2).fill(1));
     return sum(all) / all.length;
   }
 
   override apply(flux: Float64Array, sigma: Float64Array | null, bad: Uint8Array | null): Resampled {
-    const cubic = super.apply(flux, sigma, bad);
-    if (bad === null) return cubic;
+    const full = super.apply(flux, sigma, bad);
+    if (bad === null) return full;
     this.left.forEach((left, i) => {
-      if (!cubic.valid[i] || !(bad[left - 1] || bad[left + 2])) return;
-      const t = this.place[i];
-      // A pixel that does not count may be NaN.
-      const one = (values: Float64Array, k: number) => (bad[k] ? 0 : values[k]);
-      cubic.flux[i] = (1 - t) * one(flux, left) + t * one(flux, left + 1);
-      if (!sigma || !cubic.sigma) return;
-      const variance = sum(
-        [1 - t, t].map((weight, k) => (this.smooth ? weight : weight ** 2) * one(sigma, left + k) ** 2),
-      );
-      cubic.sigma[i] = Math.sqrt(variance);
+      const isFour = !(bad[left - 1] || bad[left + 2]);
+      if (!full.valid[i] || (isFour && !(bad[left - 2] || bad[left + 3]))) return;
+      const weights = isFour ? this.cubic[i] : straight(this.place[i]);
+      // A pixel that does not count may be NaN, or not there.
+      const one = (values: Float64Array, k: number) => (weights[k] ? values[left - 2 + k] : 0);
+      full.flux[i] = sum(weights.map((weight, k) => weight * one(flux, k)));
+      if (!sigma || !full.sigma) return;
+      const noise = this.smooth ? straight(this.place[i]) : weights.map((weight) => weight ** 2);
+      full.sigma[i] = Math.sqrt(sum(noise.map((weight, k) => weight * one(sigma, k) ** 2)));
     });
-    return cubic;
+    return full;
   }
 
   protected mean(values: Float64Array): Float64Array {
@@ -228,7 +232,7 @@ export class Interpolation extends Resampler {
   }
 
   protected override shares(good: Float64Array): Float64Array {
-    // What a bad pixel's weight lacks, the cubic's negative one of another must not make up for.
+    // What a bad pixel's weight lacks, the negative one of another must not make up for.
     return this.between(good);
   }
 
@@ -240,9 +244,14 @@ export class Interpolation extends Resampler {
   private sum(values: Float64Array, factor: (weight: number) => number): Float64Array {
     const last = values.length - 1;
     return Float64Array.from(this.left, (left, i) =>
-      this.weights.reduce((total, of, k) => total + factor(of[i]) * values[clamp(left + k - 1, 0, last)], 0),
+      this.weights[i].reduce((total, weight, k) => total + factor(weight) * values[clamp(left + k - 2, 0, last)], 0),
     );
   }
+}
+
+/** Return the weights of six pixels for a straight line between the inner two. */
+function straight(t: number): number[] {
+  return [0, 0, 1 - t, t, 0, 0];
 }
 
 /** Return the weights of values at some nodes for the polynomial through them, at t. */
