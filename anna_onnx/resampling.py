@@ -18,7 +18,7 @@ FWHM = float(2 * np.sqrt(2 * np.log(2)))
 
 InterpolationKind = Literal["cubic", "linear"]
 UNEVEN = 2.0
-"""Times as wide as its neighbour, a step between pixels is too uneven for a cubic."""
+"""Times as wide as its neighbour, a step between pixels is too uneven for a polynomial."""
 LARGER = 1.1
 """Times as large as the spectrum's, a pixel is an average of these. Over pixels of nearly the same size, such as those
 of a receding star brought to rest, an average would be a straight line between two of them."""
@@ -113,12 +113,15 @@ def find_gaps(wavelength: FloatArray) -> NDArray[np.intp]:
     return np.flatnonzero(step > 5 * np.maximum(usual[: step.size], usual[reach + 1 :]))
 
 
-def resampler(wavelength: FloatArray, target: FloatArray, interpolation: InterpolationKind = "cubic") -> Resampler:
+def resampler(
+    wavelength: FloatArray, target: FloatArray, interpolation: InterpolationKind = "cubic", sharp: bool = True
+) -> Resampler:
     """Work out the way from one wavelength vector to another.
 
     Where the target's pixels are larger by more than a tenth, flux density is averaged over each
-    (Carnall 2017, arXiv:1705.05165), so that the equivalent width of a line is kept; elsewhere it is interpolated with
-    the cubic through four pixels. Gaps between orders or detectors stay gaps.
+    (Carnall 2017, arXiv:1705.05165), so that the equivalent width of a line is kept, and the width that this adds to
+    lines taken out again; elsewhere it is interpolated with the quintic through six pixels. Gaps between orders or
+    detectors stay gaps.
 
     Parameters
     ----------
@@ -126,14 +129,20 @@ def resampler(wavelength: FloatArray, target: FloatArray, interpolation: Interpo
         Ascending, same unit, medium and frame as `target`.
     target : array of float64, shape (n_out,)
     interpolation : {'cubic', 'linear'}
-        Where nothing is averaged.
+        Straight lines, as in the old program, or better; averages for 'linear' stay as wide as they are.
+    sharp : bool
+        Whether averages give the flux in the middle of a pixel, not the mean over it.
     """
     first, last = target[[0, -1]]
     width_out = pixel_width(target, first, last)
     if wavelength.size == target.size and np.abs(wavelength - target).max() < 1e-4 * width_out:
         return Identity(target.size)
     ratio = width_out / pixel_width(wavelength, first, last)
-    way = Average(wavelength, target) if ratio > LARGER else Interpolation(wavelength, target, interpolation)
+    way: Resampler
+    if ratio > LARGER:
+        way = Average(wavelength, target, sharp and interpolation == "cubic")
+    else:
+        way = Interpolation(wavelength, target, interpolation)
     way.ratio = ratio
     return way
 
@@ -226,11 +235,12 @@ class Identity(Resampler):
 
 
 class Interpolation(Resampler):
-    """Interpolation with the cubic through the centres of four pixels; of the inner two neither may be bad.
+    """Interpolation with the quintic through the centres of six pixels; of the inner two neither may be bad.
 
-    A straight line would broaden lines by up to a quarter of a square pixel. It is taken where an outer
-    pixel is bad, lies behind a gap, or much nearer or farther than the inner two from each other; everywhere
-    for an `interpolation` that is linear.
+    A straight line would broaden lines by up to a quarter of a square pixel, a cubic those that are three pixels wide
+    by some per cent. Where one of the six is bad, lies behind a gap, or much nearer or farther than the inner two from
+    each other, it is the cubic through four, and where one of these is, a straight line; everywhere for an
+    `interpolation` that is linear.
 
     Parameters
     ----------
@@ -256,24 +266,31 @@ class Interpolation(Resampler):
         in_gap = np.isin(left, gaps) & (t > 0) & (t < 1)
         self.covers = _inside(target, wavelength) & ~in_gap
         self.share = np.ones(target.size)
-        even = (left > 0) & (left < n - 2) & (interpolation == "cubic")
-        places = np.maximum(left - 1, 0), np.minimum(left + 1, n - 2)
-        before, after = (step[place] / step[left] for place in places)
-        for place, outer in zip(places, (before, after), strict=True):
-            even &= (outer < UNEVEN) & (outer > 1 / UNEVEN) & ~np.isin(place, gaps)
-        self._pixels = np.clip(left + np.arange(-1, 3)[:, None], 0, n - 1)  # (4, n_out)
-        nothing = np.zeros_like(t)
-        self._straight = np.stack([nothing, 1 - t, t, nothing])
-        nodes = np.stack([-before, nothing, np.ones_like(t), 1 + after])
-        self._weights = np.where(even, lagrange_weights(nodes, t), self._straight)
-        self._noise_weights = self._straight if smooth else self._weights**2
-        self._straight_noise_weights = self._straight if smooth else self._straight**2
+        places = [left + offset for offset in (-2, -1, 1, 2)]
+        outer = [step[np.clip(place, 0, n - 2)] / step[left] for place in places]
+        even = [
+            (place >= 0) & (place <= n - 2) & (width < UNEVEN) & (width > 1 / UNEVEN) & ~np.isin(place, gaps)
+            for place, width in zip(places, outer, strict=True)
+        ]
+        four = even[1] & even[2] & (interpolation == "cubic")
+        six = even[0] & even[3] & four
+        self._pixels = np.clip(left + np.arange(-2, 4)[:, None], 0, n - 1)  # (6, n_out)
+        nothing, one = np.zeros_like(t), np.ones_like(t)
+        nodes = np.stack([-outer[1] - outer[0], -outer[1], nothing, one, 1 + outer[2], 1 + outer[2] + outer[3]])
+        self._straight = np.stack([nothing, nothing, 1 - t, t, nothing, nothing])
+        cubic = np.stack([nothing, *lagrange_weights(nodes[1:5], t), nothing])
+        self._cubic = np.where(four, cubic, self._straight)
+        self._weights = np.where(six, lagrange_weights(nodes, t), self._cubic)
+        self._smooth = smooth
 
     def mean(self, values: Floats) -> Floats:
         return self._sum(self._weights, values)
 
     def variance(self, values: Floats) -> Floats:
-        return self._sum(self._noise_weights, values)
+        return self._sum(self._noise_weights(self._weights), values)
+
+    def _noise_weights(self, weights: FloatArray) -> FloatArray:
+        return self._straight if self._smooth else weights**2
 
     def shares(self, good: BoolArray) -> Floats:
         # What a bad pixel's weight lacks, the cubic's negative one of another must not make up for.
@@ -285,19 +302,21 @@ class Interpolation(Resampler):
         result, error, valid = super().apply(flux, sigma, bad)
         if bad is None:
             return result, error, valid
-        beside_bad = valid & (bad[:, self._pixels[0]] | bad[:, self._pixels[3]])
-        if not beside_bad.any():
-            return result, error, valid
-        straight = self._sum(self._straight, np.where(bad, 0, flux))
-        result = np.where(beside_bad, straight, result)
-        if sigma is not None and error is not None:
-            variance = self._sum(self._straight_noise_weights, np.square(np.where(bad, 0, sigma), dtype=np.float64))
-            error = np.where(beside_bad, np.sqrt(variance), error)
+        for weights, outer in ((self._cubic, self._pixels[[0, 5]]), (self._straight, self._pixels[[1, 4]])):
+            beside_bad = valid & (bad[:, outer[0]] | bad[:, outer[1]])
+            rows = np.flatnonzero(beside_bad.any(axis=1))
+            if not rows.size:
+                continue
+            others = self._sum(weights, np.where(bad[rows], 0, flux[rows]))
+            result[rows] = np.where(beside_bad[rows], others, result[rows])
+            if sigma is not None and error is not None:
+                squares = np.square(np.where(bad[rows], 0, sigma[rows]), dtype=np.float64)
+                variance = self._sum(self._noise_weights(weights), squares)
+                error[rows] = np.where(beside_bad[rows], np.sqrt(variance), error[rows])
         return result, error, valid
 
     def _sum(self, weights: FloatArray, values: Floats) -> Floats:
-        near = zip(weights, self._pixels, strict=True)
-        return np.asarray(sum(weight * values[:, pixel] for weight, pixel in near))
+        return _sum_parts(self._pixels, weights, values)
 
 
 def lagrange_weights(nodes: FloatArray, at: FloatArray) -> FloatArray:
@@ -315,11 +334,21 @@ def lagrange_weights(nodes: FloatArray, at: FloatArray) -> FloatArray:
 
 
 class Average(Resampler):
-    """The mean flux density over each output pixel; half a pixel of good flux is enough."""
+    """The mean flux density over each output pixel; half a pixel of good flux is enough.
+
+    Where flux curves, its mean over some width is not the flux in the middle: lines are broadened by the second moment
+    of the weights, by up to 1/6 of a square output pixel. Where `sharp`, the curvature from pixel to pixel takes that
+    out again, pixels giving their neighbours as much as they get, except beside a pixel that is not valid.
+
+    Parameters
+    ----------
+    wavelength, target : arrays of float64
+    sharp : bool
+    """
 
     enough = 0.5
 
-    def __init__(self, wavelength: FloatArray, target: FloatArray) -> None:
+    def __init__(self, wavelength: FloatArray, target: FloatArray, sharp: bool = False) -> None:
         edges, self._holes = _edges_with_gaps(wavelength)
         edges_out = pixel_edges(target)
         self._sum = _sum_over(edges, edges_out)
@@ -327,6 +356,44 @@ class Average(Resampler):
         self.share = self.mean(np.ones((1, wavelength.size)))[0]
         self.share[np.abs(self.share - 1) < 1e-9] = 1
         self.covers = _inside(target, wavelength) & (self.share >= self.enough)
+        self._sides = self._neighbours(wavelength, target) if sharp and target.size > 2 else None
+
+    def _neighbours(self, wavelength: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the weights of the differences from the left and the right neighbour, shape (n_out - 2,) each."""
+        x, at, width = wavelength - target[0], target - target[0], self._width_out
+        first, second = self.mean(np.stack([x, x**2])) / np.where(self.covers, self.share, 1)
+        moment = np.where(self.covers, second - 2 * at * first + at**2, 0)
+        step = np.diff(target)
+        before, after = step[:-1], step[1:]
+        sound = (before < UNEVEN * after) & (after < UNEVEN * before)
+        sound &= moment[1:-1] <= (LARGER * width[1:-1] / 2) ** 2  # here the input's pixels are not the larger ones
+        between = (moment[1:] + moment[:-1]) / 4 / step
+        weights = np.where(sound, np.stack([between[:-1], between[1:]]) / width[1:-1], 0)
+        return weights[0], weights[1]
+
+    def apply(
+        self, flux: Floats, sigma: Floats | None = None, bad: BoolArray | None = None
+    ) -> tuple[Floats, Floats | None, BoolArray]:
+        result, error, valid = super().apply(flux, sigma, bad)
+        if self._sides is None:
+            return result, error, valid
+        left, right = self._sides
+        slope = np.diff(result, axis=1)
+        change = slope[:, :-1] * left.astype(slope.dtype)
+        slope[:, 1:] *= right.astype(slope.dtype)
+        change -= slope[:, 1:]
+        alone = None if valid.all() else np.isnan(change)  # beside a pixel that is not valid
+        if alone is not None:
+            change[alone] = 0
+        result[:, 1:-1] += change
+        if error is None:
+            return result, None, valid
+        variance = np.square(error)
+        total = variance[:, 1:-1] * (1 + left + right) ** 2
+        total += variance[:, :-2] * left**2
+        total += variance[:, 2:] * right**2
+        np.copyto(error[:, 1:-1], np.sqrt(total, out=total), where=True if alone is None else ~alone)
+        return result, error, valid
 
     def mean(self, values: Floats) -> Floats:
         return self._weighted(values, self._width, self._width_out)
@@ -424,7 +491,7 @@ class Degrader:
         n_out = max(2, int((last - first) / (width / 4)) + 1)
         self.wavelength = np.exp(np.linspace(first, last, n_out))
         self.wavelength[[0, -1]] = wavelength[[0, -1]]  # which rounding may put outside
-        self._onto = resampler(wavelength, self.wavelength)
+        self._onto = resampler(wavelength, self.wavelength, sharp=False)
         self._reach = 16  # four standard deviations
         kernel = np.exp(-0.5 * (np.arange(-self._reach, self._reach + 1) / 4.0) ** 2)
         self._kernel = kernel / kernel.sum()

@@ -54,7 +54,7 @@ def test_labels_and_errors_of_one_star(bundle: Bundle) -> None:
 
 
 def test_stars_come_out_in_the_order_they_went_in(bundle: Bundle) -> None:
-    other = np.arange(5990.0, 6060.0, 0.7)
+    other = np.arange(5990.25, 6060.0, 0.5)
     stars = [star(1 - i / 1000, id=str(i), **({"wavelength": other} if i % 50 > 40 else {})) for i in range(500)]
     rows = join(list(infer(bundle, stars, InferOptions(threads=3))))
     assert list(rows.id) == [str(i) for i in range(500)]

@@ -75,37 +75,44 @@ def test_a_cubic_is_kept_by_interpolation_on_even_and_on_uneven_pixels(seed: int
     np.testing.assert_allclose(flux[0], cubic(target), atol=1e-9)
 
 
-def test_interpolation_halfway_between_pixels_hardly_widens_a_line() -> None:
+def test_interpolation_halfway_between_pixels_hardly_changes_a_line() -> None:
     pixels = 5000 + 0.2 * np.arange(100)
     target = pixels[3:-3] + 0.1
     profile = 0.6 / FWHM  # of a spectrograph whose FWHM is three pixels
     depth = 1 - resample(pixels, target, line(pixels, 5010, profile))[0]
     variance = (depth * (target - 5010) ** 2).sum() / depth.sum()
     assert np.sqrt(variance) == pytest.approx(profile, rel=0.005)
+    np.testing.assert_allclose(depth, 1 - line(target, 5010, profile), atol=0.004)
 
 
 @pytest.mark.parametrize(
-    ("target", "is_cubic"),
+    ("target", "n_pixel"),
     [
-        (5000.5, False),
-        (5004.5, True),
-        (5008.5, False),
-        (5100.5, False),
-        (5103.5, False),
-        (5106.5, False),
-        (5107.5, True),
+        (5000.5, 2),
+        (5001.5, 4),
+        (5002.5, 6),
+        (5006.5, 6),
+        (5007.5, 4),
+        (5008.5, 2),
+        (5100.5, 2),
+        (5101.5, 4),
+        (5102.5, 4),
+        (5103.5, 2),
+        (5106.5, 2),
+        (5107.5, 4),
     ],
 )
-def test_beside_a_bad_pixel_or_a_gap_and_at_the_ends_interpolation_is_straight(target: float, is_cubic: bool) -> None:
+def test_beside_a_bad_pixel_or_a_gap_and_at_the_ends_fewer_pixels_are_interpolated(target: float, n_pixel: int) -> None:
     wavelength = np.concatenate([np.arange(5000.0, 5010), np.arange(5100.0, 5110)])
     bad = wavelength == 5105
     way = Interpolation(wavelength, np.array([target]))
     flux, sigma, valid = way.apply(wavelength[None] ** 2, np.ones((1, 20)), bad[None])
     assert valid.all()
     # The chord of a parabola is 1/4 above it in the middle.
-    assert flux[0, 0] == pytest.approx(target**2 + (0 if is_cubic else 0.25), abs=1e-6)
+    assert flux[0, 0] == pytest.approx(target**2 + (0.25 if n_pixel == 2 else 0), abs=1e-6)
     assert sigma is not None
-    assert sigma[0, 0] ** 2 == pytest.approx(2 * (9**2 + 1) / 16**2 if is_cubic else 1 / 2)
+    weights = {2: [1 / 2], 4: [9 / 16, -1 / 16], 6: [150 / 256, -25 / 256, 3 / 256]}[n_pixel]
+    assert sigma[0, 0] ** 2 == pytest.approx(2 * np.sum(np.square(weights)))
 
 
 def test_a_bad_pixel_stays_bad_on_uneven_pixels_beside_another_bad_one() -> None:
@@ -135,8 +142,51 @@ def test_pixels_that_are_much_closer_than_their_neighbours_do_not_shake_the_inte
 
 def test_a_mean_of_ten_pixels_has_a_third_of_the_noise() -> None:
     wavelength = 5000 + 0.1 * np.arange(100)
-    _, sigma, _ = resampler(wavelength, 5000.45 + np.arange(10)).apply(np.ones((1, 100)), np.full((1, 100), 0.1))
+    way = resampler(wavelength, 5000.45 + np.arange(10), sharp=False)
+    _, sigma, _ = way.apply(np.ones((1, 100)), np.full((1, 100), 0.1))
     np.testing.assert_allclose(sigma, 0.1 / np.sqrt(10), rtol=1e-9)
+
+
+@given(st.floats(0.03, 0.17), st.sampled_from([1, 1.000005]))
+def test_a_line_keeps_its_width_and_its_equivalent_width_in_an_average(step: float, growth: float) -> None:
+    target = 4990 + 0.2 * np.arange(101)
+    profile = 0.6 / FWHM  # of a spectrograph whose FWHM is three pixels
+    variances = []
+    for phase in np.linspace(0, step, 20, endpoint=False):
+        wavelength = 4985 + phase + np.cumsum(step * growth ** np.arange(30 / step))
+        depth = 1 - resample(wavelength, target, line(wavelength, 5000.03, profile))[0]
+        assert depth.sum() * 0.2 == pytest.approx(0.5 * profile * np.sqrt(2 * np.pi), rel=1e-9)
+        variances.append((depth * (target - 5000.03) ** 2).sum() / depth.sum())
+    np.testing.assert_allclose(np.sqrt(variances), profile, rtol=0.01)  # more or less, by how the pixels happen to lie
+    assert np.mean(variances) == pytest.approx(profile**2, rel=0.001)
+
+
+def test_beside_a_bad_pixel_a_gap_and_the_ends_an_average_is_as_wide_as_it_is() -> None:
+    wavelength = np.concatenate([np.arange(5000.0, 5020), np.arange(5100.0, 5120)])
+    bad = np.isin(wavelength, [5006, 5007])
+    target = np.arange(5000.5, 5119, 2)
+    flux, sigma = wavelength[None] ** 2, np.ones((1, 40))
+    mean, error, valid = resampler(wavelength, target, "linear").apply(flux, sigma, bad[None])
+    sharp, wider, same = resampler(wavelength, target).apply(flux, sigma, bad[None])
+    assert error is not None
+    assert wider is not None
+    np.testing.assert_array_equal(same, valid)
+    near = np.flatnonzero((sharp != mean)[0] & valid[0])
+    assert set(np.flatnonzero(~valid[0])) == {3, *range(10, 50)}
+    assert list(near) == [1, *range(5, 9), *range(51, 59)]
+    np.testing.assert_allclose(mean[0, near], target[near] ** 2 + 1 / 4, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(sharp[0, near], target[near] ** 2, rtol=0, atol=1e-6)
+    a = 1 / 4 / 2 / 2**2
+    np.testing.assert_allclose(wider[0, near], error[0, near] * np.hypot(1 + 2 * a, np.sqrt(2) * a), rtol=1e-9)
+
+
+def test_pixels_of_two_sizes_are_averaged_as_each_needs() -> None:
+    wavelength = np.concatenate([np.arange(4985, 5000, 0.05), np.arange(5000, 5015, 0.14)])
+    target = np.arange(4987, 5013, 0.2)
+    for center in (4995, 5005):
+        depth = 1 - resample(wavelength, target, line(wavelength, center, 0.6 / FWHM))[0]
+        variance = (depth * (target - center) ** 2).sum() / depth.sum()
+        assert variance == pytest.approx((0.6 / FWHM) ** 2, rel=0.01)
 
 
 def test_the_sigma_that_is_stated_is_the_scatter_that_is_found(rng: np.random.Generator) -> None:

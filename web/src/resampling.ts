@@ -8,7 +8,7 @@ export const FWHM = 2 * Math.sqrt(2 * Math.log(2));
 /** Of interpolating between pixels; linear as in the old program. */
 export type Way = "cubic" | "linear";
 
-/** Times as wide as its neighbour, a step between pixels is too uneven for a cubic. */
+/** Times as wide as its neighbour, a step between pixels is too uneven for a polynomial. */
 const UNEVEN = 2;
 
 /** Times as large as the spectrum's, a pixel is an average of these. */
@@ -65,15 +65,20 @@ export function findGaps(wavelength: Float64Array): number[] {
   return gaps;
 }
 
-/** Work out the way from one wavelength vector to another. */
-export function resampler(wavelength: Float64Array, target: Float64Array, way: Way = "cubic"): Resampler {
+/**
+ * Work out the way from one wavelength vector to another.
+ *
+ * @param sharp Whether averages give the flux in the middle of a pixel, not the mean over it.
+ */
+export function resampler(wavelength: Float64Array, target: Float64Array, way: Way = "cubic", sharp = true): Resampler {
   const first = target[0];
   const last = target[target.length - 1];
   const width = pixelWidth(target, first, last);
   if (wavelength.length === target.length && wavelength.every((w, i) => Math.abs(w - target[i]) < 1e-4 * width))
     return new Identity(target.length);
   const ratio = width / pixelWidth(wavelength, first, last);
-  return ratio > LARGER ? new Average(wavelength, target, ratio) : new Interpolation(wavelength, target, ratio, way);
+  if (ratio > LARGER) return new Average(wavelength, target, ratio, sharp && way === "cubic");
+  return new Interpolation(wavelength, target, ratio, way);
 }
 
 /** The way of spectra from one wavelength vector to another: every output pixel is a mean of input pixels. */
@@ -142,10 +147,10 @@ export class Identity extends Resampler {
 }
 
 /**
- * Interpolation with the cubic through the centres of four pixels; of the inner two neither may be bad.
+ * Interpolation with the quintic through the centres of six pixels; of the inner two neither may be bad.
  *
- * A straight line where an outer pixel is bad, lies behind a gap, or much nearer or
- * farther than the inner two from each other.
+ * Where one of the six is bad, lies behind a gap, or much nearer or farther than the inner two from each other,
+ * it is the cubic through four, and where one of these is, a straight line.
  */
 export class Interpolation extends Resampler {
   readonly covers: Uint8Array;
@@ -155,8 +160,10 @@ export class Interpolation extends Resampler {
   private readonly left: Int32Array;
   /** How far from it to its neighbour, 0 to 1. */
   private readonly place: Float64Array;
-  /** Of the four pixels, one array each. */
-  private readonly weights: readonly Float64Array[];
+  /** Of the six pixels. */
+  private readonly weights: readonly (readonly number[])[];
+  /** The same where only four of them can be used. */
+  private readonly cubic: readonly (readonly number[])[];
 
   /**
    * @param smooth Whether neighbours have their noise in common, which interpolation then does not lower: after a `Degrader`.
@@ -179,39 +186,41 @@ export class Interpolation extends Resampler {
       return at >= wavelength[0] && at <= wavelength[n - 1] && !inGap ? 1 : 0;
     });
     this.share = new Float64Array(target.length).fill(1);
-    this.weights = Array.from({ length: 4 }, () => new Float64Array(target.length));
-    this.place.forEach((t, i) => {
+    const cubic: number[][] = [];
+    this.weights = Array.from(this.place, (t, i) => {
       const left = this.left[i];
-      const [before, after] = [step[left - 1] / step[left], step[left + 1] / step[left]];
-      const even = (outer: number) => outer < UNEVEN && outer > 1 / UNEVEN;
-      const isCubic = way === "cubic" && even(before) && even(after) && !gaps.has(left - 1) && !gaps.has(left + 1);
-      const weights = isCubic ? lagrange([-before, 0, 1, 1 + after], t) : [0, 1 - t, t, 0];
-      weights.forEach((weight, k) => (this.weights[k][i] = weight));
+      const outer = (offset: number) => step[left + offset] / step[left];
+      const even = (offset: number) => outer(offset) < UNEVEN && outer(offset) > 1 / UNEVEN && !gaps.has(left + offset);
+      const four = way === "cubic" && even(-1) && even(1);
+      const six = four && even(-2) && even(2);
+      const nodes = [-outer(-1) - outer(-2), -outer(-1), 0, 1, 1 + outer(1), 1 + outer(1) + outer(2)];
+      cubic.push(four ? [0, ...lagrange(nodes.slice(1, 5), t), 0] : straight(t));
+      return six ? lagrange(nodes, t) : cubic[i];
     });
+    this.cubic = cubic;
   }
 
   /** By how much the variance of the noise is lowered, in the mean. */
   get lowered(): number {
-    const all = this.variance(new Float64Array(Math.max(...this.left) + 3).fill(1));
+    const all = this.variance(new Float64Array(Math.max(...this.left) + 2).fill(1));
     return sum(all) / all.length;
   }
 
   override apply(flux: Float64Array, sigma: Float64Array | null, bad: Uint8Array | null): Resampled {
-    const cubic = super.apply(flux, sigma, bad);
-    if (bad === null) return cubic;
+    const full = super.apply(flux, sigma, bad);
+    if (bad === null) return full;
     this.left.forEach((left, i) => {
-      if (!cubic.valid[i] || !(bad[left - 1] || bad[left + 2])) return;
-      const t = this.place[i];
-      // A pixel that does not count may be NaN.
-      const one = (values: Float64Array, k: number) => (bad[k] ? 0 : values[k]);
-      cubic.flux[i] = (1 - t) * one(flux, left) + t * one(flux, left + 1);
-      if (!sigma || !cubic.sigma) return;
-      const variance = sum(
-        [1 - t, t].map((weight, k) => (this.smooth ? weight : weight ** 2) * one(sigma, left + k) ** 2),
-      );
-      cubic.sigma[i] = Math.sqrt(variance);
+      const isFour = !(bad[left - 1] || bad[left + 2]);
+      if (!full.valid[i] || (isFour && !(bad[left - 2] || bad[left + 3]))) return;
+      const weights = isFour ? this.cubic[i] : straight(this.place[i]);
+      // A pixel that does not count may be NaN, or not there.
+      const one = (values: Float64Array, k: number) => (weights[k] ? values[left - 2 + k] : 0);
+      full.flux[i] = sum(weights.map((weight, k) => weight * one(flux, k)));
+      if (!sigma || !full.sigma) return;
+      const noise = this.smooth ? straight(this.place[i]) : weights.map((weight) => weight ** 2);
+      full.sigma[i] = Math.sqrt(sum(noise.map((weight, k) => weight * one(sigma, k) ** 2)));
     });
-    return cubic;
+    return full;
   }
 
   protected mean(values: Float64Array): Float64Array {
@@ -223,7 +232,7 @@ export class Interpolation extends Resampler {
   }
 
   protected override shares(good: Float64Array): Float64Array {
-    // What a bad pixel's weight lacks, the cubic's negative one of another must not make up for.
+    // What a bad pixel's weight lacks, the negative one of another must not make up for.
     return this.between(good);
   }
 
@@ -235,9 +244,14 @@ export class Interpolation extends Resampler {
   private sum(values: Float64Array, factor: (weight: number) => number): Float64Array {
     const last = values.length - 1;
     return Float64Array.from(this.left, (left, i) =>
-      this.weights.reduce((total, of, k) => total + factor(of[i]) * values[clamp(left + k - 1, 0, last)], 0),
+      this.weights[i].reduce((total, weight, k) => total + factor(weight) * values[clamp(left + k - 2, 0, last)], 0),
     );
   }
+}
+
+/** Return the weights of six pixels for a straight line between the inner two. */
+function straight(t: number): number[] {
+  return [0, 0, 1 - t, t, 0, 0];
 }
 
 /** Return the weights of values at some nodes for the polynomial through them, at t. */
@@ -248,6 +262,10 @@ function lagrange(nodes: readonly number[], t: number): number[] {
 /**
  * The mean flux density over each output pixel (Carnall 2017, arXiv:1705.05165);
  * half a pixel of good flux is enough.
+ *
+ * Where flux curves, its mean over some width is not the flux in the middle: lines are broadened by the second moment
+ * of the weights. Where sharp, the curvature from pixel to pixel takes that out again, pixels giving their neighbours
+ * as much as they get, except beside a pixel that is not valid.
  */
 export class Average extends Resampler {
   readonly covers: Uint8Array;
@@ -261,8 +279,10 @@ export class Average extends Resampler {
   /** The input pixel that holds each edge of the output, and how much of it lies before the edge. */
   private readonly pixel: Int32Array;
   private readonly before: Float64Array;
+  /** Of each pixel the weights of its differences from the left and the right neighbour. */
+  private readonly sides: readonly (readonly [number, number])[] | null;
 
-  constructor(wavelength: Float64Array, target: Float64Array, ratio: number) {
+  constructor(wavelength: Float64Array, target: Float64Array, ratio: number, sharp: boolean) {
     super(ratio);
     const gaps = findGaps(wavelength);
     const edges = edgesWithGaps(wavelength, gaps);
@@ -283,6 +303,41 @@ export class Average extends Resampler {
     this.covers = Uint8Array.from(target, (at, i) =>
       at >= first && at <= last && this.share[i] >= this.enough ? 1 : 0,
     );
+    this.sides = sharp ? this.neighbours(wavelength, target) : null;
+  }
+
+  override apply(flux: Float64Array, sigma: Float64Array | null, bad: Uint8Array | null): Resampled {
+    const mean = super.apply(flux, sigma, bad);
+    if (this.sides === null) return mean;
+    const sharp = { flux: mean.flux.slice(), sigma: mean.sigma && mean.sigma.slice(), valid: mean.valid };
+    this.sides.forEach(([left, right], i) => {
+      if (!mean.valid[i - 1] || !mean.valid[i] || !mean.valid[i + 1]) return;
+      const weights = [-left, 1 + left + right, -right];
+      const sumNear = (values: Float64Array, power: number) =>
+        sum(weights.map((weight, k) => (weight * values[i - 1 + k]) ** power));
+      sharp.flux[i] = sumNear(mean.flux, 1);
+      if (mean.sigma && sharp.sigma) sharp.sigma[i] = Math.sqrt(sumNear(mean.sigma, 2));
+    });
+    return sharp;
+  }
+
+  private neighbours(wavelength: Float64Array, target: Float64Array): [number, number][] {
+    const from = target[0];
+    const first = this.mean(wavelength.map((w) => w - from));
+    const second = this.mean(wavelength.map((w) => (w - from) ** 2));
+    const moment = target.map((w, i) => {
+      const at = w - from;
+      return this.covers[i] ? (second[i] - 2 * at * first[i]) / this.share[i] + at ** 2 : 0;
+    });
+    const step = differences(target);
+    const between = step.map((width, i) => (moment[i] + moment[i + 1]) / 4 / width);
+    return Array.from(this.widthOut, (width, i) => {
+      const [before, after] = [step[i - 1], step[i]];
+      const even = before < UNEVEN * after && after < UNEVEN * before;
+      // Elsewhere the input's pixels are the larger ones.
+      const sound = even && moment[i] <= ((LARGER * width) / 2) ** 2;
+      return sound ? [between[i - 1] / width, between[i] / width] : [0, 0];
+    });
   }
 
   protected mean(values: Float64Array): Float64Array {
@@ -357,7 +412,7 @@ export class Degrader {
     const n = Math.max(2, Math.floor(span / (width / 4)) + 1);
     this.wavelength = Float64Array.from({ length: n }, (_, i) => Math.exp(first + (i * span) / (n - 1)));
     [this.wavelength[0], this.wavelength[n - 1]] = [bluest, reddest]; // which rounding may put outside
-    this.onto = resampler(wavelength, this.wavelength);
+    this.onto = resampler(wavelength, this.wavelength, "cubic", false);
     const reach = 16; // four standard deviations
     const kernel = Float64Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp(-0.5 * ((i - reach) / 4) ** 2));
     const total = kernel.reduce((a, b) => a + b);
