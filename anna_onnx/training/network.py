@@ -246,8 +246,9 @@ class AlignedTrunk(nn.Module):
     softmax of the scores; cubic interpolation shifts the spectrum by it, differentiably, so that
     the templates are trained with the rest. Residual blocks follow (He et al. 2016, arXiv:1603.05027).
 
-    Missing pixels have no lines (0) for the templates. For the dense layers they have those predicted from the
-    others, or mean ones, and the layers learn from the share of missing pixels in each stretch of some pixels.
+    Missing pixels are interpolated from their neighbours, or have no lines (0), for the templates and the shift. For
+    the dense layers they have those predicted from the others, or mean ones, and the layers learn from the share of
+    missing pixels in each stretch of some pixels.
     """
 
     velocity: Tensor
@@ -302,6 +303,7 @@ class AlignedTrunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flux, missing = x[:, 0], x[:, 1]  # flux - 1, 0 where missing
+        flux = flux + missing * from_neighbours(flux, 1 - missing)
         velocity = self.score(flux).softmax(dim=-1) @ self.velocity
         flux, missing = self._shift(flux, missing, velocity)
         y = (flux - self.mean) / self.spread * (1 - missing)
@@ -334,6 +336,19 @@ class AlignedTrunk(nn.Module):
         shifted = sum((w * pixel for w, pixel in zip(weights, near, strict=True)), torch.zeros_like(t))
         lost = [missing.gather(1, left + k) for k in (1, 2)]
         return shifted, lost[0] + t * (lost[1] - lost[0])
+
+
+def from_neighbours(flux: Tensor, valid: Tensor) -> Tensor:
+    """Return what the two pixels on either side of each let expect, shape (batch, n_pixel); 0 where none is valid (1).
+
+    It is the cubic through all four, and through fewer what that makes of them, so that a pixel between a valid and a
+    missing one is not shifted towards the continuum.
+    """
+    kernel = flux.new_tensor([-1 / 6, 2 / 3, 0, 2 / 3, -1 / 6]).reshape(1, 1, 5)
+    both = torch.stack([flux * valid, valid], dim=1).flatten(0, 1).unsqueeze(1)  # (2 * batch, 1, n_pixel)
+    total, weight = functional.conv1d(both, kernel, padding=2).reshape(-1, 2, flux.shape[1]).unbind(dim=1)
+    some = weight.abs() > 0.1  # never less, where any is valid
+    return torch.where(some, total / torch.where(some, weight, 1.0), 0.0)
 
 
 def unit_templates(spectra: Tensor) -> Tensor:
