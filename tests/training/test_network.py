@@ -10,7 +10,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from anna_onnx import config
-from anna_onnx.training.network import NEVER_SEEN, Filling, Network, Pool, activation_bytes, count_parameters
+from anna_onnx.training.network import (
+    NEVER_SEEN,
+    Filling,
+    Network,
+    Pool,
+    activation_bytes,
+    count_parameters,
+    from_neighbours,
+)
 
 SIZES = {
     "aligned": config.Aligned(velocity_step=20.0, width=32, hidden=32, blocks=1),
@@ -293,6 +301,37 @@ def test_a_spectrum_that_lacks_an_end_is_seen_as_if_it_were_whole():
     network(torch.where(torch.arange(1001) < 600, whole, torch.nan))
     lost = (seen[1] - seen[0]).detach()[:, 620:980]
     assert float(lost.abs().max()) < 0.1 * float(seen[0][:, 620:980].detach().abs().max())
+
+
+def test_a_line_beside_missing_pixels_keeps_its_depth_when_it_is_shifted():
+    network, seen = aligned_network(), []
+    network.members[0].first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][:, :1001]))
+    whole = stars([0.0, 43.0, -27.0])
+    network(whole)
+    network(torch.where(torch.arange(1001) % 7 == 0, torch.nan, whole))
+    lost, depth = seen[1] - seen[0], (stars([0.0]) - 1) / network.members[0].spread
+    beside = (torch.arange(1001) % 7 == 2) & (depth[0] < 0.1 * depth.min())
+    assert float((lost / depth)[:, beside].detach().abs().max()) < 0.1
+
+
+def test_a_missing_pixel_is_interpolated_from_four_neighbours_or_fewer():
+    place = torch.arange(30, dtype=torch.float64)
+    cubic = (0.02 * place**3 - 0.5 * place**2 + place + 3).expand(5, -1)
+    valid = torch.ones_like(cubic)
+    valid[0, 12] = valid[1, 12:14] = valid[2, 12:15] = valid[3, 12:18] = 0
+    valid[4, [11, 12, 14]] = 0
+    found = from_neighbours(cubic, valid)[:, 12]
+    y = cubic[0].tolist()
+    assert found.tolist() == pytest.approx(
+        [
+            y[12],
+            2 * y[11] - y[10] / 2 - y[14] / 2,
+            4 / 3 * y[11] - y[10] / 3,
+            4 / 3 * y[11] - y[10] / 3,
+            4 / 3 * y[13] - y[10] / 3,
+        ]
+    )
+    assert float(from_neighbours(cubic, valid)[3, 14:16].abs().max()) == 0  # too far from any
 
 
 def test_the_chart_of_a_network_is_drawn_without_a_word(tmp_path):
