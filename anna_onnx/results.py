@@ -190,7 +190,7 @@ class ResultWriter:
     @property
     def kept(self) -> str:
         """The end of a message about a run that ends early: where its rows are, if it has any."""
-        has_rows = self.path is not None and self.rows_done
+        has_rows = self.path is not None and _holds_rows(self._part)
         return f"; the rows so far are in {self._part}, --resume goes on" if has_rows else ""
 
     def _open(self, resume: bool) -> TextIO:
@@ -268,7 +268,7 @@ class ResultWriter:
             if kind is None:
                 convert(self._part, self.path, self.schema)
                 self._forget_run()
-            elif not self.rows_done:
+            elif not _holds_rows(self._part):  # what an interruption kept from being counted is there all the same
                 self._part.unlink(missing_ok=True)
                 self._forget_run()
         finally:
@@ -399,7 +399,7 @@ def _quoted(text: str) -> str:
 
 
 def _holds_rows(part: Path) -> bool:
-    """Whether an interrupted run left more than a header."""
+    """Whether there is more than a header."""
     if not part.is_file():
         return False
     with part.open("rb") as file:

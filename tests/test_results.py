@@ -266,6 +266,24 @@ def test_a_run_that_ends_before_its_first_row_leaves_nothing(
     assert capsys.readouterr().out == ""
 
 
+def test_rows_that_were_written_stay_when_an_interruption_comes_before_they_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = ResultWriter._append
+
+    def interrupted_append(table: ResultWriter, text: str) -> None:
+        append(table, text)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ResultWriter, "_append", interrupted_append)
+    with suppress(KeyboardInterrupt), ResultWriter(tmp_path / "t.csv", LABELS, META) as table:
+        table.write(ROWS)
+    assert table.kept.endswith("t.csv.part, --resume goes on")
+    monkeypatch.undo()
+    with ResultWriter(tmp_path / "t.csv", LABELS, META, resume=True) as table:
+        assert table.rows_done == 3
+
+
 def test_two_runs_do_not_write_the_same_table(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     with ResultWriter(path, LABELS, META) as table:
