@@ -145,6 +145,22 @@ def test_velocities_beyond_those_of_the_training_are_unlike_it(bundle, stars, ve
     assert unlike.mean() < share if share < 0.5 else unlike.mean() > share
 
 
+def test_of_stated_errors_nothing_is_said_where_there_are_no_labels(bundle, stars):
+    _, flux = stars
+    bad = bundle.sidecar.grid.wavelength > 6640
+    star = Spectrum(bundle.sidecar.grid.wavelength, flux[0], np.full(flux.shape[1], 10 / SNR), bad, medium="air")
+    rows = join(list(infer(bundle, [star])))
+    assert rows.flags[0] & Flag.no_coverage
+    assert "stated errors" not in rows.messages[0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_spectrum_below_zero_brings_no_warning(bundle, stars):
+    _, flux = stars
+    star = Spectrum(bundle.sidecar.grid.wavelength, -flux[0], np.full(flux.shape[1], 1 / SNR), medium="air")
+    assert join(list(infer(bundle, [star]))).snr[0] == 0
+
+
 def test_nonsense_is_flagged(bundle, stars):
     _, flux = stars
     shuffled = np.random.default_rng(8).permuted(flux, axis=1)
