@@ -200,6 +200,14 @@ def test_the_noise_that_is_left_after_degrading_is_what_sigma_and_snr_state(
     assert (ready.snr < 0.9 / scatter).all()
 
 
+@pytest.mark.parametrize("step", [0.05, 0.02, 0.005])
+def test_the_first_and_the_last_pixel_are_averaged_over_their_whole_width(step: float) -> None:
+    fine = np.arange(GRID.wavelength[0] - 5, GRID.wavelength[-1] + 5, step)
+    slope = 1 + 0.1 * (fine - fine.mean())
+    ready = MODEL.prepare(Spectrum(fine, slope, medium="air", frame="rest"), PrepareOptions(normalize=False))
+    np.testing.assert_allclose(ready.flux, np.interp(GRID.wavelength, fine, slope), atol=1e-5)
+
+
 def test_a_lower_resolution_is_flagged_and_an_unknown_one_is_said() -> None:
     assert MODEL.prepare(star(resolution=8000.0)).flags == Flag.low_resolution
     assert MODEL.prepare(star(resolution=10900.0)).flags == 0
