@@ -130,7 +130,8 @@ class Measurements:
     resolution : float or None
         Resolving power of the sharpest spectra, all of the width of their lines taken for the instrument's.
     coverage, missing : arrays, shape (n,)
-        Fraction of the grid from the first to the last good pixel, and the fraction missing in between.
+        Fraction of the grid from the first to the last good pixel, and the fraction missing in between; of the pixels
+        that training had.
     deviations : tuple of Deviation
         The strongest first.
     unlike, outside, unnormalized : float
@@ -213,7 +214,7 @@ def examine(
         stated = float(np.nanmedian(1 / (snr[:, None] * template) / sample.sigma))
     # Pixels that share their noise hardly differ from their neighbours: what the file's own pixels tell counts.
     snr = np.where(sample.degraded & np.isfinite(sample.snr), sample.snr, snr)
-    coverage, missing = _coverage(sample.flux)
+    coverage, missing = _coverage(sample.flux[:, bundle.sidecar.preparation.seen])
     return Measurements(
         n=len(sample),
         failed=sample.failed,

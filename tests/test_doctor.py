@@ -161,6 +161,16 @@ def test_coverage_and_missing_pixels_are_counted(bundle, tmp_path):
     assert changes["missing_pixels"] == (0.0, 0.05)
 
 
+def test_pixels_that_training_never_had_are_not_missing(bundle, tmp_path):
+    preparation = dataclasses.replace(bundle.sidecar.preparation, unseen=((0, 19), (200, 214)))
+    model = write(
+        tmp_path / "masked.onnx", bundle.network, dataclasses.replace(bundle.sidecar, preparation=preparation)
+    )
+    found = examined(model, tmp_path, noisy(stars(20, seed=5)[0]))
+    assert (found.coverage == 1).all()
+    assert (found.missing == 0).all()
+
+
 def test_a_line_that_no_training_spectrum_has_is_found_and_masked(bundle, tmp_path):
     line = 0.08 * np.exp(-0.5 * ((GRID.wavelength - 6671.0) / 0.3) ** 2)
     found = examined(bundle, tmp_path, noisy(stars(40, seed=6)[0]) + line)
