@@ -118,7 +118,7 @@ class Measurements:
     ----------
     n, failed : int
     snr : array, shape (n,)
-        Of a pixel where `template` is 1; of degraded spectra as inference states it.
+        Of a pixel where `template` is 1; of degraded spectra as inference states it; NaN where it cannot be measured.
     template : array, shape (n_pixel,)
         Relative S/N, its median 1.
     noise_ratio : float or None
@@ -396,7 +396,7 @@ def find_deviations(
         return ()
     usual = _median(left, axis=0)
     usual -= _median(usual, axis=0)
-    error = 1.2533 / (np.median(snr) * template * np.sqrt(np.maximum(np.isfinite(left).sum(axis=0), 1)))
+    error = 1.2533 / (_median(snr, axis=0) * template * np.sqrt(np.maximum(np.isfinite(left).sum(axis=0), 1)))
     notable = np.abs(usual) > np.maximum(SIGNIFICANT * error, NOTABLE)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], notable.astype(int), [0]])))
     found = []

@@ -12,7 +12,16 @@ from anna_onnx.arrays import BoolArray, Float32Array, FloatArray, Floats
 from anna_onnx.continuum import Normalization, fit_continuum
 from anna_onnx.medium import convert, doppler
 from anna_onnx.quality import estimate_snr, off_continuum
-from anna_onnx.resampling import FWHM, Degrader, Grid, Interpolation, InterpolationKind, Resampler, pixel_edges, resampler
+from anna_onnx.resampling import (
+    FWHM,
+    Degrader,
+    Grid,
+    Interpolation,
+    InterpolationKind,
+    Resampler,
+    pixel_edges,
+    resampler,
+)
 from anna_onnx.smoothing import Smoothing
 from anna_onnx.spectrum import Frame, Medium
 

@@ -181,6 +181,22 @@ def test_a_line_that_no_training_spectrum_has_is_found_and_masked(bundle, tmp_pa
     assert mask[0] < 6671.0 < mask[1]
 
 
+def test_a_spectrum_whose_noise_cannot_be_measured_spoils_no_other(bundle, tmp_path):
+    line = 0.08 * np.exp(-0.5 * ((GRID.wavelength - 6671.0) / 0.3) ** 2)
+    flux = noisy(stars(40, seed=6)[0], 30) + line
+    flux[0, np.arange(401) % 4 > 1] = np.nan  # never three pixels of which each is two from the next
+    preparation = dataclasses.replace(bundle.sidecar.preparation, min_coverage=0.4)
+    model = write(tmp_path / "gaps.onnx", bundle.network, dataclasses.replace(bundle.sidecar, preparation=preparation))
+    found = examined(model, tmp_path, flux)
+    assert np.flatnonzero(np.isnan(found.snr)).tolist() == [0]
+    assert found.deviations
+    said = prescribe(model, found)
+    assert "nan" not in str(said)
+    assert said.changes["snr"][0] < 30
+    nothing = dataclasses.replace(found, snr=np.full(found.n, np.nan))
+    assert "snr" not in prescribe(model, nothing).changes
+
+
 def test_errors_that_came_with_the_spectra_are_compared_with_their_noise(bundle, tmp_path):
     flux = noisy(stars(30, seed=7)[0], 100)
     found = examined(bundle, tmp_path, flux, sigma=np.full(flux.shape, 0.005, np.float32))
