@@ -237,7 +237,7 @@ class Inference:
         notes: dict[int, str] = {}
         if fit is not None and prepared.sigma is not None:
             notes = self._follow_stated_noise(prepared.sigma, prepared, sigma, fit)
-            fit = self._with_stated_noise(prepared.sigma, fit)
+            fit = self._with_stated_noise(fit, prepared.sigma)
         errors = half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA)
         verdict = self._recognizer.judge(prepared.flux, values, errors, fit, self._said(block, prepared))
         reasons = {row: _joined(notes.get(row), verdict.reasons.get(row)) for row in {*notes, *verdict.reasons}}
@@ -269,10 +269,10 @@ class Inference:
             if times > 1
         }
 
-    def _with_stated_noise(self, stated: Floats, fit: Fit) -> Fit:
+    def _with_stated_noise(self, fit: Fit, stated: Floats | None) -> Fit:
         """Return the fit with what uneven stated noise explains of it."""
         limits = self.bundle.sidecar.fit_limits
-        if limits is None:
+        if stated is None or limits is None:
             return fit
         uneven, doubtful = np.ones(len(stated)), np.flatnonzero(~(limits.score(fit) <= 1))
         uneven[doubtful] = statednoise.unevenness(stated[doubtful])
@@ -286,7 +286,7 @@ class Inference:
         as_it_came = self._prepare(block, replace(asked, rv=None))
         fit = self._session.run(as_it_came.flux).fit
         assert fit is not None
-        fit = fit.of_smoothed(as_it_came.smoothing)
+        fit = self._with_stated_noise(fit.of_smoothed(as_it_came.smoothing), as_it_came.sigma)
         width = self.bundle.sidecar.preparation.line_width
         return self._prepare(block, asked, fitted_rv(fit, limits, as_it_came.flux, width))
 
