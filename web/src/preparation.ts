@@ -347,7 +347,7 @@ function rowNotes(model: Model, onGrid: OnGrid, coverage: number, flags: number)
   }
   if (flags & FLAG.partial_coverage && lacksTooMany(model, onGrid)) {
     const lacking = percent(1 - onGrid.nGood / onGrid.nBetween, 1);
-    notes.push(`${lacking} of the pixels between good ones are missing, trained with ${rounded(missingLimit(model))}`);
+    notes.push(`${lacking} of the pixels between good ones are missing, ${rounded(missingLimit(model))} may be`);
   }
   if (coverage && Number.isNaN(onGrid.snr)) notes.push("S/N not known: too few good pixels to estimate it from");
   if (flags & FLAG.bad_pixels) notes.push(`${percent(1 - onGrid.nGood / onGrid.nCovered, 1)} of the pixels are bad`);
