@@ -199,13 +199,8 @@ def examine(
     AnnaError
         If no spectrum could be used, or the grid that was asked for does not fit.
     """
-    reading = ReadOptions(**read)
-    options = InferOptions(prepare=PrepareOptions(resolution=resolution), read=reading)
-    sample = gather(Inference(bundle, options), files, most)
-    unnormalized = float((sample.flags & Flag.not_normalized.value > 0).mean())
-    if unnormalized > 0.5:
-        divided = dataclasses.replace(options, prepare=PrepareOptions(normalize=True, resolution=resolution))
-        sample = gather(Inference(bundle, divided), files, most)
+    asked = InferOptions(prepare=PrepareOptions(resolution=resolution), read=ReadOptions(**read))
+    sample, unnormalized = _gather_normalized(bundle, files, most, asked)
     reference = _Reference(bundle, sample, grid, progress)
     left, directions = _without_lines(sample, reference, bundle.sidecar.novelty)
     snr, template = measure_noise(left, directions, sample.coarseness)
@@ -236,6 +231,18 @@ def examine(
         stated_velocity=sample.stated_velocity,
         degraded=bool(sample.degraded.mean() > 0.5),
     )
+
+
+def _gather_normalized(
+    bundle: Bundle, files: Sequence[str | os.PathLike[str]], most: int, asked: InferOptions
+) -> tuple[Sample, float]:
+    """Return the sample, all divided by their continuum where most need it, and the share of those that do."""
+    sample = gather(Inference(bundle, asked), files, most)
+    unnormalized = float((sample.flags & Flag.not_normalized.value > 0).mean())
+    if unnormalized > 0.5:
+        divided = dataclasses.replace(asked, prepare=dataclasses.replace(asked.prepare, normalize=True))
+        sample = gather(Inference(bundle, divided), files, most)
+    return sample, unnormalized
 
 
 def _usual_resolution(stated: FloatArray) -> float | None:
