@@ -118,7 +118,7 @@ class Measurements:
     ----------
     n, failed : int
     snr : array, shape (n,)
-        Of a pixel where `template` is 1; of degraded spectra as inference states it.
+        Of a pixel where `template` is 1; of degraded spectra as inference states it; NaN where it cannot be measured.
     template : array, shape (n_pixel,)
         Relative S/N, its median 1.
     noise_ratio : float or None
@@ -130,7 +130,8 @@ class Measurements:
     resolution : float or None
         Resolving power of the sharpest spectra, all of the width of their lines taken for the instrument's.
     coverage, missing : arrays, shape (n,)
-        Fraction of the grid from the first to the last good pixel, and the fraction missing in between.
+        Fraction of the grid from the first to the last good pixel, and the fraction missing in between; of the pixels
+        that training had.
     deviations : tuple of Deviation
         The strongest first.
     unlike, outside, unnormalized : float
@@ -198,13 +199,8 @@ def examine(
     AnnaError
         If no spectrum could be used, or the grid that was asked for does not fit.
     """
-    reading = ReadOptions(**read)
-    options = InferOptions(prepare=PrepareOptions(resolution=resolution), read=reading)
-    sample = gather(Inference(bundle, options), files, most)
-    unnormalized = float((sample.flags & Flag.not_normalized.value > 0).mean())
-    if unnormalized > 0.5:
-        divided = dataclasses.replace(options, prepare=PrepareOptions(normalize=True, resolution=resolution))
-        sample = gather(Inference(bundle, divided), files, most)
+    asked = InferOptions(prepare=PrepareOptions(resolution=resolution), read=ReadOptions(**read))
+    sample, unnormalized = _gather_normalized(bundle, files, most, asked)
     reference = _Reference(bundle, sample, grid, progress)
     left, directions = _without_lines(sample, reference, bundle.sidecar.novelty)
     snr, template = measure_noise(left, directions, sample.coarseness)
@@ -213,7 +209,7 @@ def examine(
         stated = float(np.nanmedian(1 / (snr[:, None] * template) / sample.sigma))
     # Pixels that share their noise hardly differ from their neighbours: what the file's own pixels tell counts.
     snr = np.where(sample.degraded & np.isfinite(sample.snr), sample.snr, snr)
-    coverage, missing = _coverage(sample.flux)
+    coverage, missing = _coverage(sample.flux[:, bundle.sidecar.preparation.seen])
     return Measurements(
         n=len(sample),
         failed=sample.failed,
@@ -235,6 +231,18 @@ def examine(
         stated_velocity=sample.stated_velocity,
         degraded=bool(sample.degraded.mean() > 0.5),
     )
+
+
+def _gather_normalized(
+    bundle: Bundle, files: Sequence[str | os.PathLike[str]], most: int, asked: InferOptions
+) -> tuple[Sample, float]:
+    """Return the sample, all divided by their continuum where most need it, and the share of those that do."""
+    sample = gather(Inference(bundle, asked), files, most)
+    unnormalized = float((sample.flags & Flag.not_normalized.value > 0).mean())
+    if unnormalized > 0.5:
+        divided = dataclasses.replace(asked, prepare=dataclasses.replace(asked.prepare, normalize=True))
+        sample = gather(Inference(bundle, divided), files, most)
+    return sample, unnormalized
 
 
 def _usual_resolution(stated: FloatArray) -> float | None:
@@ -395,7 +403,7 @@ def find_deviations(
         return ()
     usual = _median(left, axis=0)
     usual -= _median(usual, axis=0)
-    error = 1.2533 / (np.median(snr) * template * np.sqrt(np.maximum(np.isfinite(left).sum(axis=0), 1)))
+    error = 1.2533 / (_median(snr, axis=0) * template * np.sqrt(np.maximum(np.isfinite(left).sum(axis=0), 1)))
     notable = np.abs(usual) > np.maximum(SIGNIFICANT * error, NOTABLE)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], notable.astype(int), [0]])))
     found = []

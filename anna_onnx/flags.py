@@ -11,7 +11,7 @@ class Flag(IntFlag):
     ==================  ====================================================================
     unreadable          the file could not be read; the message says why
     no_coverage         the spectrum and the model share no or hardly any good pixels: there are no labels
-    partial_coverage    less of the model's range is covered than the network was trained for
+    partial_coverage    less of the model's range is covered, or more is missing inside of it, than in training
     bad_pixels          many pixels inside the covered range are marked bad
     low_snr             the signal-to-noise ratio is below the training set's
     low_resolution      the resolving power is below the training set's

@@ -12,7 +12,16 @@ from anna_onnx.arrays import BoolArray, Float32Array, FloatArray, Floats
 from anna_onnx.continuum import Normalization, fit_continuum
 from anna_onnx.medium import convert, doppler
 from anna_onnx.quality import estimate_snr, off_continuum
-from anna_onnx.resampling import FWHM, Degrader, Grid, Interpolation, InterpolationKind, Resampler, resampler
+from anna_onnx.resampling import (
+    FWHM,
+    Degrader,
+    Grid,
+    Interpolation,
+    InterpolationKind,
+    Resampler,
+    pixel_edges,
+    resampler,
+)
 from anna_onnx.smoothing import Smoothing
 from anna_onnx.spectrum import Frame, Medium
 
@@ -259,14 +268,14 @@ class Gridder:
         """Work out how to resample from some wavelengths; None when they do not meet the grid."""
         grid = self._grid
         first, last = grid.wavelength[[0, -1]]
-        # Four standard deviations of the Gaussian, and a few pixels to interpolate between.
+        # Four standard deviations of the Gaussian and a few pixels to interpolate between, or whole pixels to average.
         margin = 0.0 if degrade is None else 4 * np.sqrt(degrade[1] ** -2 - degrade[0] ** -2) / FWHM
         shift = float(doppler(velocity))
-        needed = np.array([first * (1 - margin), last * (1 + margin)]) * shift
+        needed = np.array([first * (1 - margin), last * (1 + margin), *pixel_edges(grid.wavelength)[[0, -1]]]) * shift
         if medium != "unknown":
             needed = convert(needed, grid.medium, medium)
-        low, high = np.searchsorted(source, needed)
-        columns = slice(max(int(low) - 3, 0), int(high) + 3)
+        low, high, blue, red = np.searchsorted(source, needed).tolist()
+        columns = slice(max(min(low - 3, blue - 1), 0), max(high + 3, red + 1))
         wavelength = convert(source[columns], medium, grid.medium) / shift
         if wavelength.size < 2 or last < wavelength[0] or first > wavelength[-1]:
             return None

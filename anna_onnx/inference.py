@@ -236,7 +236,8 @@ class Inference:
         fit = None if fit is None else fit.of_smoothed(prepared.smoothing)
         notes: dict[int, str] = {}
         if fit is not None and prepared.sigma is not None:
-            fit, notes = self._follow_stated_noise(prepared.sigma, prepared, sigma, fit)
+            notes = self._follow_stated_noise(prepared.sigma, prepared, sigma, fit)
+            fit = self._with_stated_noise(fit, prepared.sigma)
         errors = half_width(self.bundle, sigma, prepared.snr, ONE_SIGMA)
         verdict = self._recognizer.judge(prepared.flux, values, errors, fit, self._said(block, prepared))
         reasons = {row: _joined(notes.get(row), verdict.reasons.get(row)) for row in {*notes, *verdict.reasons}}
@@ -253,31 +254,29 @@ class Inference:
 
     def _follow_stated_noise(
         self, stated: Floats, prepared: PreparedBlock, sigma: FloatArray, fit: Fit
-    ) -> tuple[Fit, dict[int, str]]:
-        """Raise `sigma` where a file states more noise than its pixels have.
-
-        Also return the fit with what the stated noise explains of it, and what there is to say, by row.
-        """
-        notes: dict[int, str] = {}
+    ) -> dict[int, str]:
+        """Raise `sigma` where a file states more noise than its pixels have, and say so, by row."""
         seen = fit.pixel_noise / prepared.smoothing.missed
-        rows = np.flatnonzero(1 / prepared.snr > seen)
-        if rows.size:
-            excess = statednoise.excess(stated[rows], seen[rows])
-            widest = UNKNOWN * np.array([label.span for label in self.bundle.sidecar.labels])
-            sigma[rows] = np.maximum(sigma[rows], np.minimum(sigma[rows] * excess[:, None], widest))
-            text = "stated errors {:.2g} times the noise of the pixels: those of the labels follow them"
-            notes = {
-                int(row): text.format(times * statednoise.USUAL)
-                for row, times in zip(rows, excess, strict=True)
-                if times > 1
-            }
+        with np.errstate(divide="ignore"):
+            rows = np.flatnonzero((1 / prepared.snr > seen) & np.isfinite(sigma).all(axis=1))
+        excess = statednoise.excess(stated[rows], seen[rows])
+        widest = UNKNOWN * np.array([label.span for label in self.bundle.sidecar.labels])
+        sigma[rows] = np.maximum(sigma[rows], np.minimum(sigma[rows] * excess[:, None], widest))
+        text = "stated errors {:.2g} times the noise of the pixels: those of the labels follow them"
+        return {
+            int(row): text.format(times * statednoise.USUAL)
+            for row, times in zip(rows, excess, strict=True)
+            if times > 1
+        }
+
+    def _with_stated_noise(self, fit: Fit, stated: Floats | None) -> Fit:
+        """Return the fit with what uneven stated noise explains of it."""
         limits = self.bundle.sidecar.fit_limits
-        doubtful = np.flatnonzero(~(limits.score(fit) <= 1)) if limits is not None else rows[:0]
-        if doubtful.size:
-            uneven = np.ones(len(stated))
-            uneven[doubtful] = statednoise.unevenness(stated[doubtful])
-            fit = replace(fit, pixel_noise=fit.pixel_noise * uneven)
-        return fit, notes
+        if stated is None or limits is None:
+            return fit
+        uneven, doubtful = np.ones(len(stated)), np.flatnonzero(~(limits.score(fit) <= 1))
+        uneven[doubtful] = statednoise.unevenness(stated[doubtful])
+        return replace(fit, pixel_noise=fit.pixel_noise * uneven)
 
     def prepare(self, block: Block) -> PreparedBlock:
         """Return a block as the network sees it."""
@@ -287,7 +286,7 @@ class Inference:
         as_it_came = self._prepare(block, replace(asked, rv=None))
         fit = self._session.run(as_it_came.flux).fit
         assert fit is not None
-        fit = fit.of_smoothed(as_it_came.smoothing)
+        fit = self._with_stated_noise(fit.of_smoothed(as_it_came.smoothing), as_it_came.sigma)
         width = self.bundle.sidecar.preparation.line_width
         return self._prepare(block, asked, fitted_rv(fit, limits, as_it_came.flux, width))
 

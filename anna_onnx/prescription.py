@@ -118,7 +118,7 @@ def consult(bundle: Bundle, files: Sequence[str], template: str | None = None, *
     """
     measured = examine(bundle, list(expand(files)), **options)
     if template is not None:
-        comment = f"measured by anna doctor from {measured.n} spectra, median S/N {np.median(measured.snr):.0f}"
+        comment = f"measured by anna doctor from {measured.n} spectra, median S/N {np.nanmedian(measured.snr):.0f}"
         write_template(template, bundle.sidecar.grid, measured.template, comment)
     return prescribe(bundle, measured, template)
 
@@ -165,7 +165,9 @@ def _normalization(measured: Measurements) -> tuple[Finding, Changes]:
 
 def _snr(bundle: Bundle, measured: Measurements, trained: config.Augmentation) -> tuple[Finding, Changes]:
     low, high = _percentiles(measured.snr)
-    found = f"{low:.0f} to {high:.0f}, median {np.median(measured.snr):.0f}"
+    if np.isnan(low):
+        return Finding("S/N of a pixel", "not measured", "–"), {}
+    found = f"{low:.0f} to {high:.0f}, median {np.nanmedian(measured.snr):.0f}"
     if measured.noise_ratio is not None:
         found += f"; noise {measured.noise_ratio:.2f} × the errors given"
     if trained.snr is None:
@@ -181,7 +183,7 @@ def _snr(bundle: Bundle, measured: Measurements, trained: config.Augmentation) -
 
 def _snr_range(measured: Measurements) -> Range:
     """Return a range of S/N that holds nearly all spectra, with a margin."""
-    low, high = np.percentile(measured.snr, [2, 98])
+    low, high = _percentiles(measured.snr, (2, 98))
     return _digits(0.9 * low), _digits(1.1 * high, up=True)
 
 
@@ -391,8 +393,10 @@ def _notes(measured: Measurements) -> tuple[str, ...]:
     return tuple(note for note in notes if note)
 
 
-def _percentiles(values: FloatArray) -> Range:
-    low, high = np.percentile(values[np.isfinite(values)], [5, 95]) if np.isfinite(values).any() else (np.nan, np.nan)
+def _percentiles(values: FloatArray, shares: tuple[int, int] = (5, 95)) -> Range:
+    """Return two percentiles of what is known; NaN where nothing is."""
+    known = values[np.isfinite(values)]
+    low, high = np.percentile(known, shares) if known.size else (np.nan, np.nan)
     return float(low), float(high)
 
 

@@ -69,14 +69,14 @@ def _sampled_snr(flux: Floats, sigma: Floats | None, bad: BoolArray | None) -> t
         signal = sample(0, 0)
         if sigma is not None:
             ratio = np.divide(signal, sigma[:, ::step], dtype=np.float32)
-            return np.maximum(_quantile(ratio, 0.5), 0), _count(ratio, bad)
+            return np.maximum(nearest_rank(ratio, 0.5), 0), _count(ratio, bad)
         center, around = sample(2, -2), sample(0, -4) + sample(4, 0)
         total = center + around
-        bright = total >= _quantile(total, 0.5)[:, None].astype(np.float32)
+        bright = total >= nearest_rank(total, 0.5)[:, None].astype(np.float32)
         # Divided by zero, what is not bright goes to the end of the order; np.where takes five times as long.
         third = np.abs(2 * center - around) / bright
-        noise = MAD / np.sqrt(6) * _quantile(third, 0.5, np.count_nonzero(bright, axis=1))
-        return np.maximum(_quantile(signal, 0.5) / noise, 0), _count(total, bad)
+        noise = MAD / np.sqrt(6) * nearest_rank(third, 0.5, np.count_nonzero(bright, axis=1))
+        return np.maximum(nearest_rank(signal, 0.5) / noise, 0), _count(total, bad)
 
 
 def _count(values: Floats, bad: BoolArray | None) -> NDArray[np.intp]:
@@ -104,7 +104,7 @@ def continuum_level(flux: Floats) -> tuple[FloatArray, FloatArray]:
     """
     means = _means(flux)
     half = means.shape[1] // 2
-    blue, red = _quantile(means[:, :half], 0.9), _quantile(means[:, half:], 0.9)
+    blue, red = nearest_rank(means[:, :half], 0.9), nearest_rank(means[:, half:], 0.9)
     return np.fmax(blue, red), red - blue
 
 
@@ -127,7 +127,7 @@ def ends_below(flux: Floats) -> FloatArray:
     size = int(np.ceil(END * means.shape[1]))
     if means.shape[1] < 3:
         return np.full(len(flux), np.nan)
-    blue, middle, red = (_quantile(part, 0.9) for part in np.split(means, [size, means.shape[1] - size], axis=1))
+    blue, middle, red = (nearest_rank(part, 0.9) for part in np.split(means, [size, means.shape[1] - size], axis=1))
     return middle - np.maximum(blue, red)
 
 
@@ -154,7 +154,7 @@ def off_continuum(flux: Floats, snr: FloatArray) -> BoolArray:
     return np.asarray((np.abs(level - 1) > tolerance) | (np.abs(tilt) > tolerance) | (ends_below(flux) > tolerance))
 
 
-def _quantile(values: Floats, fraction: float, count: NDArray[np.intp] | None = None) -> FloatArray:
+def nearest_rank(values: Floats, fraction: float, count: NDArray[np.intp] | None = None) -> FloatArray:
     """Return a quantile of the lowest `count` of each row, by nearest rank; NaN for a row without values.
 
     By default all that are not NaN are counted.

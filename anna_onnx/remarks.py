@@ -123,7 +123,7 @@ def _of_flux(model: Preparation, gridded: Gridded, row: int, flags: Flag) -> Ite
     if flags & Flag.partial_coverage and model.lacks_too_many(gridded)[row]:
         lacking = gridded.n_missing[row] / gridded.n_between[row]
         limit = _percent(model.missing_limit)
-        yield f"{lacking:.1%} of the pixels between good ones are missing, trained with {limit}"
+        yield f"{lacking:.1%} of the pixels between good ones are missing, {limit} may be"
     if coverage and np.isnan(gridded.snr[row]):
         yield "S/N not known: too few good pixels to estimate it from"
     if flags & Flag.bad_pixels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import permutations
 from typing import Literal
 
 import numpy as np
@@ -328,9 +329,10 @@ def lagrange_weights(nodes: FloatArray, at: FloatArray) -> FloatArray:
         Of each point its own.
     at : array, shape (n,)
     """
-    others = [[k for k in range(len(nodes)) if k != i] for i in range(len(nodes))]
-    factors = [[(at - nodes[k]) / (nodes[i] - nodes[k]) for k in row] for i, row in enumerate(others)]
-    return np.asarray(np.prod(factors, axis=1))
+    weights = np.ones_like(nodes)
+    for i, k in permutations(range(len(nodes)), 2):
+        weights[i] *= (at - nodes[k]) / (nodes[i] - nodes[k])
+    return weights
 
 
 class Average(Resampler):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from anna_onnx.arrays import FloatArray, Floats
+from anna_onnx.quality import nearest_rank
 
 USUAL = 1.25
 """By how much the stated noise may exceed the seen one, and nothing follows."""
+UNMEASURED = 30.0
+"""Times the median error, from which on one says that a pixel was not measured, and nothing of its noise."""
 
 
 def in_differences(sigma: Floats) -> FloatArray:
@@ -26,10 +29,9 @@ def in_differences(sigma: Floats) -> FloatArray:
 
 def unevenness(sigma: Floats) -> FloatArray:
     """Return by how much the rms of noise exceeds what its differences tell, because pixels differ, shape (n,)."""
-    valid = np.isfinite(sigma)
+    known = _measured(sigma)
     with np.errstate(invalid="ignore", divide="ignore"):
-        rms = np.sqrt(np.where(valid, sigma, 0).astype(np.float64) ** 2 @ np.ones(sigma.shape[1]) / valid.sum(axis=1))
-        ratio = rms / in_differences(sigma)
+        ratio = np.sqrt(np.nansum(known**2, axis=1) / np.isfinite(known).sum(axis=1)) / in_differences(known)
     return np.where(np.isfinite(ratio), np.maximum(ratio, 1), 1.0)
 
 
@@ -42,5 +44,10 @@ def excess(sigma: Floats, pixel_noise: FloatArray) -> FloatArray:
     pixel_noise : array, shape (n,)
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = in_differences(sigma) / pixel_noise / USUAL
+        ratio = in_differences(_measured(sigma)) / pixel_noise / USUAL
     return np.where(ratio > 1, np.minimum(ratio, 1e6), 1.0)
+
+
+def _measured(sigma: Floats) -> FloatArray:
+    """Return errors without those that only say that a pixel was not measured (NaN)."""
+    return np.where(sigma < UNMEASURED * nearest_rank(sigma, 0.5)[:, None], sigma, np.nan).astype(np.float64)

@@ -161,6 +161,16 @@ def test_coverage_and_missing_pixels_are_counted(bundle, tmp_path):
     assert changes["missing_pixels"] == (0.0, 0.05)
 
 
+def test_pixels_that_training_never_had_are_not_missing(bundle, tmp_path):
+    preparation = dataclasses.replace(bundle.sidecar.preparation, unseen=((0, 19), (200, 214)))
+    model = write(
+        tmp_path / "masked.onnx", bundle.network, dataclasses.replace(bundle.sidecar, preparation=preparation)
+    )
+    found = examined(model, tmp_path, noisy(stars(20, seed=5)[0]))
+    assert (found.coverage == 1).all()
+    assert (found.missing == 0).all()
+
+
 def test_a_line_that_no_training_spectrum_has_is_found_and_masked(bundle, tmp_path):
     line = 0.08 * np.exp(-0.5 * ((GRID.wavelength - 6671.0) / 0.3) ** 2)
     found = examined(bundle, tmp_path, noisy(stars(40, seed=6)[0]) + line)
@@ -169,6 +179,22 @@ def test_a_line_that_no_training_spectrum_has_is_found_and_masked(bundle, tmp_pa
     assert 0.02 < strongest.depth < 0.1
     (mask,) = prescribe(bundle, found).changes["mask"]
     assert mask[0] < 6671.0 < mask[1]
+
+
+def test_a_spectrum_whose_noise_cannot_be_measured_spoils_no_other(bundle, tmp_path):
+    line = 0.08 * np.exp(-0.5 * ((GRID.wavelength - 6671.0) / 0.3) ** 2)
+    flux = noisy(stars(40, seed=6)[0], 30) + line
+    flux[0, np.arange(401) % 4 > 1] = np.nan  # never three pixels of which each is two from the next
+    preparation = dataclasses.replace(bundle.sidecar.preparation, min_coverage=0.4)
+    model = write(tmp_path / "gaps.onnx", bundle.network, dataclasses.replace(bundle.sidecar, preparation=preparation))
+    found = examined(model, tmp_path, flux)
+    assert np.flatnonzero(np.isnan(found.snr)).tolist() == [0]
+    assert found.deviations
+    said = prescribe(model, found)
+    assert "nan" not in str(said)
+    assert said.changes["snr"][0] < 30
+    nothing = dataclasses.replace(found, snr=np.full(found.n, np.nan))
+    assert "snr" not in prescribe(model, nothing).changes
 
 
 def test_errors_that_came_with_the_spectra_are_compared_with_their_noise(bundle, tmp_path):

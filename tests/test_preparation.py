@@ -200,6 +200,14 @@ def test_the_noise_that_is_left_after_degrading_is_what_sigma_and_snr_state(
     assert (ready.snr < 0.9 / scatter).all()
 
 
+@pytest.mark.parametrize("step", [0.05, 0.02, 0.005])
+def test_the_first_and_the_last_pixel_are_averaged_over_their_whole_width(step: float) -> None:
+    fine = np.arange(GRID.wavelength[0] - 5, GRID.wavelength[-1] + 5, step)
+    slope = 1 + 0.1 * (fine - fine.mean())
+    ready = MODEL.prepare(Spectrum(fine, slope, medium="air", frame="rest"), PrepareOptions(normalize=False))
+    np.testing.assert_allclose(ready.flux, np.interp(GRID.wavelength, fine, slope), atol=1e-5)
+
+
 def test_a_lower_resolution_is_flagged_and_an_unknown_one_is_said() -> None:
     assert MODEL.prepare(star(resolution=8000.0)).flags == Flag.low_resolution
     assert MODEL.prepare(star(resolution=10900.0)).flags == 0
@@ -368,7 +376,16 @@ def test_what_training_lost_between_good_pixels_may_be_missing_there(most_missin
     gap = model.prepare(Spectrum(GRID.wavelength[good], flux[good], medium="air", frame="rest"))
     assert bad.flags == (Flag.bad_pixels | Flag.partial_coverage if flagged else 0)
     assert gap.flags == (Flag.partial_coverage if flagged else 0)
-    assert any("of the pixels between good ones are missing" in note for note in gap.notes) == flagged
+    said = f"{lost / GRID.n_pixel:.1%} of the pixels between good ones are missing, 10% may be"
+    assert (said in gap.notes) == flagged
+
+
+def test_what_is_said_of_a_gap_is_what_is_flagged_not_what_training_had() -> None:
+    flux = flux_at(GRID.wavelength)
+    flux[300:325] = np.nan
+    model = replace(MODEL, min_coverage=0.5, most_missing=0.0)
+    notes = model.prepare(Spectrum(GRID.wavelength, flux, medium="air", frame="rest")).notes
+    assert "2.5% of the pixels between good ones are missing, 2% may be" in notes
 
 
 @pytest.mark.parametrize("lost", [slice(0, 400), slice(600, None)])

@@ -40,3 +40,11 @@ def test_where_nothing_is_valid_nothing_follows():
 @pytest.mark.parametrize(("stated", "times"), [(0.001, 1), (0.01, 1), (0.0124, 1), (0.025, 2), (0.1, 8)])
 def test_errors_count_that_are_larger_than_the_noise_by_more_than_a_quarter(stated, times):
     assert excess(np.full((1, 100), stated), np.array([0.01])) == pytest.approx([times])
+
+
+@pytest.mark.parametrize("value", [100.0, 1e9, 1e25])
+def test_huge_errors_of_a_few_pixels_say_that_these_were_not_measured_and_nothing_of_the_others(value):
+    sigma = np.full((1, 1000), 0.01, dtype=np.float32)
+    sigma[0, ::200] = value
+    assert excess(sigma, np.array([0.01])) == [1]
+    assert unevenness(sigma) == pytest.approx([1])

@@ -19,7 +19,7 @@ export type FlagName = keyof typeof FLAG;
 export const MEANING: Record<FlagName, string> = {
   unreadable: "It could not be read; the message says why.",
   no_coverage: "The spectrum and the model share no or hardly any good pixels: there are no labels.",
-  partial_coverage: "Less of the model's range is covered than the network was trained for.",
+  partial_coverage: "Less of the model's range is covered, or more is missing inside of it, than in training.",
   bad_pixels: "Many pixels inside the covered range are bad.",
   low_snr: "The signal-to-noise ratio is below the training set's.",
   low_resolution: "The resolving power is below the training set's.",

@@ -82,7 +82,7 @@ function makeRow(
   const values = Float64Array.from(labels, (value) => (covered ? value : NaN));
   const factors = errorFactors(model.calibration, prepared.snr);
   const seen = fit && ofSmoothed(fit, prepared.smoothing);
-  const times = seen === undefined ? 1 : statedOverSeen(prepared, seen);
+  const times = seen === undefined || !covered ? 1 : statedOverSeen(prepared, seen);
   const missed = missedAt(prepared.smoothing, prepared.snr, model.preparation.snr_range?.[1] ?? Infinity);
   const errors = Float64Array.from(sigma, (value, i) => {
     const widest = UNKNOWN * (model.labels[i].high - model.labels[i].low);

@@ -12,7 +12,7 @@ import { convert, doppler } from "./medium.ts";
 import { gridText, type Model } from "./model.ts";
 import { searchSorted, sum } from "./numeric.ts";
 import { CONTINUUM_TOLERANCE, continuumLevel, endsBelow, estimateSnr, offContinuum } from "./quality.ts";
-import { Degrader, FWHM, Interpolation, resampler, type Resampled, type Resampler } from "./resampling.ts";
+import { Degrader, FWHM, Interpolation, pixelEdges, resampler, type Resampled, type Resampler } from "./resampling.ts";
 import { type Smoothing, smoothingOf } from "./smoothing.ts";
 import type { Frame, Spectrum } from "./spectrum.ts";
 import { tolerates, toleratesMotion, trainedVelocities } from "./velocity.ts";
@@ -206,13 +206,16 @@ function findRoad(model: Model, spectrum: Spectrum, velocity: number): Road | nu
   const grid = model.grid.wavelength;
   const [first, last] = [grid[0], grid[grid.length - 1]];
   const degrade = degradation(model, spectrum);
-  // Four standard deviations of the Gaussian, and a few pixels to interpolate between.
+  // Four standard deviations of the Gaussian and a few pixels to interpolate between, or whole pixels to average.
   const margin = degrade === null ? 0 : (4 * Math.sqrt(degrade[1] ** -2 - degrade[0] ** -2)) / FWHM;
   const shift = doppler(velocity);
-  const needed = Float64Array.of(first * (1 - margin), last * (1 + margin)).map((w) => w * shift);
-  const [blue, red] = spectrum.medium === "unknown" ? needed : convert(needed, model.grid.medium, spectrum.medium);
-  const start = Math.max(searchSorted(spectrum.wavelength, blue) - 3, 0);
-  const stop = Math.min(searchSorted(spectrum.wavelength, red) + 3, spectrum.wavelength.length);
+  const edges = pixelEdges(grid);
+  const ends = [first * (1 - margin), last * (1 + margin), edges[0], edges[grid.length]];
+  const moved = Float64Array.from(ends, (w) => w * shift);
+  const needed = spectrum.medium === "unknown" ? moved : convert(moved, model.grid.medium, spectrum.medium);
+  const [low, high, blue, red] = Array.from(needed, (w) => searchSorted(spectrum.wavelength, w));
+  const start = Math.max(Math.min(low - 3, blue - 1), 0);
+  const stop = Math.min(Math.max(high + 3, red + 1), spectrum.wavelength.length);
   const inside = convert(spectrum.wavelength.slice(start, stop), spectrum.medium, model.grid.medium);
   const wavelength = inside.map((w) => w / shift);
   if (wavelength.length < 2 || last < wavelength[0] || first > wavelength[wavelength.length - 1]) return null;
@@ -344,7 +347,7 @@ function rowNotes(model: Model, onGrid: OnGrid, coverage: number, flags: number)
   }
   if (flags & FLAG.partial_coverage && lacksTooMany(model, onGrid)) {
     const lacking = percent(1 - onGrid.nGood / onGrid.nBetween, 1);
-    notes.push(`${lacking} of the pixels between good ones are missing, trained with ${rounded(missingLimit(model))}`);
+    notes.push(`${lacking} of the pixels between good ones are missing, ${rounded(missingLimit(model))} may be`);
   }
   if (coverage && Number.isNaN(onGrid.snr)) notes.push("S/N not known: too few good pixels to estimate it from");
   if (flags & FLAG.bad_pixels) notes.push(`${percent(1 - onGrid.nGood / onGrid.nCovered, 1)} of the pixels are bad`);

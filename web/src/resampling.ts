@@ -202,7 +202,7 @@ export class Interpolation extends Resampler {
 
   /** By how much the variance of the noise is lowered, in the mean. */
   get lowered(): number {
-    const all = this.variance(new Float64Array(Math.max(...this.left) + 2).fill(1));
+    const all = this.variance(new Float64Array(this.left[this.left.length - 1] + 2).fill(1));
     return sum(all) / all.length;
   }
 

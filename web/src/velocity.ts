@@ -19,7 +19,7 @@ export function toleratesMotion({ preparation: { velocity_range: range } }: Mode
 
 /** Whether the network was trained with such a velocity, or nothing is known of that. */
 export function tolerates({ preparation: { velocity_range: range } }: Model, velocity: number): boolean {
-  return range === null || (velocity >= range[0] && velocity <= range[1]);
+  return range === null || !(velocity < range[0] || velocity > range[1]);
 }
 
 /** Return the velocities of the training, as a message says them. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Average, findGaps, Identity, Interpolation, resampler } from "../src/resampling.ts";
+import { Average, Degrader, findGaps, Identity, Interpolation, resampler } from "../src/resampling.ts";
 
 const steps = (first: number, step: number, n: number) => Float64Array.from({ length: n }, (_, i) => first + i * step);
 const close = (a: number, b: number, tolerance: number) => assert.ok(Math.abs(a - b) < tolerance, `${a} is not ${b}`);
@@ -53,4 +53,11 @@ test("a gap between orders stays a gap", () => {
   );
   assert.equal(valid[10], 1);
   assert.equal(valid[25], 0);
+});
+
+test("a long spectrum is degraded by a little as a short one is", () => {
+  const flux = steps(4000, 0.01, 250000).fill(1);
+  const { flux: smooth } = new Degrader(steps(4000, 0.01, flux.length), 53000, 50000).apply(flux, null, null);
+  assert.ok(smooth.length > 200000);
+  assert.ok(smooth.every((value) => Math.abs(value - 1) < 1e-9));
 });
