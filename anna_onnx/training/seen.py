@@ -125,7 +125,7 @@ def _known_velocities(sets: Sequence[TrainingSet], column: str | None) -> FloatA
 
 
 def _most_missing(augmentation: config.Augmentation) -> float:
-    """Return the largest fraction of pixels between good ones that a spectrum lost in training."""
+    """Return the largest fraction of its pixels that a spectrum of all wavelengths lost in training."""
     single, gap = (lost[1] if lost else 0.0 for lost in (augmentation.missing_pixels, augmentation.gaps))
     return 1 - (1 - single) * (1 - gap)
 
