@@ -23,7 +23,7 @@ SURELY = 3.0
 """Errors of a velocity that 99 % of the measured ones are within (``benchmarks/reference_task.py``)."""
 CLOSE = 0.6
 """Velocities that differ by more, km/s, are not taken as the same, however large their error."""
-SHARPER = "its lines are sharper than those of the training: its resolving power is higher (resolution)"
+TOO_SHARP = "its lines are sharper than those of the training: its resolving power is higher (resolution)"
 
 
 class Said(NamedTuple):
@@ -120,7 +120,7 @@ class Recognizer:
         place = self._locate(flux, fit, said, told)
         beyond = "its lines are shifted by {:+.0f} km/s, " + self._sidecar.preparation.trained_velocities
         reasons = {
-            **dict.fromkeys(_rows(told & limits.sharper(fit)), SHARPER),
+            **dict.fromkeys(_rows(told & limits.sharper(fit)), TOO_SHARP),
             **{row: self._displaced(fit.velocity[row]) for row in _rows(place.displaced & ~unlike)},
             **{row: beyond.format(place.rv[row]) for row in _rows(place.beyond)},
             **{row: self._doubtful(place.rv[row], said.velocity[row]) for row in _rows(place.doubtful)},

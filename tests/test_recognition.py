@@ -10,7 +10,7 @@ from anna_onnx.hull import Hull
 from anna_onnx.labels import Label
 from anna_onnx.novelty import Novelty
 from anna_onnx.preparation import Preparation
-from anna_onnx.recognition import SHARPER, Recognizer, Said
+from anna_onnx.recognition import TOO_SHARP, Recognizer, Said
 from anna_onnx.resampling import Grid
 from anna_onnx.sidecar import Sidecar
 from tests.test_fit import LIMITS, fit
@@ -63,7 +63,7 @@ def test_lines_that_are_not_at_rest_though_they_should_be_are_said_to_be_off():
 def test_lines_that_are_too_sharp_speak_of_a_higher_resolving_power():
     verdict = judge(fit(widening=-3.0))
     assert verdict.unlike.all()
-    assert verdict.reasons == {0: SHARPER}
+    assert verdict.reasons == {0: TOO_SHARP}
     assert not judge(fit(widening=-2.0)).reasons
 
 

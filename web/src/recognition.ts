@@ -18,7 +18,7 @@ const SURELY = 3;
 /** Velocities that differ by more, km/s, are not taken as the same, however large their error. */
 const CLOSE = 0.6;
 
-const SHARPER = "its lines are sharper than those of the training: its resolving power is higher (resolution)";
+const TOO_SHARP = "its lines are sharper than those of the training: its resolving power is higher (resolution)";
 
 /** What is said of the wavelengths of a spectrum. */
 export interface Said {
@@ -62,7 +62,7 @@ export function judge(
   const outside = isOutside(model.hull, scaled, margin);
   const unlike = !(score(model, flux, fit) <= 1); // so is what cannot be compared
   const moved = judgeVelocity(model, flux, fit, said);
-  const sharper = fit !== undefined && model.fit_limits !== null && isSharper(model.fit_limits, fit) ? SHARPER : "";
+  const sharper = fit !== undefined && model.fit_limits !== null && isSharper(model.fit_limits, fit) ? TOO_SHARP : "";
   const reason = (moved.isDisplaced && unlike ? "" : moved.reason) || sharper;
   return { outside, unlike: unlike || moved.isDisplaced || moved.isBeyond, doubtful: moved.isDoubtful, reason };
 }
