@@ -302,8 +302,7 @@ class AlignedTrunk(nn.Module):
         self.score.weight.copy_(templates * (SCORE_DROP / drop.clamp(min=1e-3)))
 
     def forward(self, x: Tensor) -> Tensor:
-        flux, missing = x[:, 0], x[:, 1]  # flux - 1, 0 where missing
-        flux = flux + missing * from_neighbours(flux, 1 - missing)
+        flux, missing = interpolate_missing(x), x[:, 1]  # flux - 1
         velocity = self.score(flux).softmax(dim=-1) @ self.velocity
         flux, missing = self._shift(flux, missing, velocity)
         y = (flux - self.mean) / self.spread * (1 - missing)
@@ -338,17 +337,22 @@ class AlignedTrunk(nn.Module):
         return shifted, lost[0] + t * (lost[1] - lost[0])
 
 
-def from_neighbours(flux: Tensor, valid: Tensor) -> Tensor:
-    """Return what the two pixels on either side of each let expect, shape (batch, n_pixel); 0 where none is valid (1).
+def interpolate_missing(x: Tensor) -> Tensor:
+    """Return flux whose missing pixels are what the two pixels on either side of each let expect.
 
-    It is the cubic through all four, and through fewer what that makes of them, so that a pixel between a valid and a
+    That is the cubic through all four, and through fewer what it makes of them, so that a pixel between a valid and a
     missing one is not shifted towards the continuum.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, 2, n_pixel)
+        Flux, 0 where it is missing, as it stays where none of the four is valid; and where it is missing (1).
     """
-    kernel = flux.new_tensor([-1 / 6, 2 / 3, 0, 2 / 3, -1 / 6]).reshape(1, 1, 5)
-    both = torch.stack([flux * valid, valid], dim=1).flatten(0, 1).unsqueeze(1)  # (2 * batch, 1, n_pixel)
-    total, weight = functional.conv1d(both, kernel, padding=2).reshape(-1, 2, flux.shape[1]).unbind(dim=1)
-    some = weight.abs() > 0.1  # never less, where any is valid
-    return torch.where(some, total / torch.where(some, weight, 1.0), 0.0)
+    flux, missing = x.unbind(dim=1)
+    kernel = x.new_tensor([-1 / 6, 2 / 3, 0, 2 / 3, -1 / 6]).expand(2, 1, 5)
+    known, lost = functional.conv1d(x, kernel, padding=2, groups=2).unbind(dim=1)
+    whole = functional.conv1d(torch.ones_like(x[:1, :1]), kernel[:1], padding=2)[:, 0]
+    return flux + missing * known / (whole - lost + TINY)
 
 
 def unit_templates(spectra: Tensor) -> Tensor:
